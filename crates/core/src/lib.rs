@@ -1,0 +1,16 @@
+//! The pure domain of Aionis: no async runtime, no I/O.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod canon;
+pub mod chain;
+pub mod clock;
+pub mod derive_id;
+pub mod error;
+pub mod ids;
+pub mod model;
+pub mod ports;
+pub mod recall;
+pub mod redact;
+pub mod slots;
+pub mod text;
+pub mod write;

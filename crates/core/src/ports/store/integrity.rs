@@ -1,0 +1,119 @@
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::{
+    canon::Digest,
+    chain::StoredCommit,
+    ids::{CommitId, ScopeKey},
+};
+
+/// A scope and its stored head.
+#[derive(Clone, Debug)]
+pub struct ScopeSummary {
+    /// Scope key as stored.
+    pub scope_key: String,
+    /// Stored number of the newest commit.
+    pub head_seq: u64,
+    /// Stored hash of the newest commit.
+    pub head_hash: Digest,
+    /// Stored count of nodes.
+    pub nodes: u64,
+    /// Stored count of edges.
+    pub edges: u64,
+}
+
+/// A page of commits in order of their number.
+#[derive(Clone, Debug, Default)]
+pub struct CommitPage {
+    /// The commits; what cannot even be read back is described instead.
+    pub commits: Vec<Result<StoredCommit, (u64, String)>>,
+}
+
+/// A node's recomputed digest and last commit.
+#[derive(Clone, Debug)]
+pub struct StoredNodeRow {
+    /// The node.
+    pub id: Uuid,
+    /// Digest recomputed from the stored columns, or why it cannot be.
+    pub recomputed: Result<Digest, String>,
+    /// Stored digest.
+    pub stored: Digest,
+    /// Stored number of its last commit.
+    pub commit_seq: u64,
+    /// Stored id of its last commit.
+    pub commit_id: CommitId,
+}
+
+/// An edge's recomputed digest and last commit.
+#[derive(Clone, Debug)]
+pub struct StoredEdgeRow {
+    /// The edge.
+    pub id: Uuid,
+    /// Digest recomputed from the stored columns, or why it cannot be.
+    pub recomputed: Result<Digest, String>,
+    /// Stored number of its last commit.
+    pub commit_seq: u64,
+    /// Whether both ends are stored.
+    pub ends_stored: bool,
+}
+
+/// A kept earlier version of a node.
+#[derive(Clone, Debug)]
+pub struct NodeVersionRow {
+    /// The node.
+    pub id: Uuid,
+    /// Number, from 1.
+    pub version: u32,
+    /// Commit that made it.
+    pub from_seq: u64,
+    /// Digest recomputed from the kept content.
+    pub recomputed: Digest,
+}
+
+/// Reading for verification: pages in a fixed order, straight from durable storage, never from a cache.
+#[async_trait]
+pub trait IntegrityStore: Send + Sync {
+    /// Scopes, ordered by key; all, those of a tenant, or one.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn scopes(&self, tenant: Option<&str>, scope: Option<&str>) -> Result<Vec<ScopeSummary>, StoreError>;
+
+    /// Commits with a number above `after`, at most `limit`.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn commits(&self, scope: &ScopeKey, after: u64, limit: usize) -> Result<CommitPage, StoreError>;
+
+    /// Nodes with an id above `after`, at most `limit`, ordered by id.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn nodes(&self, scope: &ScopeKey, after: Option<Uuid>, limit: usize)
+    -> Result<Vec<StoredNodeRow>, StoreError>;
+
+    /// Edges with an id above `after`, at most `limit`, ordered by id.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn edges(&self, scope: &ScopeKey, after: Option<Uuid>, limit: usize)
+    -> Result<Vec<StoredEdgeRow>, StoreError>;
+
+    /// Kept versions with a (node, version) above `after`, at most `limit`, ordered by it.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn versions(
+        &self,
+        scope: &ScopeKey,
+        after: Option<(Uuid, u32)>,
+        limit: usize,
+    ) -> Result<Vec<NodeVersionRow>, StoreError>;
+
+    /// Runs the medium's own check of its files, if it has one; an empty list means sound.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn physical_check(&self) -> Result<Vec<String>, StoreError>;
+}

@@ -1,0 +1,251 @@
+//! What a durable transaction changes about an image. Every delta states its full result.
+
+use aionis_core::{
+    ids::{EdgeId, NodeId},
+    model::{Lane, NodeType, Tier},
+    recall::EdgeView,
+    write::{PreparedEdge, PreparedNode},
+};
+
+use super::{Around, NodeImage, ScopeImage, Slot};
+use crate::sqlite::write::Terms;
+
+/// One change.
+pub(crate) enum Delta {
+    /// The scope's chain grew.
+    Head { scope: String, scope_no: i64, seq: u64 },
+    /// A node has this content.
+    Node(Box<NodeDelta>),
+    /// A node has these vitals.
+    Vitals { scope: String, id: NodeId, tier: Tier, salience: f64, confidence: f64 },
+    /// A node has this vector.
+    Vector { scope: String, id: NodeId, vector_no: i64, vector: Vec<f32> },
+    /// An edge has these values.
+    Edge(EdgeDelta),
+    /// Work was queued for these nodes.
+    Work { scope: String, waiting: Vec<NodeId> },
+    /// These nodes wait no more.
+    Settled { scope: String, ids: Vec<NodeId> },
+}
+
+/// A node's content, as far as an image holds it.
+pub(crate) struct NodeDelta {
+    scope: String,
+    id: NodeId,
+    node_no: i64,
+    client_id: Option<String>,
+    node_type: NodeType,
+    tier: Tier,
+    lane: Lane,
+    owner_agent: Option<String>,
+    owner_team: Option<String>,
+    salience: f64,
+    confidence: f64,
+    pending: bool,
+    terms: Terms,
+    /// Terms of the content before, for an update.
+    replaced_terms: Vec<String>,
+}
+
+impl NodeDelta {
+    pub(crate) fn new(
+        node: &PreparedNode,
+        scope: &str,
+        node_no: i64,
+        (tier, [salience, _, confidence]): (Tier, [f64; 3]),
+        terms: Terms,
+        replaced_terms: Vec<String>,
+    ) -> Self {
+        Self {
+            scope: scope.to_owned(),
+            id: node.id,
+            node_no,
+            client_id: node.client_id.clone(),
+            node_type: node.node_type,
+            tier,
+            lane: node.lane,
+            owner_agent: node.owner_agent_id.clone(),
+            owner_team: node.owner_team_id.clone(),
+            salience,
+            confidence,
+            pending: node.embedding.is_none() && node.wants_embedding,
+            terms,
+            replaced_terms,
+        }
+    }
+}
+
+/// An edge's values.
+pub(crate) struct EdgeDelta {
+    scope: String,
+    edge: EdgeView,
+}
+
+impl EdgeDelta {
+    pub(crate) fn new(edge: &PreparedEdge, scope: &str, commit_seq: u64) -> Self {
+        let edge = EdgeView {
+            id: EdgeId(edge.id.0),
+            edge_type: edge.edge_type,
+            src: edge.src.id,
+            dst: edge.dst.id,
+            weight: edge.weight,
+            confidence: edge.confidence,
+            commit_seq,
+        };
+        Self { scope: scope.to_owned(), edge }
+    }
+}
+
+impl Delta {
+    /// The scope it concerns.
+    pub(crate) fn scope(&self) -> &str {
+        match self {
+            Self::Head { scope, .. }
+            | Self::Vitals { scope, .. }
+            | Self::Vector { scope, .. }
+            | Self::Work { scope, .. }
+            | Self::Settled { scope, .. } => scope,
+            Self::Node(node) => &node.scope,
+            Self::Edge(edge) => &edge.scope,
+        }
+    }
+
+    /// Whether a worker may have something to do.
+    pub(crate) const fn is_work(&self) -> bool {
+        matches!(self, Self::Work { .. })
+    }
+}
+
+impl ScopeImage {
+    /// Applies a change.
+    pub(super) fn apply(&mut self, delta: &Delta) {
+        self.version += 1;
+        match delta {
+            Delta::Head { seq, scope_no, .. } => {
+                self.scope_no = Some(*scope_no);
+                self.head_seq = self.head_seq.max(*seq);
+            }
+            Delta::Node(node) => self.put_node(node),
+            Delta::Vitals { id, tier, salience, confidence, .. } => {
+                if let Some(&slot) = self.slots.get(&id.0) {
+                    let node = &mut self.nodes[slot as usize];
+                    (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
+                }
+            }
+            Delta::Vector { id, vector_no, vector, .. } => self.put_vector(*id, *vector_no, vector),
+            Delta::Edge(edge) => self.put_edge(edge.edge),
+            Delta::Work { waiting, .. } => {
+                for id in waiting {
+                    let without_vector = self.slot(*id).is_some_and(|node| node.code.is_none());
+                    self.set_pending(*id, without_vector);
+                }
+            }
+            Delta::Settled { ids, .. } => ids.iter().for_each(|id| self.set_pending(*id, false)),
+        }
+    }
+
+    pub(super) fn set_pending(&mut self, id: NodeId, pending: bool) {
+        let Some(&slot) = self.slots.get(&id.0) else { return };
+        let node = &mut self.nodes[slot as usize];
+        if node.pending != pending {
+            node.pending = pending;
+            self.pending = if pending { self.pending + 1 } else { self.pending.saturating_sub(1) };
+        }
+    }
+
+    /// Makes room for a node and returns its slot.
+    pub(super) fn push_node(&mut self, node: NodeImage) -> Slot {
+        let slot = Slot::try_from(self.nodes.len()).unwrap_or(Slot::MAX);
+        self.slots.insert(node.id, slot);
+        self.numbers.insert(node.node_no, slot);
+        self.pending += u64::from(node.pending);
+        self.count_terms(node.terms, true);
+        self.nodes.push(node);
+        self.around.push(Around::default());
+        slot
+    }
+
+    fn count_terms(&mut self, terms: u32, added: bool) {
+        if terms == 0 {
+            return;
+        }
+        if added {
+            self.documents += 1;
+            self.total_terms += u64::from(terms);
+        } else {
+            self.documents -= 1;
+            self.total_terms -= u64::from(terms);
+        }
+    }
+
+    pub(super) fn put_names(&mut self, slot: Slot, name_key: Option<&str>, client_id: Option<&str>) {
+        if let Some(name) = name_key {
+            let slots = self.names.entry(name.into()).or_default();
+            if !slots.contains(&slot) {
+                slots.push(slot);
+            }
+            self.nodes[slot as usize].name = Some(name.into());
+        }
+        if let Some(client_id) = client_id {
+            self.clients.insert(client_id.into(), slot);
+        }
+    }
+
+    fn put_node(&mut self, delta: &NodeDelta) {
+        let owner_agent = self.strings.number(delta.owner_agent.as_deref());
+        let owner_team = self.strings.number(delta.owner_team.as_deref());
+        let fresh = NodeImage {
+            id: delta.id.0,
+            node_no: delta.node_no,
+            vector_no: 0,
+            code: None,
+            terms: delta.terms.counts.len,
+            owner_agent,
+            owner_team,
+            name: None,
+            node_type: delta.node_type,
+            tier: delta.tier,
+            lane: delta.lane,
+            flags: delta.terms.flags,
+            // A rule that is written is a draft.
+            live_rule: false,
+            pending: delta.pending,
+            salience: delta.salience,
+            confidence: delta.confidence,
+        };
+        let known = self.slots.get(&delta.id.0).copied();
+        let slot = if let Some(slot) = known {
+            self.drop_vector(slot);
+            self.set_pending(delta.id, false);
+            self.count_terms(self.nodes[slot as usize].terms, false);
+            self.count_terms(fresh.terms, true);
+            self.pending += u64::from(fresh.pending);
+            let before = std::mem::replace(&mut self.nodes[slot as usize], fresh);
+            if let Some(slots) = before.name.and_then(|name| self.names.get_mut(&name)) {
+                slots.retain(|named| *named != slot);
+            }
+            slot
+        } else {
+            self.push_node(fresh)
+        };
+        self.put_names(slot, delta.terms.name_key.as_deref(), delta.client_id.as_deref());
+        self.index(slot, &delta.replaced_terms, &delta.terms.counts.terms);
+    }
+
+    fn drop_vector(&mut self, slot: Slot) {
+        let Some(at) = self.nodes[slot as usize].code.take() else { return };
+        if let Some(moved) = self.codes.remove(at) {
+            self.nodes[moved as usize].code = Some(at);
+        }
+    }
+
+    pub(super) fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
+        let Some(&slot) = self.slots.get(&id.0) else { return };
+        match self.nodes[slot as usize].code {
+            Some(at) => self.codes.replace(at, vector),
+            None => self.nodes[slot as usize].code = Some(self.codes.push(vector, slot)),
+        }
+        self.nodes[slot as usize].vector_no = vector_no;
+        self.set_pending(id, false);
+    }
+}

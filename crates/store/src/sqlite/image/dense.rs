@@ -1,0 +1,63 @@
+//! Nearest vectors of a scope.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use aionis_core::{ids::NodeId, ports::store::NodeFilter};
+
+use super::{ScopeImage, Slot, quantised::Question};
+
+/// A candidate with its approximate cosine, ordered by it and then by slot so that equal runs pick equal candidates.
+#[derive(Clone, Copy, PartialEq)]
+struct Candidate {
+    approximate: f32,
+    slot: Slot,
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.approximate.total_cmp(&other.approximate).then(other.slot.cmp(&self.slot))
+    }
+}
+
+impl ScopeImage {
+    /// The best candidates by the quantised scan, with the number of their stored vector: a quarter and fifty more than
+    /// asked, so that scoring them exactly finds the exact best.
+    pub(crate) fn near(&self, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> Vec<(NodeId, i64)> {
+        let filter = self.filter(filter);
+        let keep = if exact { self.codes.len() } else { limit + limit / 4 + 50 };
+        if keep == 0 || limit == 0 {
+            return Vec::new();
+        }
+        let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(keep.min(4096) + 1);
+        let mut floor = f32::NEG_INFINITY;
+        self.codes.scan(
+            &Question::new(vector),
+            |slot| filter.seeds(&self.nodes[slot as usize]),
+            |slot, approximate| {
+                if best.len() == keep && approximate < floor {
+                    return;
+                }
+                best.push(Reverse(Candidate { approximate, slot }));
+                if best.len() > keep {
+                    best.pop();
+                }
+                if best.len() == keep {
+                    floor = best.peek().map_or(f32::NEG_INFINITY, |least| least.0.approximate);
+                }
+            },
+        );
+        let nodes = best.into_iter().map(|candidate| &self.nodes[candidate.0.slot as usize]);
+        nodes.map(|node| (NodeId(node.id), node.vector_no)).collect()
+    }
+
+}
+
+

@@ -1,0 +1,63 @@
+//! Edges around nodes.
+
+use aionis_core::{ids::NodeId, recall::EdgeView};
+use hashbrown::HashSet;
+
+use super::{Around, ScopeImage};
+
+impl ScopeImage {
+    /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once.
+    pub(crate) fn edges_around(
+        &self,
+        around: &[NodeId],
+        (min_weight, min_confidence): (f64, f64),
+        limit: usize,
+    ) -> Vec<EdgeView> {
+        let strongest = |pick: fn(&Around) -> &Vec<u32>| -> Vec<u32> {
+            let mut found: Vec<u32> = around
+                .iter()
+                .filter_map(|id| self.slots.get(&id.0))
+                .flat_map(|&slot| pick(&self.around[slot as usize]))
+                .copied()
+                .filter(|&at| {
+                    let edge = &self.edges[at as usize];
+                    edge.weight >= min_weight && edge.confidence >= min_confidence
+                })
+                .collect();
+            if found.len() > limit {
+                found.select_nth_unstable_by(limit, |a, b| self.stronger(*a, *b));
+                found.truncate(limit);
+            }
+            found
+        };
+        let mut both = strongest(|edges| &edges.leaving);
+        both.extend(strongest(|edges| &edges.entering));
+        let mut seen = HashSet::with_capacity(both.len());
+        both.retain(|at| seen.insert(*at));
+        both.sort_unstable_by(|a, b| self.stronger(*a, *b));
+        both.into_iter().map(|at| self.edges[at as usize]).collect()
+    }
+
+    fn stronger(&self, a: u32, b: u32) -> std::cmp::Ordering {
+        let (a, b) = (&self.edges[a as usize], &self.edges[b as usize]);
+        b.weight.total_cmp(&a.weight).then(b.confidence.total_cmp(&a.confidence)).then(a.id.cmp(&b.id))
+    }
+
+    /// Adds an edge or brings a known one up to date.
+    pub(super) fn put_edge(&mut self, edge: EdgeView) {
+        if let Some(&at) = self.edge_slots.get(&edge.id.0) {
+            self.edges[at as usize] = edge;
+            return;
+        }
+        let (Some(&src), Some(&dst)) = (self.slots.get(&edge.src.0), self.slots.get(&edge.dst.0)) else {
+            // Both ends are stored before an edge is; without them the image is not of this scope.
+            tracing::error!(edge = %edge.id, "an edge came before its nodes; it is left out of the image");
+            return;
+        };
+        let at = u32::try_from(self.edges.len()).unwrap_or(u32::MAX);
+        self.edges.push(edge);
+        self.edge_slots.insert(edge.id.0, at);
+        self.around[src as usize].leaving.push(at);
+        self.around[dst as usize].entering.push(at);
+    }
+}

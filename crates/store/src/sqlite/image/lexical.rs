@@ -1,0 +1,172 @@
+//! Posting lists: read from the durable inverted index when a question first needs them, then kept up to date.
+
+use aionis_core::{
+    ids::NodeId,
+    ports::store::{NodeFilter, StoreError},
+    recall::bm25::{LexicalDoc, LexicalHits, idf, saturation},
+};
+use rusqlite::Connection;
+
+use super::{ScopeImage, Slot};
+use crate::sqlite::error::driver;
+
+/// Once this many documents are in play, further (more common) terms only add to documents already found. The rarest
+/// terms come first, so what is passed over holds none of them.
+const DOCUMENTS_IN_PLAY_MAX: usize = 50_000;
+
+/// The documents of one term with their counts, by slot.
+#[derive(Default)]
+pub(super) struct Postings {
+    entries: Vec<(Slot, u16)>,
+}
+
+impl Postings {
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.capacity() * 8 + 48
+    }
+
+    /// Sets a document's count; zero takes it out. Setting what is set already changes nothing.
+    fn set(&mut self, slot: Slot, count: u16) {
+        match (self.entries.binary_search_by_key(&slot, |entry| entry.0), count) {
+            (Ok(at), 0) => _ = self.entries.remove(at),
+            (Ok(at), count) => self.entries[at].1 = count,
+            (Err(_), 0) => {}
+            (Err(at), count) => self.entries.insert(at, (slot, count)),
+        }
+    }
+
+    fn count(&self, slot: Slot) -> u16 {
+        self.entries.binary_search_by_key(&slot, |entry| entry.0).map_or(0, |at| self.entries[at].1)
+    }
+}
+
+/// A term as the inverted index holds it.
+pub(crate) fn scoped_term(scope_no: i64, term: &str) -> String {
+    format!("{scope_no}_{term}")
+}
+
+impl ScopeImage {
+    /// Version of the image, to tell whether a posting list read meanwhile still fits.
+    pub(crate) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Terms whose posting list is not in memory.
+    pub(crate) fn missing(&self, terms: &[String]) -> Vec<String> {
+        terms.iter().filter(|term| !self.postings.contains_key(term.as_str())).cloned().collect()
+    }
+
+    /// Reads a term's posting list from the inverted index as pairs of row number and count.
+    pub(crate) fn read_postings(
+        connection: &Connection,
+        scope_no: i64,
+        term: &str,
+    ) -> Result<Vec<(i64, u16)>, StoreError> {
+        let sql = "SELECT doc, COUNT(*) FROM memory_lexical_terms WHERE term = ?1 GROUP BY doc";
+        let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+        statement
+            .query_map([scoped_term(scope_no, term)], |row| Ok((row.get(0)?, row.get(1)?)))
+            .and_then(Iterator::collect)
+            .map_err(driver)
+    }
+
+    /// Keeps a posting list that was read while the image had `version`. False when the image has moved on, or the list
+    /// names a row the image does not know yet: then it must be read again.
+    pub(crate) fn keep_postings(&mut self, term: &str, rows: &[(i64, u16)], version: u64) -> bool {
+        if version != self.version {
+            return false;
+        }
+        let Some(mut entries) = rows
+            .iter()
+            .map(|(node_no, count)| self.numbers.get(node_no).map(|slot| (*slot, *count)))
+            .collect::<Option<Vec<_>>>()
+        else {
+            return false;
+        };
+        entries.sort_unstable();
+        self.postings.insert(term.into(), Postings { entries });
+        true
+    }
+
+    /// Keeps the part of a posting list whose rows the image knows; the rest arrives as deltas.
+    pub(crate) fn keep_known_postings(&mut self, term: &str, rows: &[(i64, u16)]) {
+        let known = rows.iter().filter_map(|(node_no, count)| self.numbers.get(node_no).map(|slot| (*slot, *count)));
+        let mut entries: Vec<(Slot, u16)> = known.collect();
+        entries.sort_unstable();
+        self.postings.insert(term.into(), Postings { entries });
+    }
+
+    /// Brings the posting lists in memory up to date with a document's new counts.
+    pub(super) fn index(&mut self, slot: Slot, replaced: &[String], terms: &[(String, u32)]) {
+        for term in replaced {
+            if let Some(postings) = self.postings.get_mut(term.as_str()) {
+                postings.set(slot, 0);
+            }
+        }
+        for (term, count) in terms {
+            if let Some(postings) = self.postings.get_mut(term.as_str()) {
+                postings.set(slot, u16::try_from(*count).unwrap_or(u16::MAX));
+            }
+        }
+    }
+
+    /// The best documents by BM25 among those a filter lets pass. All terms' lists must be in memory.
+    pub(crate) fn lexical(&self, filter: &NodeFilter, terms: &[String], limit: usize) -> LexicalHits {
+        let filter = self.filter(filter);
+        let empty = Postings::default();
+        let lists: Vec<&Postings> = terms.iter().map(|term| self.postings.get(term.as_str()).unwrap_or(&empty)).collect();
+        #[expect(clippy::cast_precision_loss, reason = "term counts are far below 2^52")]
+        let mean_len = if self.documents == 0 { 0.0 } else { self.total_terms as f64 / self.documents as f64 };
+        let doc_freq: Vec<u64> = lists.iter().map(|list| list.entries.len() as u64).collect();
+        let scores = self.scores(&lists, &doc_freq, mean_len);
+        let mut best: Vec<(f64, Slot)> = scores
+            .into_iter()
+            .filter(|(_, slot)| filter.seeds(&self.nodes[*slot as usize]))
+            .collect();
+        let by_score = |a: &(f64, Slot), b: &(f64, Slot)| {
+            b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
+        };
+        if best.len() > limit {
+            best.select_nth_unstable_by(limit, by_score);
+            best.truncate(limit);
+        }
+        best.sort_unstable_by(by_score);
+        let docs = best
+            .into_iter()
+            .map(|(_, slot)| {
+                let node = &self.nodes[slot as usize];
+                LexicalDoc {
+                    id: NodeId(node.id),
+                    len: node.terms,
+                    counts: lists.iter().map(|list| list.count(slot)).collect(),
+                }
+            })
+            .collect();
+        LexicalHits { total_docs: self.documents, mean_len, doc_freq, docs }
+    }
+
+    fn scores(&self, lists: &[&Postings], doc_freq: &[u64], mean_len: f64) -> Vec<(f64, Slot)> {
+        let mut rarest_first: Vec<usize> = (0..lists.len()).filter(|at| doc_freq[*at] > 0).collect();
+        rarest_first.sort_by_key(|at| doc_freq[*at]);
+        let mut score_of = vec![0.0_f32; self.nodes.len()];
+        let mut touched: Vec<Slot> = Vec::new();
+        for at in rarest_first {
+            let weight = idf(self.documents, doc_freq[at]);
+            let open = touched.len() < DOCUMENTS_IN_PLAY_MAX;
+            for (slot, count) in &lists[at].entries {
+                let score = &mut score_of[*slot as usize];
+                if *score == 0.0 {
+                    if !open {
+                        continue;
+                    }
+                    touched.push(*slot);
+                }
+                let len = f64::from(self.nodes[*slot as usize].terms);
+                #[expect(clippy::cast_possible_truncation, reason = "candidates are scored again in full precision")]
+                let gain = (weight * saturation(f64::from(*count), len, mean_len)) as f32;
+                *score += gain;
+            }
+        }
+        touched.into_iter().map(|slot| (f64::from(score_of[slot as usize]), slot)).collect()
+    }
+}

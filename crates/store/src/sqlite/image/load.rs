@@ -1,0 +1,129 @@
+//! Reading an image from the database, inside one read transaction.
+
+use aionis_core::{
+    ids::{EdgeId, NodeId},
+    model::{Lane, NodeType, RuleState, Tier},
+    ports::store::StoreError,
+    recall::EdgeView,
+};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{NodeImage, ScopeImage};
+use crate::sqlite::{
+    error::driver,
+    rows::{choice, edge_type, unreadable, unsigned, uuid, vector},
+    space::EmbeddingSpace,
+};
+
+impl ScopeImage {
+    /// Reads everything of a scope but its posting lists, which are read when a question needs them.
+    pub(super) fn load(connection: &Connection, scope: &str, space: &EmbeddingSpace) -> Result<Self, StoreError> {
+        let tx = connection.unchecked_transaction().map_err(driver)?;
+        let mut image = Self::empty(space.dim);
+        let found: Option<(i64, u64, u64)> = tx
+            .query_row(
+                "SELECT scope_no, head_seq, node_count FROM memory_scopes WHERE scope_key = ?1",
+                [scope],
+                |row| Ok((row.get(0)?, unsigned(row, 1)?, unsigned(row, 2)?)),
+            )
+            .optional()
+            .map_err(driver)?;
+        let Some((scope_no, head_seq, nodes)) = found else { return Ok(image) };
+        image.scope_no = Some(scope_no);
+        image.head_seq = head_seq;
+        image.reserve(usize::try_from(nodes).unwrap_or(0));
+        image.load_nodes(&tx, scope)?;
+        image.load_vectors(&tx, scope, space)?;
+        image.load_edges(&tx, scope)?;
+        Ok(image)
+    }
+
+    fn reserve(&mut self, nodes: usize) {
+        self.nodes.reserve_exact(nodes);
+        self.around.reserve_exact(nodes);
+        self.slots.reserve(nodes);
+        self.numbers.reserve(nodes);
+        self.codes.reserve(nodes);
+    }
+
+    fn load_nodes(&mut self, connection: &Connection, scope: &str) -> Result<(), StoreError> {
+        let sql = "SELECT n.id, n.node_no, n.type, n.tier, n.memory_lane, n.owner_agent_id, n.owner_team_id, \
+                   n.recall_flags, n.term_count, n.salience, n.confidence, n.embedding_status, n.name_key, n.client_id, \
+                   CASE WHEN n.type = 'rule' THEN (SELECT r.state FROM memory_rule_defs r \
+                       WHERE r.scope_key = n.scope_key AND r.rule_node_id = n.id) END \
+                   FROM memory_nodes n WHERE n.scope_key = ?1 ORDER BY n.node_no";
+        let mut statement = connection.prepare(sql).map_err(driver)?;
+        let mut rows = statement.query([scope]).map_err(driver)?;
+        while let Some(row) = rows.next().map_err(driver)? {
+            self.load_node(row).map_err(|e| unreadable("memory_nodes", scope, e))?;
+        }
+        Ok(())
+    }
+
+    fn load_node(&mut self, row: &rusqlite::Row<'_>) -> rusqlite::Result<()> {
+        let owner_agent = self.strings.number(row.get_ref(5)?.as_str_or_null().map_err(rusqlite::Error::from)?);
+        let owner_team = self.strings.number(row.get_ref(6)?.as_str_or_null().map_err(rusqlite::Error::from)?);
+        let rule_state: Option<String> = row.get(14)?;
+        let node = NodeImage {
+            id: uuid(row, 0)?,
+            node_no: row.get(1)?,
+            vector_no: 0,
+            code: None,
+            terms: row.get(8)?,
+            owner_agent,
+            owner_team,
+            name: None,
+            node_type: choice(row, 2, NodeType::parse)?,
+            tier: choice(row, 3, Tier::parse)?,
+            lane: choice(row, 4, Lane::parse)?,
+            flags: row.get(7)?,
+            live_rule: rule_state.as_deref().and_then(RuleState::parse).is_some_and(RuleState::is_live),
+            pending: row.get_ref(11)?.as_str()? == "pending",
+            salience: row.get(9)?,
+            confidence: row.get(10)?,
+        };
+        let slot = self.push_node(node);
+        let (name, client) = (row.get_ref(12)?, row.get_ref(13)?);
+        self.put_names(slot, name.as_str_or_null().map_err(rusqlite::Error::from)?, client.as_str_or_null().map_err(rusqlite::Error::from)?);
+        Ok(())
+    }
+
+    fn load_vectors(&mut self, connection: &Connection, scope: &str, space: &EmbeddingSpace) -> Result<(), StoreError> {
+        let sql = "SELECT node_id, vector_no, vector FROM memory_vectors WHERE scope_key = ?1 AND model = ?2 AND dim = ?3 \
+                   ORDER BY vector_no";
+        let mut statement = connection.prepare(sql).map_err(driver)?;
+        let dim = i64::try_from(space.dim).unwrap_or(i64::MAX);
+        let mut rows = statement.query((scope, &space.name, dim)).map_err(driver)?;
+        while let Some(row) = rows.next().map_err(driver)? {
+            let id = uuid(row, 0).map_err(|e| unreadable("memory_vectors", scope, e))?;
+            let bytes = row.get_ref(2).map_err(driver)?;
+            let bytes = bytes.as_blob().map_err(|e| {
+                crate::sqlite::error::inconsistent("memory_vectors", "vector", id, e.to_string())
+            })?;
+            self.put_vector(NodeId(id), row.get(1).map_err(driver)?, &vector(bytes));
+        }
+        Ok(())
+    }
+
+    fn load_edges(&mut self, connection: &Connection, scope: &str) -> Result<(), StoreError> {
+        let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq FROM memory_edges WHERE scope_key = ?1";
+        let mut statement = connection.prepare(sql).map_err(driver)?;
+        let edges = statement
+            .query_map([scope], |row| {
+                Ok(EdgeView {
+                    id: EdgeId(uuid(row, 0)?),
+                    edge_type: edge_type(row, 1)?,
+                    src: NodeId(uuid(row, 2)?),
+                    dst: NodeId(uuid(row, 3)?),
+                    weight: row.get(4)?,
+                    confidence: row.get(5)?,
+                    commit_seq: unsigned(row, 6)?,
+                })
+            })
+            .map_err(driver)?;
+        for edge in edges {
+            self.put_edge(edge.map_err(|e| unreadable("memory_edges", scope, e))?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! Scope images: what recall scans, held in memory per scope and derived from the database.
+//!
+//! An image is loaded when a scope is first read and kept up to date by the writing thread, which applies the deltas of
+//! each durable transaction before it answers anyone. While an image loads, deltas wait beside it and are applied when
+//! it is there; every delta states its full result, so applying one that the load has already seen changes nothing.
+
+mod cache;
+mod delta;
+mod dense;
+mod graph;
+mod lexical;
+mod load;
+mod quantised;
+
+use aionis_core::{
+    ids::NodeId,
+    model::{Lane, NodeType, Tier, Viewer},
+    ports::store::{NodeFilter, SeedRules},
+    recall::{EdgeView, NodeVitals},
+    slots::{DRAFT_TOPIC, SUPERSEDED},
+};
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+pub(crate) use self::{
+    cache::{ImageCache, ImageRef},
+    delta::{Delta, EdgeDelta, NodeDelta},
+    quantised::cosine as exact_cosine,
+    lexical::scoped_term,
+};
+use self::{lexical::Postings, quantised::Codes};
+
+/// Position of a node inside an image.
+type Slot = u32;
+
+/// Everything recall scans of one scope.
+pub(crate) struct ScopeImage {
+    pub(crate) scope_no: Option<i64>,
+    pub(crate) head_seq: u64,
+    nodes: Vec<NodeImage>,
+    slots: HashMap<Uuid, Slot>,
+    numbers: HashMap<i64, Slot>,
+    strings: Interner,
+    codes: Codes,
+    edges: Vec<EdgeView>,
+    edge_slots: HashMap<Uuid, u32>,
+    around: Vec<Around>,
+    names: HashMap<Box<str>, Vec<Slot>>,
+    clients: HashMap<Box<str>, Slot>,
+    postings: HashMap<Box<str>, Postings>,
+    /// Changes with every delta; a posting list loaded meanwhile is not kept.
+    version: u64,
+    total_terms: u64,
+    documents: u64,
+    pending: u64,
+}
+
+/// Edges at one node, as positions in `edges`.
+#[derive(Default)]
+struct Around {
+    leaving: Vec<u32>,
+    entering: Vec<u32>,
+}
+
+/// One node, as far as filters and scores need it.
+struct NodeImage {
+    id: Uuid,
+    node_no: i64,
+    vector_no: i64,
+    /// Position in `codes`, if it has a vector.
+    code: Option<u32>,
+    terms: u32,
+    owner_agent: u32,
+    owner_team: u32,
+    name: Option<Box<str>>,
+    node_type: NodeType,
+    tier: Tier,
+    lane: Lane,
+    flags: u8,
+    live_rule: bool,
+    pending: bool,
+    salience: f64,
+    confidence: f64,
+}
+
+impl NodeImage {
+    /// Whether recall may show the node at all, owners aside.
+    fn is_shown(&self) -> bool {
+        self.tier.is_recallable() && self.flags & SUPERSEDED == 0 && (self.node_type != NodeType::Rule || self.live_rule)
+    }
+
+    fn vitals(&self) -> NodeVitals {
+        NodeVitals {
+            id: NodeId(self.id),
+            node_type: self.node_type,
+            salience: self.salience,
+            confidence: self.confidence,
+            ready: self.code.is_some(),
+            draft_topic: self.flags & DRAFT_TOPIC != 0,
+        }
+    }
+}
+
+/// Strings that occur often, as numbers. Zero stands for none.
+#[derive(Default)]
+struct Interner {
+    numbers: HashMap<Box<str>, u32>,
+}
+
+impl Interner {
+    fn number(&mut self, text: Option<&str>) -> u32 {
+        let Some(text) = text else { return 0 };
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let number = u32::try_from(self.numbers.len() + 1).unwrap_or(u32::MAX);
+        self.numbers.insert(text.into(), number);
+        number
+    }
+
+    /// The number of a text if it occurs; `u32::MAX`, which no node has, if not.
+    fn known(&self, text: Option<&String>) -> u32 {
+        text.and_then(|text| self.numbers.get(text.as_str()).copied()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A filter translated to an image's numbers.
+struct Filter {
+    agent: u32,
+    team: u32,
+    rules: SeedRules,
+}
+
+impl Filter {
+    fn sees(&self, node: &NodeImage) -> bool {
+        node.lane == Lane::Shared || node.owner_agent == self.agent || node.owner_team == self.team
+    }
+
+    fn seeds(&self, node: &NodeImage) -> bool {
+        let kind = match self.rules {
+            SeedRules::Everything => true,
+            SeedRules::Reference => matches!(
+                node.node_type,
+                NodeType::Event | NodeType::Topic | NodeType::Concept | NodeType::Entity | NodeType::Rule
+            ),
+        };
+        kind && node.flags & DRAFT_TOPIC == 0 && node.is_shown() && self.sees(node)
+    }
+}
+
+impl ScopeImage {
+    fn empty(dim: usize) -> Self {
+        Self {
+            scope_no: None,
+            head_seq: 0,
+            nodes: Vec::new(),
+            slots: HashMap::new(),
+            numbers: HashMap::new(),
+            strings: Interner::default(),
+            codes: Codes::new(dim),
+            edges: Vec::new(),
+            edge_slots: HashMap::new(),
+            around: Vec::new(),
+            names: HashMap::new(),
+            clients: HashMap::new(),
+            postings: HashMap::new(),
+            version: 0,
+            total_terms: 0,
+            documents: 0,
+            pending: 0,
+        }
+    }
+
+    fn filter(&self, filter: &NodeFilter) -> Filter {
+        Filter { rules: filter.rules, ..self.viewer(&filter.viewer) }
+    }
+
+    fn viewer(&self, viewer: &Viewer) -> Filter {
+        Filter {
+            agent: self.strings.known(viewer.agent.as_ref()),
+            team: self.strings.known(viewer.team.as_ref()),
+            rules: SeedRules::Everything,
+        }
+    }
+
+    fn slot(&self, id: NodeId) -> Option<&NodeImage> {
+        self.slots.get(&id.0).map(|&slot| &self.nodes[slot as usize])
+    }
+
+    /// Nodes and how many of them wait for their vector.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.nodes.len() as u64, self.pending)
+    }
+
+    /// Database row number of a node.
+    pub(crate) fn node_no(&self, id: NodeId) -> Option<i64> {
+        self.slot(id).map(|node| node.node_no)
+    }
+
+    /// Vitals of those nodes the viewer may see and recall may show.
+    pub(crate) fn vitals(&self, ids: &[NodeId], viewer: &Viewer) -> Vec<NodeVitals> {
+        let filter = self.viewer(viewer);
+        ids.iter()
+            .filter_map(|id| self.slot(*id))
+            .filter(|node| node.is_shown() && filter.sees(node))
+            .map(NodeImage::vitals)
+            .collect()
+    }
+
+    /// Nodes whose whole analysed title is among `names`, or whose id or client id is among `literals`.
+    pub(crate) fn named(&self, filter: &NodeFilter, names: &[String], literals: &[String], limit: usize) -> Vec<NodeId> {
+        let filter = self.filter(filter);
+        let by_name = names.iter().filter_map(|name| self.names.get(name.as_str())).flatten().copied();
+        let by_literal = literals.iter().filter_map(|literal| {
+            let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slots.get(&id).copied());
+            by_id.or_else(|| self.clients.get(literal.as_str()).copied())
+        });
+        let mut found: Vec<NodeId> = by_literal
+            .chain(by_name)
+            .map(|slot| &self.nodes[slot as usize])
+            .filter(|node| filter.seeds(node))
+            .take(limit)
+            .map(|node| NodeId(node.id))
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Rough memory of the image in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let postings: usize = self.postings.values().map(Postings::bytes).sum();
+        // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
+        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + 96)
+            + self.edges.capacity() * (size_of::<EdgeView>() + 64)
+            + self.codes.bytes()
+            + postings
+            + (self.names.len() + self.clients.len()) * 64
+    }
+}

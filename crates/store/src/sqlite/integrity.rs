@@ -1,0 +1,277 @@
+//! Reading for verification, straight from the database.
+
+use aionis_core::{
+    canon::{Digest, sha256},
+    chain::{CommitHeader, StoredCommit, changes_sha256},
+    clock::Timestamp,
+    ids::{CommitId, EdgeId, NodeId, ScopeKey},
+    model::{Lane, NodeType},
+    ports::store::{
+        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredNodeRow,
+    },
+    write::{NodeContent, edge_digest, node_digest},
+};
+use async_trait::async_trait;
+use rusqlite::{Connection, Row};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    SqliteStore,
+    error::driver,
+    rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
+};
+
+/// A node's content as stored.
+pub(crate) struct StoredContent {
+    id: NodeId,
+    client_id: Option<String>,
+    node_type: NodeType,
+    pub(crate) title: Option<String>,
+    pub(crate) text_summary: Option<String>,
+    slots: Value,
+    raw_ref: Option<String>,
+    evidence_ref: Option<String>,
+    lane: Lane,
+    producer_agent_id: Option<String>,
+    owner_agent_id: Option<String>,
+    owner_team_id: Option<String>,
+}
+
+const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
+     producer_agent_id, owner_agent_id, owner_team_id";
+
+impl StoredContent {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: NodeId(uuid(row, 0)?),
+            client_id: row.get(1)?,
+            node_type: choice(row, 2, NodeType::parse)?,
+            title: row.get(3)?,
+            text_summary: row.get(4)?,
+            slots: json(row, 5)?,
+            raw_ref: row.get(6)?,
+            evidence_ref: row.get(7)?,
+            lane: choice(row, 8, Lane::parse)?,
+            producer_agent_id: row.get(9)?,
+            owner_agent_id: row.get(10)?,
+            owner_team_id: row.get(11)?,
+        })
+    }
+
+    /// The content its digest covers.
+    pub(crate) fn content(&self) -> NodeContent<'_> {
+        NodeContent {
+            id: self.id,
+            client_id: self.client_id.as_deref(),
+            node_type: self.node_type,
+            title: self.title.as_deref(),
+            text_summary: self.text_summary.as_deref(),
+            slots: &self.slots,
+            raw_ref: self.raw_ref.as_deref(),
+            evidence_ref: self.evidence_ref.as_deref(),
+            lane: self.lane,
+            producer_agent_id: self.producer_agent_id.as_deref(),
+            owner_agent_id: self.owner_agent_id.as_deref(),
+            owner_team_id: self.owner_team_id.as_deref(),
+        }
+    }
+}
+
+/// Reads one node's content.
+pub(crate) fn stored_content(connection: &Connection, scope: &str, id: NodeId) -> Result<StoredContent, StoreError> {
+    let sql = format!("SELECT {CONTENT_COLUMNS} FROM memory_nodes WHERE scope_key = ?1 AND id = ?2");
+    connection
+        .prepare_cached(&sql)
+        .map_err(driver)?
+        .query_row((scope, blob(id.0)), StoredContent::read)
+        .map_err(|e| unreadable("memory_nodes", id, e))
+}
+
+/// A lower bound for ids: nothing is below it, and an empty blob sorts before every id.
+fn after_id(after: Option<Uuid>) -> Vec<u8> {
+    after.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
+}
+
+#[async_trait]
+impl IntegrityStore for SqliteStore {
+    async fn scopes(&self, tenant: Option<&str>, scope: Option<&str>) -> Result<Vec<ScopeSummary>, StoreError> {
+        let (tenant, scope) = (tenant.map(str::to_owned), scope.map(str::to_owned));
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT scope_key, head_seq, head_hash, node_count, edge_count FROM memory_scopes \
+                           WHERE (?1 IS NULL OR substr(scope_key, 1, instr(scope_key, '/') - 1) = ?1) \
+                             AND (?2 IS NULL OR substr(scope_key, instr(scope_key, '/') + 1) = ?2) ORDER BY scope_key";
+                let mut statement = connection.prepare(sql).map_err(driver)?;
+                statement
+                    .query_map((tenant, scope), |row| {
+                        Ok(ScopeSummary {
+                            scope_key: row.get(0)?,
+                            head_seq: unsigned(row, 1)?,
+                            head_hash: digest(row, 2)?,
+                            nodes: unsigned(row, 3)?,
+                            edges: unsigned(row, 4)?,
+                        })
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_scopes", "all", e))
+            })
+            .await
+    }
+
+    async fn commits(&self, scope: &ScopeKey, after: u64, limit: usize) -> Result<CommitPage, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT seq, id, parent_hash, hash, kind, actor, model_version, prompt_version, input_sha256, \
+                           request_sha256, changes, created_at FROM memory_commits \
+                           WHERE scope_key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let key = (scope.as_str(), signed(after), signed(limit as u64));
+                let mut rows = statement.query(key).map_err(driver)?;
+                let mut page = CommitPage::default();
+                while let Some(row) = rows.next().map_err(driver)? {
+                    let seq = unsigned(row, 0).map_err(driver)?;
+                    page.commits.push(stored_commit(row, scope.as_str()).map_err(|e| (seq, e.to_string())));
+                }
+                Ok(page)
+            })
+            .await
+    }
+
+    async fn nodes(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredNodeRow>, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = format!(
+                    "SELECT {CONTENT_COLUMNS}, digest, commit_seq, commit_id FROM memory_nodes \
+                     WHERE scope_key = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+                );
+                let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
+                let key = (scope.as_str(), after_id(after), signed(limit as u64));
+                statement
+                    .query_map(key, |row| {
+                        let recomputed = StoredContent::read(row)
+                            .map(|stored| node_digest(&stored.content()))
+                            .map_err(|e| e.to_string());
+                        Ok(StoredNodeRow {
+                            id: uuid(row, 0)?,
+                            recomputed,
+                            stored: digest(row, 12)?,
+                            commit_seq: unsigned(row, 13)?,
+                            commit_id: CommitId(uuid(row, 14)?),
+                        })
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_nodes", scope.as_str(), e))
+            })
+            .await
+    }
+
+    async fn edges(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredEdgeRow>, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT e.id, e.type, e.src_id, e.dst_id, e.weight, e.confidence, e.decay_rate, e.commit_seq, \
+                           EXISTS (SELECT 1 FROM memory_nodes n WHERE n.scope_key = e.scope_key AND n.id = e.src_id) \
+                           AND EXISTS (SELECT 1 FROM memory_nodes n WHERE n.scope_key = e.scope_key AND n.id = e.dst_id) \
+                           FROM memory_edges e WHERE e.scope_key = ?1 AND e.id > ?2 ORDER BY e.id LIMIT ?3";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let key = (scope.as_str(), after_id(after), signed(limit as u64));
+                statement
+                    .query_map(key, |row| {
+                        Ok(StoredEdgeRow {
+                            id: uuid(row, 0)?,
+                            recomputed: stored_edge_digest(row).map_err(|e| e.to_string()),
+                            commit_seq: unsigned(row, 7)?,
+                            ends_stored: row.get(8)?,
+                        })
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_edges", scope.as_str(), e))
+            })
+            .await
+    }
+
+    async fn versions(
+        &self,
+        scope: &ScopeKey,
+        after: Option<(Uuid, u32)>,
+        limit: usize,
+    ) -> Result<Vec<NodeVersionRow>, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT node_id, version, from_seq, content FROM memory_node_versions \
+                           WHERE scope_key = ?1 AND (node_id, version) > (?2, ?3) ORDER BY node_id, version LIMIT ?4";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let (node, version) = after.map_or((Vec::new(), 0), |(id, version)| (after_id(Some(id)), version));
+                statement
+                    .query_map((scope.as_str(), node, version, signed(limit as u64)), |row| {
+                        let content: String = row.get(3)?;
+                        Ok(NodeVersionRow {
+                            id: uuid(row, 0)?,
+                            version: row.get(1)?,
+                            from_seq: unsigned(row, 2)?,
+                            recomputed: sha256(content),
+                        })
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_node_versions", scope.as_str(), e))
+            })
+            .await
+    }
+
+    async fn physical_check(&self) -> Result<Vec<String>, StoreError> {
+        self.readers
+            .run(|connection| {
+                let mut statement = connection.prepare("PRAGMA integrity_check(20)").map_err(driver)?;
+                let lines: Vec<String> =
+                    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(driver)?;
+                Ok(lines.into_iter().filter(|line| line != "ok").collect())
+            })
+            .await
+    }
+}
+
+fn stored_commit(row: &Row<'_>, scope: &str) -> rusqlite::Result<StoredCommit> {
+    let changes: String = row.get(10)?;
+    Ok(StoredCommit {
+        header: CommitHeader {
+            scope_key: scope.to_owned(),
+            seq: unsigned(row, 0)?,
+            parent_hash: digest(row, 2)?,
+            kind: row.get(4)?,
+            actor: row.get(5)?,
+            model_version: row.get(6)?,
+            prompt_version: row.get(7)?,
+            input_sha256: row.get(8)?,
+            request_sha256: digest(row, 9)?,
+            // Not stored: it is a function of the change list.
+            changes_sha256: changes_sha256(&[]),
+            created_at: Timestamp(row.get(11)?),
+        },
+        changes,
+        hash: digest(row, 3)?,
+        id: CommitId(uuid(row, 1)?),
+    })
+}
+
+fn stored_edge_digest(row: &Row<'_>) -> rusqlite::Result<Digest> {
+    Ok(edge_digest(
+        EdgeId(uuid(row, 0)?),
+        edge_type(row, 1)?,
+        (NodeId(uuid(row, 2)?), NodeId(uuid(row, 3)?)),
+        (row.get(4)?, row.get(5)?, row.get(6)?),
+    ))
+}

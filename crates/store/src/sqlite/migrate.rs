@@ -1,0 +1,146 @@
+//! Schema migrations: forward only, embedded, each applied once in a transaction of its own, checksums verified at start.
+
+use std::path::Path;
+
+use aionis_core::{
+    canon::sha256_hex,
+    clock::Timestamp,
+    ports::store::StoreError,
+};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::{DATABASE_FILE, connect, error, lock::DirectoryLock};
+
+struct Migration {
+    version: i64,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") }];
+
+/// What a migration run found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MigrationReport {
+    /// Names already applied.
+    pub applied_before: Vec<String>,
+    /// Names applied now, or that would be.
+    pub applied_now: Vec<String>,
+}
+
+/// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
+///
+/// # Errors
+/// As [`super::SqliteStore::open`].
+pub fn migrate_only(data_dir: &Path, dry_run: bool, now: Timestamp) -> Result<MigrationReport, StoreError> {
+    let path = data_dir.join(DATABASE_FILE);
+    if dry_run && !path.exists() {
+        let applied_now = MIGRATIONS.iter().map(full_name).collect();
+        return Ok(MigrationReport { applied_before: Vec::new(), applied_now });
+    }
+    let _lock = DirectoryLock::take(data_dir)?;
+    let mut connection = connect(&path)?;
+    if dry_run {
+        let applied = check(&connection)?;
+        let (before, now): (Vec<_>, Vec<_>) = MIGRATIONS.iter().partition(|m| applied.contains(&m.version));
+        return Ok(MigrationReport {
+            applied_before: before.into_iter().map(full_name).collect(),
+            applied_now: now.into_iter().map(full_name).collect(),
+        });
+    }
+    migrate(&mut connection, now)
+}
+
+fn full_name(migration: &Migration) -> String {
+    format!("{:04}_{}", migration.version, migration.name)
+}
+
+/// Brings the schema up to date.
+pub(crate) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<MigrationReport, StoreError> {
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(error::driver)?;
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_migrations (
+             version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at INTEGER NOT NULL
+         ) STRICT;",
+    )
+    .map_err(error::driver)?;
+    let applied = check(&tx)?;
+    let mut report = MigrationReport { applied_before: Vec::new(), applied_now: Vec::new() };
+    for migration in MIGRATIONS {
+        if applied.contains(&migration.version) {
+            report.applied_before.push(full_name(migration));
+            continue;
+        }
+        tx.execute_batch(migration.sql).map_err(error::driver)?;
+        tx.execute(
+            "INSERT INTO schema_migrations (version, name, sha256, applied_at) VALUES (?1, ?2, ?3, ?4)",
+            (migration.version, migration.name, sha256_hex(migration.sql), now.0),
+        )
+        .map_err(error::driver)?;
+        report.applied_now.push(full_name(migration));
+    }
+    tx.commit().map_err(error::driver)?;
+    Ok(report)
+}
+
+/// Versions already applied, after their checksums were compared with ours.
+fn check(connection: &Connection) -> Result<Vec<i64>, StoreError> {
+    let table = "SELECT name FROM sqlite_master WHERE name = 'schema_migrations'";
+    let known: Option<String> =
+        connection.query_row(table, [], |row| row.get(0)).optional().map_err(error::driver)?;
+    if known.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection
+        .prepare("SELECT version, name, sha256 FROM schema_migrations ORDER BY version")
+        .map_err(error::driver)?;
+    let rows: Vec<(i64, String, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .and_then(Iterator::collect)
+        .map_err(error::driver)?;
+    for (version, name, stored) in &rows {
+        let Some(ours) = MIGRATIONS.iter().find(|m| m.version == *version) else {
+            return Err(StoreError::Driver(format!(
+                "the database has migration {version:04}_{name}, which this program does not know: it was made by a \
+                 newer version; use that version or a backup"
+            )));
+        };
+        if sha256_hex(ours.sql) != *stored {
+            return Err(StoreError::Driver(format!(
+                "migration {version:04}_{name} was applied with other content than this program has: the schema cannot \
+                 be trusted; use the version that made it"
+            )));
+        }
+    }
+    Ok(rows.into_iter().map(|(version, _, _)| version).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_apply_once_and_dry_run_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
+        assert_eq!(planned.applied_now, ["0001_memory"]);
+        assert!(!dir.path().join(DATABASE_FILE).exists());
+        assert_eq!(migrate_only(dir.path(), false, Timestamp(1)).unwrap().applied_now, ["0001_memory"]);
+        assert_eq!(migrate_only(dir.path(), false, Timestamp(1)).unwrap().applied_before, ["0001_memory"]);
+    }
+
+    #[test]
+    fn altered_and_newer_schemas_are_refused() {
+        for (sql, wanted) in [
+            ("UPDATE schema_migrations SET sha256 = 'x'", "other content"),
+            ("INSERT INTO schema_migrations VALUES (99, 'later', 'x', 0)", "newer version"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            migrate_only(dir.path(), false, Timestamp(1)).unwrap();
+            connect(&dir.path().join(DATABASE_FILE)).unwrap().execute(sql, []).unwrap();
+            let error = migrate_only(dir.path(), false, Timestamp(1)).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The embedded engine: SQLite for durability, an in-process image of each scope in use for speed.
+//!
+//! One process owns a data directory. One thread writes and folds concurrent writes into shared transactions; several
+//! connections read. What recall scans (vectors, postings, adjacency) is held in memory per scope, derived from the
+//! database, brought up to date by the writer after each commit, and dropped when memory runs short.
+
+mod error;
+mod image;
+mod integrity;
+mod lock;
+mod migrate;
+mod outbox;
+mod readers;
+mod recall;
+mod rows;
+mod space;
+mod write;
+mod writer;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aionis_core::{clock::Clock, ports::store::StoreError};
+use rusqlite::Connection;
+use tokio::sync::{Notify, watch};
+
+pub use self::{
+    migrate::{MigrationReport, migrate_only},
+    space::EmbeddingSpace,
+};
+use self::{image::ImageCache, lock::DirectoryLock, readers::Readers, writer::Writer};
+
+/// Settings of the embedded engine.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Directory of the database and its lock; made when missing.
+    pub data_dir: PathBuf,
+    /// Space of the vectors this process derives and compares; none takes the space the store was stamped with.
+    pub space: Option<EmbeddingSpace>,
+    /// Dimension of a store that has no space yet and gets none now.
+    pub fallback_dim: usize,
+    /// Reading connections.
+    pub readers: usize,
+    /// Writes that may wait; one more is refused.
+    pub write_queue_max: usize,
+    /// Writes folded into one transaction at most.
+    pub group_max: usize,
+    /// Memory for scope images, in bytes.
+    pub image_bytes_max: usize,
+    /// Claims of one outbox item before it is given up.
+    pub outbox_attempts_max: u32,
+}
+
+impl SqliteOptions {
+    /// The defaults for a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            space: None,
+            fallback_dim: 1536,
+            readers: 4,
+            write_queue_max: 3096,
+            group_max: 256,
+            image_bytes_max: 2 << 30,
+            outbox_attempts_max: 25,
+        }
+    }
+}
+
+/// The embedded engine.
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+    writer: Writer,
+    readers: Readers,
+    outbox_attempts_max: u32,
+    _lock: DirectoryLock,
+}
+
+/// What writer and readers share.
+pub(crate) struct Shared {
+    pub(crate) space: EmbeddingSpace,
+    pub(crate) images: ImageCache,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) commits: watch::Sender<u64>,
+    pub(crate) work: Notify,
+}
+
+/// Name of the database file inside the data directory.
+pub const DATABASE_FILE: &str = "aionis.db";
+
+impl SqliteStore {
+    /// Opens or makes the database in a directory: takes the directory's lock, brings the schema up to date, checks the
+    /// embedding space, starts the writer.
+    ///
+    /// # Errors
+    /// Another process owns the directory; it cannot be read or written; its schema is unknown or altered; its vectors
+    /// are of another space.
+    pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let lock = DirectoryLock::take(&options.data_dir)?;
+        let path = options.data_dir.join(DATABASE_FILE);
+        let mut connection = connect(&path)?;
+        migrate::migrate(&mut connection, clock.now())?;
+        let space = space::settle(&connection, options.space.as_ref(), options.fallback_dim)?;
+        let shared = Arc::new(Shared {
+            space,
+            images: ImageCache::new(options.image_bytes_max),
+            clock,
+            commits: watch::Sender::new(0),
+            work: Notify::new(),
+        });
+        let writer = Writer::start(connection, Arc::clone(&shared), options.write_queue_max, options.group_max)?;
+        let readers = Readers::open(&path, options.readers)?;
+        Ok(Self { shared, writer, readers, outbox_attempts_max: options.outbox_attempts_max, _lock: lock })
+    }
+
+    /// The space of the stored vectors.
+    pub fn space(&self) -> &EmbeddingSpace {
+        &self.shared.space
+    }
+
+    /// Reads a fact about the store, or stores `fresh` for it when there is none.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
+        self.writer
+            .submit(move |tx, _| {
+                let insert = "INSERT INTO aionis_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
+                tx.execute(insert, (key, &fresh)).map_err(error::driver)?;
+                tx.query_row("SELECT value FROM aionis_meta WHERE key = ?1", [key], |row| row.get(0))
+                    .map_err(error::driver)
+            })
+            .await
+    }
+
+    /// Bytes held by scope images now.
+    pub fn image_bytes(&self) -> usize {
+        self.shared.images.bytes()
+    }
+
+    /// Loads the images of the scopes written last, so that the first recall does not pay for it.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        self.readers
+            .run(move |connection| {
+                let mut statement = connection
+                    .prepare("SELECT scope_key FROM memory_scopes ORDER BY updated_at DESC LIMIT ?1")
+                    .map_err(error::driver)?;
+                let limit = i64::try_from(scopes_max).unwrap_or(i64::MAX);
+                let keys: Vec<String> = statement
+                    .query_map([limit], |row| row.get(0))
+                    .and_then(Iterator::collect)
+                    .map_err(error::driver)?;
+                for key in &keys {
+                    shared.images.get(key, connection, &shared.space)?;
+                }
+                Ok(keys.len())
+            })
+            .await
+    }
+
+    /// Waits for queued writes, writes the log back into the database, and stops the writer.
+    pub async fn close(&self) {
+        self.writer.stop().await;
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open(path).map_err(|e| error::open(path, &e))?;
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             PRAGMA synchronous = FULL;
+             PRAGMA busy_timeout = 5000;
+             PRAGMA foreign_keys = ON;
+             PRAGMA temp_store = MEMORY;
+             PRAGMA cache_size = -16384;
+             PRAGMA mmap_size = 268435456;
+             PRAGMA wal_autocheckpoint = 4000;
+             PRAGMA journal_size_limit = 67108864;",
+        )
+        .map_err(|e| error::open(path, &e))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}

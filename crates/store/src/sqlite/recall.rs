@@ -1,0 +1,264 @@
+//! Reading for recall: scans in the scope's image, rows from the database.
+
+use std::sync::Arc;
+
+use aionis_core::{
+    clock::Timestamp,
+    ids::{CommitId, NodeId, ScopeKey},
+    model::{NodeType, Viewer},
+    ports::store::{
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeRow, RecallAudit, RecallStore, ScopeStatus,
+        StoreError,
+    },
+    recall::{EdgeView, NodeVitals, bm25::LexicalHits},
+};
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    SqliteStore,
+    error::driver,
+    image::{ImageRef, ScopeImage, exact_cosine},
+    rows::{NODE_COLUMNS, blob, node_row, rule_of, signed, unreadable, uuid, vector},
+};
+
+/// How often posting lists are read again because the scope was written meanwhile. After that the image is held still
+/// for the reading: a busy writer waits for a reader rather than starving it.
+const POSTING_READS_MAX: usize = 16;
+
+impl SqliteStore {
+    /// Runs a reading closure with a connection and the scope's image.
+    async fn with_image<T: Send + 'static>(
+        &self,
+        scope: &ScopeKey,
+        work: impl FnOnce(&Connection, &ImageRef) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let image = shared.images.get(scope.as_str(), connection, &shared.space)?;
+                work(connection, &image)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl RecallStore for SqliteStore {
+    async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
+        let key = scope.clone();
+        self.with_image(scope, move |connection, image| {
+            let (head_seq, (nodes, pending)) = image.read(|image| (image.head_seq, image.counts()))?;
+            let oldest_pending = if pending > 0 { oldest_pending(connection, key.as_str())? } else { None };
+            Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
+        })
+        .await
+    }
+
+    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
+        let mut commits = self.shared.commits.subscribe();
+        loop {
+            commits.mark_unchanged();
+            if self.with_image(scope, |_, image| image.read(|image| image.head_seq)).await? >= seq {
+                return Ok(());
+            }
+            commits.changed().await.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
+        }
+    }
+
+    async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
+        let scope = query.scope.clone();
+        self.with_image(&scope, move |connection, image| {
+            let candidates = image.read(|image| image.near(&query.filter, &query.vector, query.limit, query.exact))?;
+            rescore(connection, candidates, &query)
+        })
+        .await
+    }
+
+    async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {
+        let scope = query.scope.clone();
+        self.with_image(&scope, move |connection, image| {
+            load_postings(connection, image, &query.terms)?;
+            image.read(|image| image.lexical(&query.filter, &query.terms, query.limit))
+        })
+        .await
+    }
+
+    async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError> {
+        let scope = query.scope.clone();
+        self.with_image(&scope, move |_, image| {
+            image.read(|image| image.named(&query.filter, &query.names, &query.literals, query.limit))
+        })
+        .await
+    }
+
+    async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
+        let scope = query.scope.clone();
+        self.with_image(&scope, move |_, image| {
+            let floor = (query.min_weight, query.min_confidence);
+            image.read(|image| image.edges_around(&query.around, floor, query.limit))
+        })
+        .await
+    }
+
+    async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {
+        let (ids, viewer) = (ids.to_vec(), viewer.clone());
+        self.with_image(scope, move |_, image| image.read(|image| image.vitals(&ids, &viewer))).await
+    }
+
+    async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
+        let (ids, key) = (ids.to_vec(), scope.clone());
+        self.with_image(scope, move |connection, image| {
+            let numbers: Vec<i64> = image.read(|image| ids.iter().filter_map(|id| image.node_no(*id)).collect())?;
+            node_rows(connection, key.as_str(), &numbers)
+        })
+        .await
+    }
+
+    async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
+        let (key, seqs) = (scope.clone(), seqs.to_vec());
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT id FROM memory_commits WHERE scope_key = ?1 AND seq = ?2";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let mut found = Vec::with_capacity(seqs.len());
+                for seq in seqs {
+                    let id = statement
+                        .query_row((key.as_str(), signed(seq)), |row| uuid(row, 0))
+                        .optional()
+                        .map_err(driver)?;
+                    found.extend(id.map(|id| (seq, CommitId(id))));
+                }
+                Ok(found)
+            })
+            .await
+    }
+
+    async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
+        let (key, ids, model) = (scope.clone(), ids.to_vec(), self.shared.space.name.clone());
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT vector FROM memory_vectors WHERE scope_key = ?1 AND node_id = ?2 AND model = ?3";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let mut found = Vec::with_capacity(ids.len());
+                for id in ids {
+                    let bytes: Option<Vec<u8>> = statement
+                        .query_row((key.as_str(), blob(id.0), &model), |row| row.get(0))
+                        .optional()
+                        .map_err(driver)?;
+                    found.extend(bytes.map(|bytes| (id, vector(&bytes))));
+                }
+                Ok(found)
+            })
+            .await
+    }
+
+    async fn record_recalls(&self, audits: Vec<RecallAudit>) -> Result<(), StoreError> {
+        self.writer
+            .submit(move |connection, _| {
+                let sql = "INSERT INTO memory_recall_audit (scope_key, endpoint, consumer_agent_id, consumer_team_id, \
+                           query_sha256, seed_count, node_count, edge_count, created_at) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                for audit in audits {
+                    statement
+                        .execute(params![
+                            audit.scope.as_str(),
+                            audit.endpoint,
+                            audit.viewer.agent,
+                            audit.viewer.team,
+                            audit.query_sha256,
+                            audit.seeds,
+                            audit.nodes,
+                            audit.edges,
+                            audit.at.0,
+                        ])
+                        .map_err(driver)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+fn oldest_pending(connection: &Connection, scope: &str) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "SELECT updated_at FROM memory_nodes WHERE scope_key = ?1 AND embedding_status = 'pending' \
+               ORDER BY updated_at LIMIT 1";
+    connection
+        .prepare_cached(sql)
+        .map_err(driver)?
+        .query_row([scope], |row| row.get(0).map(Timestamp))
+        .optional()
+        .map_err(driver)
+}
+
+/// Exact cosines of the candidates, best first.
+fn rescore(
+    connection: &Connection,
+    candidates: Vec<(NodeId, i64)>,
+    query: &DenseQuery,
+) -> Result<Vec<DenseHit>, StoreError> {
+    let sql = "SELECT vector FROM memory_vectors WHERE vector_no = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let mut hits = Vec::with_capacity(candidates.len());
+    for (id, vector_no) in candidates {
+        let similarity = statement
+            .query_row([vector_no], |row| {
+                let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+                Ok(exact_cosine(&query.vector, &vector(bytes)))
+            })
+            .optional()
+            .map_err(|e| unreadable("memory_vectors", id, e))?;
+        // A vector that is gone was replaced since the scan: its node waits for the new one.
+        hits.extend(similarity.map(|similarity| DenseHit { id, similarity }));
+    }
+    hits.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
+    hits.truncate(query.limit);
+    Ok(hits)
+}
+
+/// Brings the posting lists of all terms into memory.
+fn load_postings(connection: &Connection, image: &ImageRef, terms: &[String]) -> Result<(), StoreError> {
+    for _ in 0..POSTING_READS_MAX {
+        let (missing, version, scope_no) = image.read(|image| (image.missing(terms), image.version(), image.scope_no))?;
+        let Some(scope_no) = scope_no.filter(|_| !missing.is_empty()) else { return Ok(()) };
+        let lists = read_all(connection, scope_no, missing)?;
+        if image.change(|image| lists.iter().all(|(term, rows)| image.keep_postings(term, rows, version)))? {
+            return Ok(());
+        }
+    }
+    image.change(|image| {
+        let Some(scope_no) = image.scope_no else { return Ok(()) };
+        // Deltas wait for this lock, so rows the image does not know yet are applied to these lists right after.
+        for (term, rows) in read_all(connection, scope_no, image.missing(terms))? {
+            image.keep_known_postings(&term, &rows);
+        }
+        Ok(())
+    })?
+}
+
+type PostingRows = Vec<(i64, u16)>;
+
+fn read_all(connection: &Connection, scope_no: i64, terms: Vec<String>) -> Result<Vec<(String, PostingRows)>, StoreError> {
+    terms
+        .into_iter()
+        .map(|term| ScopeImage::read_postings(connection, scope_no, &term).map(|rows| (term, rows)))
+        .collect()
+}
+
+fn node_rows(connection: &Connection, scope: &str, numbers: &[i64]) -> Result<Vec<NodeRow>, StoreError> {
+    let sql = format!("SELECT {NODE_COLUMNS} FROM memory_nodes WHERE node_no = ?1");
+    let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
+    let mut rows = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let row =
+            statement.query_row([number], node_row).optional().map_err(|e| unreadable("memory_nodes", number, e))?;
+        let Some(mut row) = row else { continue };
+        if row.node_type == NodeType::Rule {
+            row.rule = rule_of(connection, scope, row.id.0)?;
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}

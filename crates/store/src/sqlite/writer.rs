@@ -1,0 +1,239 @@
+//! The one writing thread: folds queued work into shared transactions ("group commit").
+//!
+//! Each piece of work runs in a savepoint of its own, so one that fails leaves no trace and harms no neighbour. After the
+//! shared transaction is durable the scope images are brought up to date, and only then are the callers answered: who
+//! has an answer can read its effect.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+use aionis_core::ports::store::StoreError;
+use rusqlite::Connection;
+use tokio::sync::{Mutex, oneshot};
+
+use super::{Shared, error::driver, image::Delta};
+
+/// Answers the caller: with nothing when its transaction is durable, or with why it is not.
+type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
+
+/// What running a piece of work left: whether its savepoint is kept, and how to answer.
+struct Done {
+    keep: bool,
+    answer: Answer,
+}
+
+/// A queued piece of work: it is either run or refused.
+trait Work: Send {
+    fn run(self: Box<Self>, connection: &Connection, deltas: &mut Vec<Delta>) -> Done;
+    fn refuse(self: Box<Self>) -> Answer;
+}
+
+struct Task<F, T> {
+    work: F,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Work for Task<F, T>
+where
+    F: FnOnce(&Connection, &mut Vec<Delta>) -> Result<T, StoreError> + Send,
+    T: Send + 'static,
+{
+    fn run(self: Box<Self>, connection: &Connection, deltas: &mut Vec<Delta>) -> Done {
+        let Self { work, reply } = *self;
+        let result = work(connection, deltas);
+        let keep = result.is_ok();
+        let answer: Answer = Box::new(move |failure| {
+            // The caller may have stopped waiting; there is nobody to tell then.
+            let _ = reply.send(match (failure, result) {
+                (Some(failure), Ok(_)) => Err(failure),
+                (_, result) => result,
+            });
+        });
+        Done { keep, answer }
+    }
+
+    fn refuse(self: Box<Self>) -> Answer {
+        let reply = self.reply;
+        Box::new(move |failure| {
+            let lost = || StoreError::Unavailable("the transaction was not started".to_owned());
+            let _ = reply.send(Err(failure.unwrap_or_else(lost)));
+        })
+    }
+}
+
+enum Message {
+    Work(Box<dyn Work>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Handle of the writing thread.
+pub(crate) struct Writer {
+    queue: SyncSender<Message>,
+    queued: Arc<AtomicUsize>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+impl Writer {
+    pub(crate) fn start(
+        connection: Connection,
+        shared: Arc<Shared>,
+        queue_max: usize,
+        group_max: usize,
+    ) -> Result<Self, StoreError> {
+        let (queue, work) = sync_channel(queue_max.max(1));
+        let queued = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&queued);
+        let thread = thread::Builder::new()
+            .name("aionis-writer".to_owned())
+            .spawn(move || WriterThread { connection, shared, group_max, queued: counter }.run(&work))
+            .map_err(|e| StoreError::Unavailable(format!("cannot start the writing thread: {e}")))?;
+        Ok(Self { queue, queued, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Queues work and waits until its transaction is durable. The work is done even when the caller stops waiting.
+    pub(crate) async fn submit<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Vec<Delta>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let work = Box::new(Task { work, reply });
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        if let Err(refused) = self.queue.try_send(Message::Work(work)) {
+            let queued = self.queued.fetch_sub(1, Ordering::Relaxed) - 1;
+            return Err(match refused {
+                TrySendError::Full(_) => StoreError::QueueFull { queued },
+                TrySendError::Disconnected(_) => StoreError::Unavailable("the store is closed".to_owned()),
+            });
+        }
+        answer.await.map_err(|_| StoreError::Unavailable("the writing thread ended".to_owned()))?
+    }
+
+    /// Lets queued work finish and ends the thread.
+    pub(crate) async fn stop(&self) {
+        let Some(thread) = self.thread.lock().await.take() else { return };
+        let (done, stopped) = oneshot::channel();
+        let queue = self.queue.clone();
+        // The queue may be full: waiting for room must not block an async thread.
+        let _ = tokio::task::spawn_blocking(move || queue.send(Message::Stop(done))).await;
+        let _ = stopped.await;
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+struct WriterThread {
+    connection: Connection,
+    shared: Arc<Shared>,
+    group_max: usize,
+    queued: Arc<AtomicUsize>,
+}
+
+impl WriterThread {
+    fn run(self, queue: &Receiver<Message>) {
+        let mut groups: u64 = 0;
+        while let Ok(first) = queue.recv() {
+            let mut stop = None;
+            let mut group = Vec::new();
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                match message {
+                    Message::Work(work) => group.push(work),
+                    Message::Stop(done) => {
+                        stop = Some(done);
+                        break;
+                    }
+                }
+                if group.len() < self.group_max {
+                    next = queue.try_recv().ok();
+                }
+            }
+            self.queued.fetch_sub(group.len(), Ordering::Relaxed);
+            if !group.is_empty() {
+                groups += 1;
+                self.group(group);
+            }
+            if groups % 512 == 1 {
+                super::write::prune_requests(&self.connection, self.shared.clock.now());
+            }
+            if let Some(done) = stop {
+                if let Err(e) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA optimize;") {
+                    tracing::warn!(error = %e, "the write-ahead log could not be written back at the end");
+                }
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    /// Runs one group in one transaction and answers everyone.
+    fn group(&self, group: Vec<Box<dyn Work>>) {
+        let mut deltas = Vec::new();
+        let mut answers = Vec::with_capacity(group.len());
+        let mut failure = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(driver).err();
+        for work in group {
+            if failure.is_some() {
+                // The transaction is gone: run nothing more, tell everyone why.
+                answers.push(work.refuse());
+                continue;
+            }
+            match self.one(work, &mut deltas) {
+                Ok(answer) => answers.push(answer),
+                Err((answer, error)) => {
+                    answers.push(answer);
+                    failure = Some(error);
+                }
+            }
+        }
+        if failure.is_none() {
+            failure = self.connection.execute_batch("COMMIT").map_err(driver).err();
+        }
+        if let Some(failure) = &failure {
+            tracing::error!(error = %failure, "a write transaction failed");
+            if !self.connection.is_autocommit()
+                && let Err(e) = self.connection.execute_batch("ROLLBACK")
+            {
+                tracing::error!(error = %e, "the failed transaction could not be rolled back");
+            }
+        } else {
+            let has_work = deltas.iter().any(Delta::is_work);
+            self.shared.images.apply(deltas);
+            self.shared.commits.send_modify(|version| *version += 1);
+            if has_work {
+                self.shared.work.notify_waiters();
+            }
+        }
+        for answer in answers {
+            answer(failure.clone());
+        }
+    }
+
+    /// Runs one piece of work in a savepoint. An error means that the whole transaction is lost.
+    fn one(&self, work: Box<dyn Work>, deltas: &mut Vec<Delta>) -> Result<Answer, (Answer, StoreError)> {
+        let savepoint = |sql: &str| self.connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(driver);
+        if let Err(error) = savepoint("SAVEPOINT work") {
+            return Err((work.refuse(), error));
+        }
+        let before = deltas.len();
+        let done = work.run(&self.connection, deltas);
+        // After a rollback the savepoint stays open and is released like the others.
+        let end = if done.keep { "RELEASE work" } else { "ROLLBACK TO work" };
+        if !done.keep {
+            deltas.truncate(before);
+        }
+        if self.connection.is_autocommit() {
+            // SQLite rolled the whole transaction back by itself: a full disk, an I/O error.
+            let lost = StoreError::Unavailable("the transaction was rolled back; nothing of it is stored".to_owned());
+            return Err((done.answer, lost));
+        }
+        let ended = savepoint(end).and_then(|n| if done.keep { Ok(n) } else { savepoint("RELEASE work") });
+        match ended {
+            Ok(_) => Ok(done.answer),
+            Err(error) => Err((done.answer, error)),
+        }
+    }
+}
