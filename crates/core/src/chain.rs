@@ -214,13 +214,14 @@ pub struct ChainVerifier {
     scope_key: String,
     seq: u64,
     hash: Digest,
+    commit_ids: Vec<CommitId>,
     objects: HashMap<(ObjectKind, Uuid), ExpectedObject>,
 }
 
 impl ChainVerifier {
     /// A verifier for one scope.
     pub fn new(scope_key: impl Into<String>) -> Self {
-        Self { scope_key: scope_key.into(), seq: 0, hash: Digest([0; 32]), objects: HashMap::new() }
+        Self { scope_key: scope_key.into(), seq: 0, hash: Digest([0; 32]), commit_ids: Vec::new(), objects: HashMap::new() }
     }
 
     /// How many commits were accepted.
@@ -236,6 +237,12 @@ impl ChainVerifier {
     /// Number and hash of the last accepted commit.
     pub const fn head(&self) -> (u64, Digest) {
         (self.seq, self.hash)
+    }
+
+    /// Id of an accepted commit.
+    pub fn commit_id(&self, seq: u64) -> Option<CommitId> {
+        let at = usize::try_from(seq).ok()?.checked_sub(1)?;
+        self.commit_ids.get(at).copied()
     }
 
     fn broken(&self, seq: Option<u64>, object: &str, id: impl ToString, problem: impl Into<String>) -> Box<ChainBreak> {
@@ -284,6 +291,7 @@ impl ChainVerifier {
         }
         self.seq = seq;
         self.hash = hash;
+        self.commit_ids.push(commit.id);
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! The embedding port: text in, vectors out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+
+use crate::error::DomainError;
 
 /// What a text is embedded for. Asymmetric providers encode documents and questions differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,4 +71,33 @@ pub trait Embedder: Send + Sync {
     /// # Errors
     /// An [`EmbedError`] for the whole call; nothing partial is returned.
     async fn embed(&self, texts: &[String], purpose: EmbedPurpose) -> Result<Vec<Vec<f32>>, EmbedError>;
+}
+
+/// The vector of one question, and how it came about.
+#[derive(Clone, Debug)]
+pub struct QueryVector {
+    /// The vector.
+    pub vector: Arc<[f32]>,
+    /// Whether it was in the cache.
+    pub cache_hit: bool,
+    /// Whether it came from a call another request had under way.
+    pub singleflight_join: bool,
+    /// From asking to having it, in milliseconds, when it was batched.
+    pub queue_wait_ms: f64,
+    /// How many texts shared the call.
+    pub batch_size: usize,
+}
+
+/// Turns questions into vectors, with whatever caching and batching the provider deserves.
+#[async_trait]
+pub trait QueryVectors: Send + Sync {
+    /// Name of the space, as [`Embedder::name`].
+    fn name(&self) -> &str;
+
+    /// The vector of a normalised and redacted question.
+    ///
+    /// # Errors
+    /// The wire's errors for a provider that refuses, is overloaded, is unreachable or answers nonsense
+    /// (runtime specification 4.9).
+    async fn query_vector(&self, text: &str) -> Result<QueryVector, DomainError>;
 }

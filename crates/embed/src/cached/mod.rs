@@ -10,6 +10,7 @@
 //! A local provider answers faster than any of this; its calls go straight through.
 
 mod lru;
+mod port;
 mod queue;
 
 #[cfg(test)]
@@ -138,7 +139,7 @@ pub struct QueryEmbedder {
 }
 
 impl QueryEmbedder {
-    /// Puts cache and queue in front of `embedder`, unless it is local. Zero sizes count as one.
+    /// Puts cache and queue in front of `embedder`, unless it is local. Zero sizes of batches count as one.
     pub fn new(embedder: Arc<dyn Embedder>, settings: QuerySettings) -> Self {
         let batch = settings.batch.filter(|_| !embedder.is_local());
         let limits = batch.map_or(

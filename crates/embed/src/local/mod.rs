@@ -22,6 +22,9 @@ use tokens::Tokens;
 
 /// Texts per call.
 const BATCH_SIZE: usize = 256;
+
+/// Dimension of the pinned model's vectors.
+pub const LOCAL_MODEL_DIM: usize = 256;
 /// Up to this many texts and bytes, a call runs on the caller's thread; above, on a blocking thread.
 const INLINE_TEXTS: usize = 64;
 const INLINE_BYTES: usize = 32 << 10;

@@ -204,7 +204,7 @@ impl WriterThread {
             self.shared.images.apply(deltas);
             self.shared.commits.send_modify(|version| *version += 1);
             if has_work {
-                self.shared.work.notify_waiters();
+                self.shared.work.notify_one();
             }
         }
         for answer in answers {

@@ -1,0 +1,5 @@
+//! Requests and answers as they look on the wire.
+
+pub(crate) mod recall;
+pub(crate) mod tenancy;
+pub(crate) mod write;

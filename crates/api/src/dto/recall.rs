@@ -1,0 +1,319 @@
+//! `POST /v1/memory/recall` and `/recall_text` (runtime specification 2.7 and 2.8).
+
+use std::time::Duration;
+
+use aionis_core::{
+    clock::Timestamp,
+    error::DomainError,
+    ids::{CommitId, NodeId, ScopeKey},
+    model::{EdgeType, EmbeddingStatus, Lane, NodeType, Tier, Viewer},
+    ports::store::NodeRow,
+    recall::{EdgeView, KnobOverrides, Ranked},
+    slots::{member_count, topic_state},
+    write::Warning,
+};
+use aionis_engine::recall::{ArmChoice, DebugEmbedding, Question, RecallAnswer, RecallRequest, pending_json};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::tenancy::scope_of;
+use crate::{
+    fields::{Fields, Issues, Null},
+    state::ApiSettings,
+};
+
+const LABEL_MAX: usize = 512;
+
+/// What of a node the answer shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    meta: bool,
+    slots: bool,
+    slots_preview: bool,
+    slots_preview_keys: usize,
+    debug: bool,
+}
+
+/// Which endpoint is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Vector,
+    Text,
+}
+
+/// Reads a recall.
+pub(crate) fn parse_recall(
+    body: &Value,
+    endpoint: Endpoint,
+    header_tenant: Option<&str>,
+    settings: &ApiSettings,
+) -> Result<(RecallRequest, Shown), DomainError> {
+    let body = Fields::body(body)?;
+    let mut issues = Issues::default();
+    let (_, scope) = scope_of(&body, header_tenant, settings, &mut issues)?;
+    let question = read_question(&body, endpoint, &mut issues);
+    let knobs = read_knobs(&body, &mut issues);
+    let agent = body.short_text("consumer_agent_id", LABEL_MAX, &mut issues);
+    let team = body.short_text("consumer_team_id", LABEL_MAX, &mut issues);
+    let trimmed = |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    let mut flag = |name| body.flag(name, &mut issues).unwrap_or(false);
+    let (return_debug, include_embeddings) = (flag("return_debug"), flag("include_embeddings"));
+    let shown = Shown {
+        meta: flag("include_meta"),
+        slots: flag("include_slots"),
+        slots_preview: flag("include_slots_preview"),
+        slots_preview_keys: 10,
+        debug: return_debug,
+    };
+    flag("rules_include_shadow");
+    let mut number = |name, range| body.integer(name, range, Null::Refused, &mut issues);
+    let preview_keys = number("slots_preview_keys", 1..=50);
+    number("rules_limit", 1..=200);
+    let wait_limit_ms = u64::try_from(settings.max_wait_limit.as_millis()).unwrap_or(u64::MAX);
+    let max_wait = Duration::from_millis(number("max_wait_ms", 0..=wait_limit_ms).unwrap_or(0));
+    let min_commit = number("min_commit", 1..=(1 << 53));
+    let token_budget = number("token_budget", 1..=1_000_000);
+    issues.finish()?;
+    let shown = Shown { slots_preview_keys: as_count(preview_keys).unwrap_or(10), ..shown };
+    let request = RecallRequest {
+        scope,
+        viewer: Viewer { agent: trimmed(agent), team: trimmed(team) },
+        question: question.ok_or_else(|| DomainError::field("", "the question is missing"))?,
+        knobs,
+        return_debug,
+        include_embeddings,
+        include_meta: shown.meta,
+        rules_context: body.any("rules_context").cloned(),
+        min_commit,
+        max_wait,
+        token_budget: as_count(token_budget),
+        arms: ArmChoice::Hybrid,
+    };
+    Ok((request, shown))
+}
+
+fn as_count(number: Option<u64>) -> Option<usize> {
+    number.and_then(|n| usize::try_from(n).ok())
+}
+
+fn read_question(body: &Fields<'_>, endpoint: Endpoint, issues: &mut Issues) -> Option<Question> {
+    let (field, question) = match endpoint {
+        Endpoint::Vector => ("query_embedding", body.vector("query_embedding", issues).map(Question::Vector)),
+        Endpoint::Text => ("query_text", body.text("query_text", issues).map(Question::Text)),
+    };
+    if !body.has(field) {
+        issues.add(field, "is required");
+    }
+    question
+}
+
+fn read_knobs(body: &Fields<'_>, issues: &mut Issues) -> KnobOverrides {
+    let mut number = |name, max| as_count(body.integer(name, 1..=max, Null::Absent, issues));
+    let (limit, max_nodes) = (number("limit", 200), number("max_nodes", 200));
+    let (max_edges, ranked_limit) = (number("max_edges", 100), number("ranked_limit", 500));
+    let hops = number("neighborhood_hops", 2);
+    KnobOverrides {
+        limit,
+        neighborhood_hops: hops.and_then(|hops| u8::try_from(hops).ok()),
+        max_nodes,
+        max_edges,
+        ranked_limit,
+        min_edge_weight: body.share("min_edge_weight", Null::Absent, issues),
+        min_edge_confidence: body.share("min_edge_confidence", Null::Absent, issues),
+    }
+}
+
+/// Answer of a recall.
+#[derive(Serialize)]
+pub(crate) struct RecallResponse {
+    scope: String,
+    tenant_id: String,
+    seeds: Vec<SeedDto>,
+    subgraph: SubgraphDto,
+    ranked: Vec<Ranked>,
+    context: ContextDto,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    debug: Option<DebugDto>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<Value>,
+    as_of_commit: u64,
+    pending: Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+}
+
+#[derive(Serialize)]
+struct SeedDto {
+    id: NodeId,
+    #[serde(rename = "type")]
+    node_type: NodeType,
+    title: Option<String>,
+    text_summary: Option<String>,
+    tier: Tier,
+    salience: f64,
+    confidence: f64,
+    similarity: f64,
+}
+
+#[derive(Serialize)]
+struct SubgraphDto {
+    nodes: Vec<NodeDto>,
+    edges: Vec<EdgeDto>,
+}
+
+#[derive(Serialize)]
+struct NodeDto {
+    id: NodeId,
+    #[serde(rename = "type")]
+    node_type: NodeType,
+    title: Option<String>,
+    text_summary: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic_state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member_count: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots_preview: Option<Value>,
+    #[serde(flatten)]
+    meta: Option<NodeMeta>,
+}
+
+#[derive(Serialize)]
+struct NodeMeta {
+    raw_ref: Option<String>,
+    evidence_ref: Option<String>,
+    embedding_status: EmbeddingStatus,
+    embedding_model: Option<String>,
+    memory_lane: Lane,
+    producer_agent_id: Option<String>,
+    owner_agent_id: Option<String>,
+    owner_team_id: Option<String>,
+    created_at: String,
+    updated_at: String,
+    last_activated: Option<String>,
+    salience: f64,
+    importance: f64,
+    confidence: f64,
+    commit_id: CommitId,
+}
+
+#[derive(Serialize)]
+struct EdgeDto {
+    from_id: NodeId,
+    to_id: NodeId,
+    #[serde(rename = "type")]
+    edge_type: EdgeType,
+    weight: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit_id: Option<CommitId>,
+}
+
+#[derive(Serialize)]
+struct ContextDto {
+    text: String,
+    items: Vec<Value>,
+    citations: Vec<Value>,
+}
+
+#[derive(Serialize)]
+struct DebugDto {
+    neighborhood_counts: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embeddings: Option<Vec<DebugEmbedding>>,
+    profile: &'static str,
+    estimated_tokens: usize,
+    timings_ms: Value,
+}
+
+impl RecallResponse {
+    pub(crate) fn new(scope: &ScopeKey, answer: RecallAnswer, shown: Shown, now: Timestamp) -> Self {
+        let RecallAnswer { seeds, nodes, edges, ranked, rows, commit_ids, context, .. } = answer;
+        let nodes = nodes.iter().filter_map(|id| rows.get(id)).map(|row| node_dto(row, shown)).collect();
+        let edges = edges.iter().map(|edge| edge_dto(edge, commit_ids.get(&edge.commit_seq).copied())).collect();
+        let debug = shown.debug.then(|| DebugDto {
+            neighborhood_counts: json!({ "nodes": answer.neighborhood.0, "edges": answer.neighborhood.1 }),
+            embeddings: answer.debug_embeddings,
+            profile: answer.profile.as_str(),
+            estimated_tokens: context.estimated_tokens,
+            timings_ms: json!(answer.timings),
+        });
+        Self {
+            scope: scope.scope().to_owned(),
+            tenant_id: scope.tenant().to_owned(),
+            seeds: seeds
+                .iter()
+                .filter_map(|seed| Some(seed_dto(rows.get(&seed.id)?, seed.similarity)))
+                .collect(),
+            subgraph: SubgraphDto { nodes, edges },
+            ranked,
+            context: ContextDto { text: context.text, items: context.items, citations: context.citations },
+            debug,
+            query: answer.query.map(|q| json!({ "text": q.text, "embedding_provider": q.embedding_provider })),
+            as_of_commit: answer.as_of_commit,
+            pending: pending_json(&answer.pending, now),
+            warnings: answer.warnings,
+        }
+    }
+}
+
+fn seed_dto(row: &NodeRow, similarity: f64) -> SeedDto {
+    SeedDto {
+        id: row.id,
+        node_type: row.node_type,
+        title: row.title.clone(),
+        text_summary: row.text_summary.clone(),
+        tier: row.tier,
+        salience: row.salience,
+        confidence: row.confidence,
+        similarity,
+    }
+}
+
+fn node_dto(row: &NodeRow, shown: Shown) -> NodeDto {
+    let is_topic = row.node_type == NodeType::Topic;
+    NodeDto {
+        id: row.id,
+        node_type: row.node_type,
+        title: row.title.clone(),
+        text_summary: row.text_summary.clone(),
+        topic_state: topic_state(row.node_type, &row.slots),
+        member_count: is_topic.then(|| json!(member_count(row.node_type, &row.slots))),
+        slots: shown.slots.then(|| row.slots.clone()),
+        slots_preview: (!shown.slots && shown.slots_preview).then(|| preview(&row.slots, shown.slots_preview_keys)),
+        meta: shown.meta.then(|| node_meta(row)),
+    }
+}
+
+/// The first members in order of UTF-16 code units; null when the slots are no object.
+fn preview(slots: &Value, keys: usize) -> Value {
+    let Some(members) = slots.as_object() else { return Value::Null };
+    let mut sorted: Vec<(&String, &Value)> = members.iter().collect();
+    sorted.sort_by(|a, b| a.0.encode_utf16().cmp(b.0.encode_utf16()));
+    Value::Object(sorted.into_iter().take(keys).map(|(key, value)| (key.clone(), value.clone())).collect())
+}
+
+fn node_meta(row: &NodeRow) -> NodeMeta {
+    NodeMeta {
+        raw_ref: row.raw_ref.clone(),
+        evidence_ref: row.evidence_ref.clone(),
+        embedding_status: row.embedding_status,
+        embedding_model: row.embedding_model.clone(),
+        memory_lane: row.lane,
+        producer_agent_id: row.producer_agent_id.clone(),
+        owner_agent_id: row.owner_agent_id.clone(),
+        owner_team_id: row.owner_team_id.clone(),
+        created_at: row.created_at.to_iso(),
+        updated_at: row.updated_at.to_iso(),
+        last_activated: row.last_activated.map(Timestamp::to_iso),
+        salience: row.salience,
+        importance: row.importance,
+        confidence: row.confidence,
+        commit_id: row.commit_id,
+    }
+}
+
+const fn edge_dto(edge: &EdgeView, commit_id: Option<CommitId>) -> EdgeDto {
+    EdgeDto { from_id: edge.src, to_id: edge.dst, edge_type: edge.edge_type, weight: edge.weight, commit_id }
+}

@@ -1,0 +1,46 @@
+//! The HTTP interface of Aionis: reads requests, calls the engine, shows answers. Nothing here decides anything about
+//! memory.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod body;
+mod dto;
+mod error;
+mod fields;
+mod health;
+mod middleware;
+mod routes;
+mod state;
+
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+
+pub use self::{
+    dto::write::parse_write,
+    health::{EmbeddingState, HealthState},
+    state::{ApiSettings, AppState, CorsOrigins},
+};
+
+/// The service with all its routes.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(routes::metrics::metrics))
+        .route("/v1/memory/write", post(routes::write::write))
+        .route("/v1/memory/recall", post(routes::recall::recall))
+        .route("/v1/memory/recall_text", post(routes::recall::recall_text))
+        .fallback(error::unknown_route)
+        .method_not_allowed_fallback(error::unknown_route)
+        .layer(from_fn_with_state(state.clone(), middleware::observe))
+        .with_state(state)
+}
+
+/// Parses a write body as the service does, for fuzzing: must never panic, and what it accepts can be prepared.
+pub fn parse_write_bytes(body: &[u8], settings: &ApiSettings) -> Result<aionis_core::write::WriteRequest, aionis_core::error::DomainError> {
+    let value = body::parse(body)?;
+    parse_write(&value, None, settings, None, aionis_core::clock::Timestamp(0))
+}

@@ -1,0 +1,74 @@
+//! What handlers share.
+
+use std::{sync::Arc, time::Duration};
+
+use aionis_engine::Engine;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::health::HealthState;
+
+/// Settings of the interface.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Tenant of requests that name none (`MEMORY_TENANT_ID`).
+    pub default_tenant: String,
+    /// Scope of requests that name none (`MEMORY_SCOPE`).
+    pub default_scope: String,
+    /// Longest body in bytes.
+    pub body_max_bytes: usize,
+    /// Longest time a request may take.
+    pub request_timeout: Duration,
+    /// Longest `max_wait_ms` a recall may ask for.
+    pub max_wait_limit: Duration,
+    /// Origins that browsers may call from.
+    pub cors: CorsOrigins,
+    /// Token that allows debugging embeddings (`ADMIN_TOKEN`).
+    pub admin_token: Option<String>,
+    /// Whether loopback callers may debug embeddings when there is no token (not in production).
+    pub loopback_may_debug: bool,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            default_tenant: "default".to_owned(),
+            default_scope: "default".to_owned(),
+            body_max_bytes: 5 * 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            max_wait_limit: Duration::from_secs(10),
+            cors: CorsOrigins::Any,
+            admin_token: None,
+            loopback_may_debug: true,
+        }
+    }
+}
+
+/// Which origins browsers may call from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigins {
+    /// All.
+    Any,
+    /// These.
+    Listed(Vec<String>),
+}
+
+impl CorsOrigins {
+    /// Reads `CORS_ALLOW_ORIGINS`: a comma list; `*` in it means all.
+    pub fn parse(list: &str) -> Self {
+        let origins: Vec<String> = list.split(',').map(str::trim).filter(|o| !o.is_empty()).map(str::to_owned).collect();
+        if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct AppState {
+    /// The use cases.
+    pub engine: Arc<Engine>,
+    /// Settings.
+    pub settings: Arc<ApiSettings>,
+    /// What readiness reports.
+    pub health: Arc<HealthState>,
+    /// Renders metrics, when a recorder is installed.
+    pub metrics: Option<PrometheusHandle>,
+}

@@ -1,0 +1,97 @@
+//! `aionis doctor`: can this machine and these settings run the service?
+
+use std::{net::TcpListener, sync::Arc};
+
+use aionis_core::{clock::SystemClock, ports::store::IntegrityStore};
+use aionis_embed::Provider;
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    failure::{Failure, Verdict},
+    output,
+    settings::{HttpSettings, Settings, unknown_variables},
+    wiring,
+};
+
+/// Flags of `aionis doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    http: HttpSettings,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    status: &'static str,
+    detail: String,
+}
+
+pub(crate) async fn run(args: DoctorArgs) -> Result<Verdict, Failure> {
+    let mut findings = Vec::new();
+    let mut add = |check, result: Result<String, String>| {
+        let (status, detail) = match result {
+            Ok(detail) => ("ok", detail),
+            Err(detail) => ("failed", detail),
+        };
+        findings.push(Finding { check, status, detail });
+    };
+    add("settings", args.settings.check().map(|()| "sound".to_owned()).map_err(|e| e.to_string()));
+    add("address", args.http.check().map(|()| args.http.host.to_string()).map_err(|e| e.to_string()));
+    add("port", check_port(&args.http));
+    let data_dir = &args.settings.storage.data_dir;
+    let embed = args.settings.embedding.to_embed(data_dir, args.settings.memory.is_production());
+    let provider = aionis_embed::build(&embed);
+    add("embedding", check_provider(&provider));
+    if let Ok(provider) = &provider {
+        add("store", check_store(&args.settings, provider).await);
+    }
+    let unknown = unknown_variables();
+    add(
+        "variables",
+        if unknown.is_empty() { Ok("all known".to_owned()) } else { Err(format!("no settings: {}", unknown.join(", "))) },
+    );
+    let sound = findings.iter().all(|finding| finding.status == "ok");
+    if args.json {
+        output::json(&findings)?;
+    } else {
+        for finding in &findings {
+            output::line(format!("{:<7} {:<10} {}", finding.status, finding.check, finding.detail));
+        }
+    }
+    Ok(Verdict::from(sound))
+}
+
+fn check_port(http: &HttpSettings) -> Result<String, String> {
+    TcpListener::bind((http.host, http.port))
+        .map(|_| format!("{} is free", http.port))
+        .map_err(|e| format!("{}:{} cannot be listened on: {e}", http.host, http.port))
+}
+
+fn check_provider(provider: &Result<Provider, aionis_embed::BuildError>) -> Result<String, String> {
+    match provider {
+        Ok(Provider::Ready(embedder)) => Ok(format!("{} ({} dimensions)", embedder.name(), embedder.dim())),
+        Ok(Provider::Disabled) => Ok("none: recall searches words only".to_owned()),
+        Ok(Provider::ModelMissing { dir }) => {
+            Err(format!("the built-in model is not in {}: run `aionis model pull`", dir.display()))
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+async fn check_store(settings: &Settings, provider: &Provider) -> Result<String, String> {
+    let store = wiring::open_store(settings, provider, Arc::new(SystemClock)).map_err(|e| e.to_string())?;
+    let scopes = store.scopes(None, None).await.map_err(|e| e.to_string())?;
+    let problems = store.physical_check().await.map_err(|e| e.to_string())?;
+    store.close().await;
+    match problems.first() {
+        None => Ok(format!("sound, {} scope(s), in {}", scopes.len(), settings.storage.data_dir.display())),
+        Some(problem) => Err(format!("the database file is damaged: {problem}")),
+    }
+}

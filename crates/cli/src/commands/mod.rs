@@ -1,0 +1,13 @@
+//! One file per command.
+
+pub(crate) mod bench;
+pub(crate) mod bench_command;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod eval;
+pub(crate) mod migrate;
+pub(crate) mod model;
+pub(crate) mod serve;
+pub(crate) mod verify;
+pub(crate) mod worker;

@@ -1,0 +1,199 @@
+//! `aionis serve`: the HTTP service, with a worker inside unless told otherwise.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aionis_api::{AppState, EmbeddingState, HealthState, router};
+use aionis_embed::Provider;
+use aionis_store::sqlite::SqliteStore;
+use clap::Args;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    failure::{Failure, Verdict},
+    settings::{HttpSettings, Settings, unknown_variables},
+    telemetry,
+    wiring::{self, Parts},
+};
+
+/// Flags of `aionis serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    http: HttpSettings,
+    /// Do not derive vectors in this process.
+    #[arg(long)]
+    no_worker: bool,
+}
+
+/// Scope images loaded at start.
+const WARM_SCOPES: usize = 8;
+/// How long open requests may take once the service is told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
+    let started = Instant::now();
+    args.http.check()?;
+    telemetry::logs();
+    let metrics = telemetry::metrics()?;
+    let mut stop_signal = StopSignal::new()?;
+    let parts = wiring::open(&args.settings).await?;
+    let (stop, stopped) = watch::channel(false);
+    let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
+    let state = AppState {
+        engine: Arc::clone(&parts.engine),
+        settings: Arc::new(args.http.api(&args.settings.memory)),
+        health: Arc::new(health(&args, &parts, worker.is_some())),
+        metrics: Some(metrics.clone()),
+    };
+    let listener = listen(args.http.host, args.http.port).await?;
+    let address = listener.local_addr()?;
+    if let Some(path) = &args.http.port_file {
+        write_port(path, address)?;
+    }
+    announce(&args, &parts, address, started);
+    let worker = worker.map(|worker| {
+        let stopped = stopped.clone();
+        tokio::spawn(async move { worker.run(stopped).await })
+    });
+    let background = [tokio::spawn(warm(Arc::clone(&parts.store))), tokio::spawn(upkeep(metrics))];
+    let served = serve(listener, router(state), &stop, &mut stop_signal).await;
+    for task in background {
+        task.abort();
+    }
+    if let Some(worker) = worker {
+        // The worker ends after the batch it is in; a claim it leaves open is free again after its lease.
+        let _ = tokio::time::timeout(DRAIN, worker).await;
+    }
+    parts.engine.flush().await;
+    parts.store.close().await;
+    tracing::info!("stopped");
+    served.map(|()| Verdict::Positive)
+}
+
+async fn serve(
+    listener: TcpListener,
+    app: axum::Router,
+    stop: &watch::Sender<bool>,
+    stop_signal: &mut StopSignal,
+) -> Result<(), Failure> {
+    let mut stopping = stop.subscribe();
+    let service = app.into_make_service_with_connect_info::<SocketAddr>();
+    let graceful = axum::serve(listener, service).with_graceful_shutdown(async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    });
+    let server = tokio::spawn(async move { graceful.await });
+    stop_signal.wait().await;
+    tracing::info!("stopping: no new connections, open requests are finished");
+    stop.send_replace(true);
+    match tokio::time::timeout(DRAIN, server).await {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(e))) => Err(Failure::new(format!("the server failed: {e}"))),
+        Ok(Err(e)) => Err(Failure::new(format!("the server task failed: {e}"))),
+        Err(_) => {
+            tracing::warn!("some requests did not end in time and are cut off");
+            Ok(())
+        }
+    }
+}
+
+/// SIGTERM or Ctrl-C.
+pub(crate) struct StopSignal {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl StopSignal {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn listen(host: IpAddr, port: u16) -> Result<TcpListener, Failure> {
+    TcpListener::bind((host, port))
+        .await
+        .map_err(|e| Failure::new(format!("cannot listen on {host}:{port}: {e}; set PORT to a free port, or 0 to take one")))
+}
+
+/// Writes the port beside its place and moves it there, so that a reader never sees half a number.
+fn write_port(path: &Path, address: SocketAddr) -> Result<(), Failure> {
+    let draft = path.with_extension("tmp");
+    std::fs::write(&draft, address.port().to_string())
+        .and_then(|()| std::fs::rename(&draft, path))
+        .map_err(|e| Failure::new(format!("cannot write --port-file {}: {e}", path.display())))
+}
+
+fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
+    let (status, hint) = match &parts.provider {
+        Provider::Ready(_) => ("ready", None),
+        Provider::Disabled => ("disabled", Some("set EMBEDDING_PROVIDER to search by meaning too".to_owned())),
+        Provider::ModelMissing { dir } => (
+            "model_missing",
+            Some(format!("run `aionis model pull`, or `aionis model import PATH`, for {}; then restart", dir.display())),
+        ),
+    };
+    let space = parts.store.space();
+    HealthState {
+        database_target_hash: None,
+        engine: "embedded",
+        embedding: EmbeddingState { provider: space.name.clone(), dim: space.dim, status, hint },
+        worker,
+        outbox_age_max_s: args.http.ready_outbox_age_max_s,
+    }
+}
+
+fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Instant) {
+    for name in unknown_variables() {
+        tracing::warn!(name, "this variable is no setting; is it misspelt?");
+    }
+    if let Provider::ModelMissing { dir } = &parts.provider {
+        tracing::warn!(
+            dir = %dir.display(),
+            "the built-in embedding model is not installed: recall searches words only; run `aionis model pull`"
+        );
+    }
+    tracing::info!(
+        app_env = ?args.settings.memory.app_env,
+        embedding_provider = parts.store.space().name,
+        embedding_dim = parts.store.space().dim,
+        data_dir = %args.settings.storage.data_dir.display(),
+        memory_recall_profile = args.settings.memory.memory_recall_profile.as_str(),
+        "memory api config"
+    );
+    tracing::info!(start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "Server listening at http://{address}");
+}
+
+/// Loads what was used last, after the service answers; a failure only makes the first recall slower.
+async fn warm(store: Arc<SqliteStore>) {
+    match store.warm(WARM_SCOPES).await {
+        Ok(scopes) => tracing::debug!(scopes, bytes = store.image_bytes(), "scope images are loaded"),
+        Err(e) => tracing::warn!(error = %e, "scope images could not be loaded ahead"),
+    }
+}
+
+/// Folds recorded samples, which otherwise grow until the next scrape.
+async fn upkeep(metrics: metrics_exporter_prometheus::PrometheusHandle) {
+    let mut every = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        every.tick().await;
+        metrics.run_upkeep();
+    }
+}

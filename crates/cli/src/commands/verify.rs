@@ -1,0 +1,99 @@
+//! `aionis verify`: recomputes the chain and every object digest.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aionis_core::clock::SystemClock;
+use aionis_engine::verify::{Progress, VerifyReport, verify};
+use aionis_store::sqlite::{DATABASE_FILE, SqliteOptions, SqliteStore};
+use clap::Args;
+use indicatif::ProgressBar;
+
+use crate::{
+    failure::{Failure, Verdict},
+    output,
+    settings::StorageSettings,
+};
+
+/// Flags of `aionis verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    storage: StorageSettings,
+    /// Only this tenant.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Only this scope.
+    #[arg(long)]
+    scope: Option<String>,
+    /// Run the database's own integrity check too.
+    #[arg(long)]
+    physical: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(args: VerifyArgs) -> Result<Verdict, Failure> {
+    let path = args.storage.data_dir.join(DATABASE_FILE);
+    if !path.exists() {
+        return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
+    }
+    let store = SqliteStore::open(&SqliteOptions::new(&args.storage.data_dir), Arc::new(SystemClock))?;
+    let bar = Bar(Mutex::new(None));
+    let report = verify(&store, (args.tenant.as_deref(), args.scope.as_deref()), args.physical, &bar).await?;
+    bar.clear();
+    store.close().await;
+    if report.scopes.is_empty() && (args.tenant.is_some() || args.scope.is_some()) {
+        return Err(Failure::new("no scope matches --tenant and --scope"));
+    }
+    if args.json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    Ok(Verdict::from(report.ok))
+}
+
+fn print(report: &VerifyReport) {
+    for scope in &report.scopes {
+        let name = format!("{}/{}", scope.tenant_id, scope.scope);
+        match &scope.first_break {
+            None => output::line(format!(
+                "ok     {name}: {} commits, {} objects, {} earlier versions, head {}",
+                scope.commits, scope.objects, scope.versions, scope.head_hash
+            )),
+            Some(found) => {
+                let at = found.seq.map(|seq| format!(" at commit {seq}")).unwrap_or_default();
+                output::line(format!("BROKEN {name}{at}: {} {}: {}", found.object, found.id, found.problem));
+            }
+        }
+    }
+    for line in &report.physical {
+        output::line(format!("BROKEN database file: {line}"));
+    }
+    let broken = report.scopes.iter().filter(|scope| !scope.ok).count();
+    output::line(format!("{} scope(s) verified, {broken} broken", report.scopes.len()));
+}
+
+struct Bar(Mutex<Option<ProgressBar>>);
+
+impl Bar {
+    fn clear(&self) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn scope(&self, scope: &str, total: u64) {
+        self.clear();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(output::progress(total, scope));
+    }
+
+    fn advance(&self, steps: u64) {
+        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.inc(steps);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `aionis worker`: derives vectors without the HTTP service.
+
+use clap::Args;
+use tokio::sync::watch;
+
+use super::serve::StopSignal;
+use crate::{
+    failure::{Failure, Verdict},
+    output,
+    settings::Settings,
+    telemetry, wiring,
+};
+
+/// Flags of `aionis worker`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Do what can be done now, print what was done, and end.
+    #[arg(long)]
+    once: bool,
+}
+
+pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
+    if !args.once {
+        telemetry::logs();
+    }
+    let mut stop_signal = StopSignal::new()?;
+    let parts = wiring::open(&args.settings).await?;
+    let Some(worker) = parts.worker(&args.settings) else {
+        return Err(Failure::new(
+            "there is no embedding provider to work with: run `aionis model pull`, or set EMBEDDING_PROVIDER",
+        ));
+    };
+    if args.once {
+        let round = worker.drain().await?;
+        parts.store.close().await;
+        output::json(&round)?;
+        return Ok(Verdict::from(round.failed == 0));
+    }
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(async move { worker.run(stopped).await });
+    tracing::info!("worker started");
+    stop_signal.wait().await;
+    stop.send_replace(true);
+    task.await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
+    parts.store.close().await;
+    tracing::info!("stopped");
+    Ok(Verdict::Positive)
+}

@@ -1,0 +1,102 @@
+//! The `aionis` program: reads settings, wires the parts together, runs one command.
+//!
+//! Exit codes: 0 done, 1 an error (one line on stderr says which), 2 a verdict that is negative.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod client;
+mod commands;
+mod failure;
+mod output;
+mod settings;
+mod telemetry;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Failure, Verdict};
+
+/// A verifiable, operable memory kernel for AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "aionis", version, about, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the HTTP service.
+    Serve(commands::serve::ServeArgs),
+    /// Derive vectors of written memory, without the HTTP service.
+    Worker(commands::worker::WorkerArgs),
+    /// Bring the database schema up to date.
+    Migrate(commands::migrate::MigrateArgs),
+    /// Recompute every commit hash and object digest; exit 2 at a break.
+    Verify(commands::verify::VerifyArgs),
+    /// Show that a paraphrased question finds a memory, against a server of its own or a running one.
+    Demo(commands::demo::DemoArgs),
+    /// Start a server on a free port with fresh data, run the demo, restart the server, ask again.
+    Quickstart(commands::demo::DemoArgs),
+    /// Check that this machine and these settings can run the service.
+    Doctor(commands::doctor::DoctorArgs),
+    /// Check or print the settings.
+    Config(commands::config::ConfigArgs),
+    /// Manage the built-in embedding model.
+    Model(commands::model::ModelArgs),
+    /// Measure retrieval quality.
+    Eval(commands::eval::EvalArgs),
+    /// Measure latency and throughput of a running server.
+    Bench(commands::bench_command::BenchCommandArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and version are no errors; anything else is exit 1, not clap's 2, which means a negative verdict here.
+        Err(e) => {
+            let code = if e.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
+            if e.print().is_err() {
+                return ExitCode::from(1);
+            }
+            return code;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return output::fail(&Failure::new(format!("the async runtime cannot start: {e}"))),
+    };
+    let result = runtime.block_on(run(cli.command));
+    match result {
+        Ok(Verdict::Positive) => ExitCode::SUCCESS,
+        Ok(Verdict::Negative) => ExitCode::from(2),
+        Err(failure) => output::fail(&failure),
+    }
+}
+
+async fn run(command: Command) -> Result<Verdict, Failure> {
+    match command {
+        Command::Serve(args) => commands::serve::run(args).await,
+        Command::Worker(args) => commands::worker::run(args).await,
+        Command::Migrate(args) => commands::migrate::run(&args),
+        Command::Verify(args) => commands::verify::run(args).await,
+        Command::Demo(args) => commands::demo::run(args, false).await,
+        Command::Quickstart(args) => commands::demo::run(args, true).await,
+        Command::Doctor(args) => commands::doctor::run(args).await,
+        Command::Config(args) => commands::config::run(args),
+        Command::Model(args) => commands::model::run(args).await,
+        Command::Eval(args) => commands::eval::run(args).await,
+        Command::Bench(args) => commands::bench_command::run(args).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

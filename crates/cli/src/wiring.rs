@@ -1,0 +1,127 @@
+//! Puts the parts together: the only place where adapters meet the engine.
+
+use std::sync::Arc;
+
+use aionis_core::{
+    clock::{Clock, SystemClock},
+    ports::{embed::Embedder, store::Store},
+    redact::Redactor,
+    write::WriteSettings,
+};
+use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
+use aionis_engine::{
+    Engine, EngineSettings, NoVectors, QuerySource,
+    worker::{Worker, WorkerSettings},
+};
+use aionis_store::sqlite::{EmbeddingSpace, SqliteOptions, SqliteStore};
+use uuid::Uuid;
+
+use crate::{failure::Failure, settings::Settings};
+
+/// Everything that runs, put together.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) embedder: Option<Arc<dyn Embedder>>,
+    pub(crate) provider: Provider,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Rows of the audit queue.
+const AUDIT_QUEUE_MAX: usize = 4_096;
+
+/// Opens the store and builds provider and engine.
+pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
+    settings.check()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let embed = settings.embedding.to_embed(&settings.storage.data_dir, settings.memory.is_production());
+    let provider = tokio::task::spawn_blocking(move || aionis_embed::build(&embed))
+        .await
+        .map_err(|e| Failure::new(format!("the embedding provider could not be set up: {e}")))??;
+    let store = Arc::new(open_store(settings, &provider, Arc::clone(&clock))?);
+    let (embedder, queries): (_, QuerySource) = match &provider {
+        Provider::Ready(embedder) => {
+            let queries = QueryEmbedder::new(Arc::clone(embedder), settings.memory.query_settings());
+            (Some(Arc::clone(embedder)), Ok(Arc::new(queries)))
+        }
+        Provider::Disabled => (None, Err(NoVectors::Disabled)),
+        Provider::ModelMissing { .. } => (None, Err(NoVectors::ModelMissing)),
+    };
+    let engine_settings = EngineSettings {
+        write: WriteSettings {
+            default_tenant: settings.memory.memory_tenant_id.clone(),
+            text_max_len: settings.memory.max_text_len as usize,
+            redactor: redactor(settings, &store).await?,
+            embedding_dim: store.space().dim,
+            can_embed: !matches!(queries, Err(NoVectors::Disabled)),
+        },
+        write_limits: settings.memory.write_limits(),
+        profile: settings.memory.memory_recall_profile,
+        recall_gate: settings.memory.recall_gate(),
+        write_gate: settings.memory.write_gate(),
+        audit_queue_max: AUDIT_QUEUE_MAX,
+    };
+    let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
+    let engine = Arc::new(Engine::new(shared, queries, engine_settings, Arc::clone(&clock)));
+    Ok(Parts { store, engine, embedder, provider, clock })
+}
+
+/// Opens the store alone.
+pub(crate) fn open_store(
+    settings: &Settings,
+    provider: &Provider,
+    clock: Arc<dyn Clock>,
+) -> Result<SqliteStore, Failure> {
+    let storage = &settings.storage;
+    let mut options = SqliteOptions::new(&storage.data_dir);
+    options.space = space(provider);
+    if let Some(dim) = settings.embedding.embedding_dim {
+        options.fallback_dim = dim as usize;
+    }
+    options.readers = usize::from(storage.readers);
+    options.group_max = usize::from(storage.write_group_max);
+    options.write_queue_max =
+        settings.memory.api_write_max_inflight as usize + settings.memory.api_write_queue_max as usize + 64;
+    options.image_bytes_max = storage.image_cache_mib as usize * 1024 * 1024;
+    options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
+    Ok(SqliteStore::open(&options, clock)?)
+}
+
+/// The space of a provider's vectors; a missing model counts as the one that is to come.
+fn space(provider: &Provider) -> Option<EmbeddingSpace> {
+    match provider {
+        Provider::Ready(embedder) => Some(EmbeddingSpace { name: embedder.name().to_owned(), dim: embedder.dim() }),
+        Provider::ModelMissing { .. } => Some(EmbeddingSpace {
+            name: format!("{}:{}", ProviderKind::Local.as_str(), aionis_embed::model_files::LOCAL_MODEL.name),
+            dim: local::LOCAL_MODEL_DIM,
+        }),
+        Provider::Disabled => None,
+    }
+}
+
+/// The redactor with the store's own key, so that tokens cannot be reversed by trying all phone numbers.
+async fn redactor(settings: &Settings, store: &SqliteStore) -> Result<Option<Redactor>, Failure> {
+    if !settings.memory.pii_redaction {
+        return Ok(None);
+    }
+    let fresh = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let key = store.meta_or_insert("redaction_key", fresh).await?;
+    Ok(Some(Redactor::keyed(key.as_bytes())))
+}
+
+impl Parts {
+    /// A worker over these parts, when there is a provider to work with.
+    pub(crate) fn worker(&self, settings: &Settings) -> Option<Worker> {
+        let embedder = self.embedder.clone()?;
+        let outbox = &settings.outbox;
+        let worker_settings = WorkerSettings {
+            poll_interval: std::time::Duration::from_millis(outbox.outbox_poll_interval_ms),
+            batch_size: usize::from(outbox.outbox_batch_size),
+            lease: std::time::Duration::from_millis(outbox.outbox_claim_timeout_ms),
+            attempts_max: outbox.outbox_max_attempts,
+            ..WorkerSettings::default()
+        };
+        let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
+        Some(Worker::new(store, embedder, Arc::clone(&self.clock), worker_settings))
+    }
+}

@@ -1,0 +1,123 @@
+//! The use cases of Aionis: each takes a checked request and ports, and gives an answer of the domain.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod audit;
+pub mod backoff;
+pub mod gate;
+pub mod recall;
+pub mod verify;
+pub mod worker;
+mod write;
+
+use std::{sync::Arc, time::Duration};
+
+use aionis_core::{
+    clock::Clock,
+    ports::{embed::QueryVectors, store::Store},
+    recall::Profile,
+    write::WriteSettings,
+};
+
+pub use self::write::{WriteAnswer, WriteLimits};
+use self::{audit::AuditWriter, gate::Gate};
+
+/// Why questions get no vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoVectors {
+    /// `EMBEDDING_PROVIDER=none`.
+    Disabled,
+    /// The built-in model is chosen but its files are not there.
+    ModelMissing,
+}
+
+/// Settings of the use cases.
+#[derive(Debug)]
+pub struct EngineSettings {
+    /// How writes are prepared.
+    pub write: WriteSettings,
+    /// How large writes may be.
+    pub write_limits: WriteLimits,
+    /// Profile of recalls that name no knobs.
+    pub profile: Profile,
+    /// Recalls at once, waiting, and how long one may wait.
+    pub recall_gate: GateSettings,
+    /// Writes at once, waiting, and how long one may wait.
+    pub write_gate: GateSettings,
+    /// Audit rows that may wait to be stored; further ones are dropped and counted.
+    pub audit_queue_max: usize,
+}
+
+/// Size of a gate.
+#[derive(Clone, Copy, Debug)]
+pub struct GateSettings {
+    /// Requests at once.
+    pub max_inflight: usize,
+    /// Requests waiting.
+    pub max_queue: usize,
+    /// Longest wait.
+    pub queue_timeout: Duration,
+}
+
+/// Where question vectors come from.
+pub type QuerySource = Result<Arc<dyn QueryVectors>, NoVectors>;
+
+/// The use cases over one store.
+pub struct Engine {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) queries: QuerySource,
+    pub(crate) settings: EngineSettings,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) audit: AuditWriter,
+    recall_gate: Gate,
+    write_gate: Gate,
+}
+
+impl Engine {
+    /// Puts the use cases together. Must be called inside a tokio runtime: the audit writer runs on it.
+    pub fn new(
+        store: Arc<dyn Store>,
+        queries: QuerySource,
+        settings: EngineSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
+        let recall_gate = Gate::new("recall", settings.recall_gate);
+        let write_gate = Gate::new("write", settings.write_gate);
+        Self { store, queries, settings, clock, audit, recall_gate, write_gate }
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The settings.
+    pub const fn settings(&self) -> &EngineSettings {
+        &self.settings
+    }
+
+    /// Where question vectors come from.
+    pub const fn queries(&self) -> &QuerySource {
+        &self.queries
+    }
+
+    /// Admission of recalls.
+    pub const fn recall_gate(&self) -> &Gate {
+        &self.recall_gate
+    }
+
+    /// Admission of writes.
+    pub const fn write_gate(&self) -> &Gate {
+        &self.write_gate
+    }
+
+    /// Stores what still waits in the audit queue.
+    pub async fn flush(&self) {
+        self.audit.flush().await;
+    }
+}

@@ -1,0 +1,225 @@
+//! The recall use cases: by vector and by text.
+
+mod answer;
+mod arms;
+mod expand;
+mod text;
+
+use std::time::{Duration, Instant};
+
+use aionis_core::{
+    canon::{audit_vector_sha256, sha256_hex},
+    error::{DomainError, ErrorKind},
+    ids::ScopeKey,
+    model::Viewer,
+    ports::store::{RecallAudit, ScopeStatus},
+    recall::{KnobOverrides, Knobs, Profile, Seed},
+    write::{Warning, check_vector_at},
+};
+use serde_json::{Value, json};
+
+pub use self::answer::{DebugEmbedding, QueryInfo, RecallAnswer, Timings};
+use self::arms::Found;
+use crate::Engine;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// A vector of the store's space.
+    Vector(Vec<f32>),
+    /// A text.
+    Text(String),
+}
+
+/// Which arms answer a text question; for measuring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ArmChoice {
+    /// All of them, fused with the graph.
+    #[default]
+    Hybrid,
+    /// Vectors alone.
+    DenseOnly,
+    /// Words alone, without the graph.
+    LexicalOnly,
+}
+
+/// One recall.
+#[derive(Clone, Debug)]
+pub struct RecallRequest {
+    /// Scope.
+    pub scope: ScopeKey,
+    /// For whom.
+    pub viewer: Viewer,
+    /// What is asked.
+    pub question: Question,
+    /// Knobs the caller pinned.
+    pub knobs: KnobOverrides,
+    /// Whether counts and, if asked for, embeddings are returned for debugging.
+    pub return_debug: bool,
+    /// Whether debugging shows embeddings of the first seeds.
+    pub include_embeddings: bool,
+    /// Whether edges name their commits.
+    pub include_meta: bool,
+    /// Rules evaluation input; not evaluated by this version, which says so.
+    pub rules_context: Option<Value>,
+    /// A commit the answer must include.
+    pub min_commit: Option<u64>,
+    /// How long to wait for it.
+    pub max_wait: Duration,
+    /// Longest context in estimated tokens.
+    pub token_budget: Option<usize>,
+    /// Which arms answer a text question.
+    pub arms: ArmChoice,
+}
+
+impl RecallRequest {
+    /// A text question with nothing pinned.
+    pub fn text(scope: ScopeKey, viewer: Viewer, text: impl Into<String>) -> Self {
+        Self {
+            scope,
+            viewer,
+            question: Question::Text(text.into()),
+            knobs: KnobOverrides::default(),
+            return_debug: false,
+            include_embeddings: false,
+            include_meta: false,
+            rules_context: None,
+            min_commit: None,
+            max_wait: Duration::ZERO,
+            token_budget: None,
+            arms: ArmChoice::Hybrid,
+        }
+    }
+}
+
+/// Debugging shows embeddings only up to this limit of seeds.
+const DEBUG_EMBEDDINGS_LIMIT_MAX: usize = 20;
+
+impl Engine {
+    /// Answers a recall.
+    ///
+    /// # Errors
+    /// A caller's mistake, a commit that does not become visible in time, a provider that fails, or a failure of storage.
+    pub async fn recall(&self, request: RecallRequest) -> Result<RecallAnswer, DomainError> {
+        let profile = self.settings.profile;
+        let knobs = request.knobs.over(profile.knobs());
+        check_debug(&request, &knobs)?;
+        if let Question::Vector(vector) = &request.question {
+            check_vector_at("query_embedding", vector, self.settings.write.embedding_dim)?;
+        }
+        self.wait_for_commit(&request).await?;
+        let mut run = Run { engine: self, request, knobs, profile, timings: Timings::default(), warnings: Vec::new() };
+        run.answer().await
+    }
+
+    async fn wait_for_commit(&self, request: &RecallRequest) -> Result<(), DomainError> {
+        let Some(min_commit) = request.min_commit else { return Ok(()) };
+        let wait = self.store.wait_for_commit(&request.scope, min_commit);
+        match tokio::time::timeout(request.max_wait, wait).await {
+            Ok(reached) => Ok(reached?),
+            Err(_) => {
+                let head = self.store.scope_status(&request.scope).await?.head_seq;
+                if head >= min_commit {
+                    return Ok(());
+                }
+                Err(DomainError::new(
+                    ErrorKind::Conflict,
+                    "min_commit_not_reached",
+                    format!("commit {min_commit} is not visible in this scope; the newest is {head}"),
+                )
+                .with_details(json!({ "min_commit": min_commit, "as_of_commit": head })))
+            }
+        }
+    }
+}
+
+fn check_debug(request: &RecallRequest, knobs: &Knobs) -> Result<(), DomainError> {
+    if !request.include_embeddings {
+        return Ok(());
+    }
+    let refuse = |code, message: &str| Err(DomainError::new(ErrorKind::Invalid, code, message));
+    if !request.return_debug {
+        return refuse("debug_embeddings_requires_return_debug", "include_embeddings needs return_debug");
+    }
+    if knobs.limit > DEBUG_EMBEDDINGS_LIMIT_MAX {
+        return refuse("debug_embeddings_limit_too_high", "include_embeddings needs a limit of at most 20");
+    }
+    Ok(())
+}
+
+/// One recall under way.
+struct Run<'a> {
+    engine: &'a Engine,
+    request: RecallRequest,
+    knobs: Knobs,
+    profile: Profile,
+    timings: Timings,
+    warnings: Vec<Warning>,
+}
+
+impl Run<'_> {
+    async fn answer(&mut self) -> Result<RecallAnswer, DomainError> {
+        let status = self.engine.store.scope_status(&self.request.scope).await?;
+        let started = Instant::now();
+        let Found { seeds, query, query_sha256 } = self.find().await?;
+        self.timings.candidates_ms = millis(started);
+        if self.request.rules_context.is_some() {
+            self.warnings.push(Warning::new(
+                "rules_not_evaluated",
+                "rules_context was given, but this version does not evaluate rules in recall",
+            ));
+        }
+        if status.pending > 0 && !matches!(self.engine.queries, Err(crate::NoVectors::Disabled)) {
+            metrics::counter!("aionis_recall_with_pending_total").increment(1);
+        }
+        let mut answer = self.expand(&seeds).await?;
+        answer.query = query;
+        answer.as_of_commit = status.head_seq;
+        answer.pending = status;
+        answer.warnings = std::mem::take(&mut self.warnings);
+        answer.timings = self.timings;
+        self.audit(&answer, &seeds, query_sha256);
+        Ok(answer)
+    }
+
+    async fn find(&mut self) -> Result<Found, DomainError> {
+        match self.request.question.clone() {
+            Question::Vector(vector) => {
+                let seeds = self.by_vector(&vector).await?;
+                let wide: Vec<f64> = vector.iter().map(|x| f64::from(*x)).collect();
+                Ok(Found { seeds, query: None, query_sha256: audit_vector_sha256(&wide) })
+            }
+            Question::Text(text) => {
+                let clean = self.clean(&text);
+                let query_sha256 = sha256_hex(&clean);
+                let (seeds, embedding_provider) = self.by_text(&clean).await?;
+                Ok(Found { seeds, query: Some(QueryInfo { text: clean, embedding_provider }), query_sha256 })
+            }
+        }
+    }
+
+    fn audit(&self, answer: &RecallAnswer, seeds: &[Seed], query_sha256: String) {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.engine.audit.record(RecallAudit {
+            scope: self.request.scope.clone(),
+            endpoint: if answer.query.is_some() { "recall_text" } else { "recall" },
+            viewer: self.request.viewer.clone(),
+            query_sha256,
+            seeds: count(seeds.len()),
+            nodes: count(answer.nodes.len()),
+            edges: count(answer.edges.len()),
+            at: self.engine.clock.now(),
+        });
+    }
+}
+
+/// Milliseconds since an instant.
+fn millis(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+/// How many vectors wait and for how long, as responses show it.
+pub fn pending_json(status: &ScopeStatus, now: aionis_core::clock::Timestamp) -> Value {
+    let oldest_ms = status.oldest_pending.map(|since| now.micros_since(since) / 1_000);
+    json!({ "nodes": status.pending, "oldest_ms": oldest_ms })
+}

@@ -1,0 +1,249 @@
+//! Seeds by text: all arms at once, fused with the graph around them.
+
+use std::{collections::HashSet, time::Instant};
+
+use aionis_core::{
+    error::DomainError,
+    ids::NodeId,
+    ports::store::{DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, SeedRules},
+    recall::{
+        Seed,
+        bm25::LexicalHits,
+        fuse::{Arms, DENSE_CANDIDATES, LEXICAL_CANDIDATES, fuse},
+    },
+    redact::RedactionCounts,
+    text,
+    write::Warning,
+};
+
+use super::{ArmChoice, Run, millis};
+use crate::NoVectors;
+
+/// Longest question that is searched by name, in terms; a title has at most five.
+const NAME_TERMS_MAX: usize = 5;
+/// Most terms of a question that are looked up.
+const TERMS_MAX: usize = 64;
+/// Most names a question may bring.
+const NAMED_MAX: usize = 400;
+/// Most edges looked at around the candidates, per direction.
+const CANDIDATE_EDGES_MAX: usize = 4_096;
+
+impl Run<'_> {
+    /// The question normalised and redacted, as stored texts are.
+    pub(super) fn clean(&self, raw: &str) -> String {
+        let settings = &self.engine.settings.write;
+        let normal = text::normalize(raw, settings.text_max_len);
+        match &settings.redactor {
+            Some(redactor) => redactor.redact(&normal, &mut RedactionCounts::default()).into_owned(),
+            None => normal,
+        }
+    }
+
+    /// Seeds of a cleaned question, and the name of the space it was embedded in.
+    pub(super) async fn by_text(&mut self, question: &str) -> Result<(Vec<Seed>, String), DomainError> {
+        if question.is_empty() {
+            self.warnings.push(Warning::new("blank_query", "query_text holds only white space, so nothing matches"));
+            return Ok((Vec::new(), self.provider_name()));
+        }
+        let choice = self.request.arms;
+        let terms = match choice {
+            ArmChoice::DenseOnly => Vec::new(),
+            _ => question_terms(question),
+        };
+        let (dense, lexical, (named, quoted)) = tokio::join!(
+            self.dense_arm(question, choice != ArmChoice::LexicalOnly),
+            self.lexical_arm(&terms),
+            self.name_arms(question, choice),
+        );
+        let (dense, embed_ms) = dense?;
+        self.timings.embed_ms = embed_ms;
+        if dense.is_none() && choice != ArmChoice::LexicalOnly {
+            self.warn_no_vectors();
+        }
+        let (lexical, named, quoted) = (lexical?, named?, quoted?);
+        let seeds = match choice {
+            ArmChoice::DenseOnly => plain_dense(dense),
+            ArmChoice::LexicalOnly => plain_lexical(&lexical),
+            ArmChoice::Hybrid => self.fused(dense, lexical, named, quoted).await?,
+        };
+        Ok((seeds.into_iter().take(self.knobs.limit).collect(), self.provider_name()))
+    }
+
+    fn provider_name(&self) -> String {
+        self.engine.queries.as_ref().map_or_else(|_| "none".to_owned(), |queries| queries.name().to_owned())
+    }
+
+    fn warn_no_vectors(&mut self) {
+        let message = match self.engine.queries {
+            Err(NoVectors::ModelMissing) => {
+                "the built-in model is not installed, so only words were searched; run `aionis model pull`"
+            }
+            _ => "no embedding provider is configured, so only words were searched",
+        };
+        self.warnings.push(Warning::new("lexical_only", message));
+    }
+
+    async fn dense_arm(&self, question: &str, wanted: bool) -> Result<(Option<Vec<DenseHit>>, f64), DomainError> {
+        let (true, Ok(queries)) = (wanted, &self.engine.queries) else { return Ok((None, 0.0)) };
+        let started = Instant::now();
+        let embedded = queries.query_vector(question).await?;
+        let embed_ms = millis(started);
+        metrics::histogram!("aionis_query_embed_seconds").record(embed_ms / 1e3);
+        let query = DenseQuery {
+            scope: self.request.scope.clone(),
+            filter: self.filter(SeedRules::Everything),
+            vector: embedded.vector.to_vec(),
+            limit: DENSE_CANDIDATES.max(self.knobs.limit),
+            exact: false,
+        };
+        Ok((Some(self.engine.store.dense(query).await?), embed_ms))
+    }
+
+    async fn lexical_arm(&self, terms: &[String]) -> Result<LexicalHits, DomainError> {
+        if terms.is_empty() {
+            return Ok(LexicalHits::default());
+        }
+        let query = LexicalQuery {
+            scope: self.request.scope.clone(),
+            filter: self.filter(SeedRules::Everything),
+            terms: terms.to_vec(),
+            limit: LEXICAL_CANDIDATES.max(self.knobs.limit),
+        };
+        Ok(self.engine.store.lexical(query).await?)
+    }
+
+    /// Nodes the question names by title, and nodes whose id or client id it quotes.
+    async fn name_arms(
+        &self,
+        question: &str,
+        choice: ArmChoice,
+    ) -> (Result<HashSet<NodeId>, DomainError>, Result<HashSet<NodeId>, DomainError>) {
+        if choice != ArmChoice::Hybrid {
+            return (Ok(HashSet::new()), Ok(HashSet::new()));
+        }
+        let (names, literals) = (names_in(question), literals_in(question));
+        tokio::join!(self.named(names, Vec::new()), self.named(Vec::new(), literals))
+    }
+
+    async fn named(&self, names: Vec<String>, literals: Vec<String>) -> Result<HashSet<NodeId>, DomainError> {
+        if names.is_empty() && literals.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let query = NameQuery {
+            scope: self.request.scope.clone(),
+            filter: self.filter(SeedRules::Everything),
+            names,
+            literals,
+            limit: NAMED_MAX,
+        };
+        Ok(self.engine.store.named(query).await?.into_iter().collect())
+    }
+
+    async fn fused(
+        &self,
+        dense: Option<Vec<DenseHit>>,
+        lexical: LexicalHits,
+        named: HashSet<NodeId>,
+        quoted: HashSet<NodeId>,
+    ) -> Result<Vec<Seed>, DomainError> {
+        let mut candidates: Vec<NodeId> = lexical.docs.iter().map(|doc| doc.id).collect();
+        candidates.extend(dense.iter().flatten().map(|hit| hit.id));
+        candidates.extend(&quoted);
+        candidates.sort_unstable();
+        candidates.dedup();
+        let edges = self
+            .engine
+            .store
+            .edges_around(EdgeQuery {
+                scope: self.request.scope.clone(),
+                around: candidates.clone(),
+                min_weight: self.knobs.min_edge_weight,
+                min_confidence: self.knobs.min_edge_confidence,
+                limit: CANDIDATE_EDGES_MAX,
+            })
+            .await?;
+        let known: HashSet<NodeId> = candidates.iter().copied().collect();
+        let mut neighbours: Vec<NodeId> =
+            edges.iter().flat_map(|edge| [edge.src, edge.dst]).filter(|id| !known.contains(id)).collect();
+        neighbours.sort_unstable();
+        neighbours.dedup();
+        // Candidates passed the filter already; their neighbours have still to.
+        let vitals = self.engine.store.vitals(&self.request.scope, &neighbours, &self.request.viewer).await?;
+        let seen = vitals.into_iter().filter(|node| !node.draft_topic).map(|node| node.id);
+        // A name alone is a preference, not a match: only named nodes that matched otherwise, or enter beside a match, count.
+        let arms = Arms {
+            allowed: known.into_iter().chain(seen).collect(),
+            lexical,
+            dense: dense.map(|hits| hits.into_iter().map(|hit| (hit.id, hit.similarity)).collect()),
+            named,
+            quoted,
+            edges: &edges,
+        };
+        Ok(fuse(&arms))
+    }
+}
+
+fn plain_dense(dense: Option<Vec<DenseHit>>) -> Vec<Seed> {
+    dense.into_iter().flatten().map(|hit| Seed { id: hit.id, similarity: hit.similarity }).collect()
+}
+
+fn plain_lexical(lexical: &LexicalHits) -> Vec<Seed> {
+    let idfs = lexical.idfs();
+    let mass: f64 = idfs.iter().sum();
+    let bound = mass * (aionis_core::recall::bm25::K1 + 1.0);
+    lexical
+        .docs
+        .iter()
+        .map(|doc| Seed { id: doc.id, similarity: lexical.score_doc(&idfs, doc) / bound.max(f64::MIN_POSITIVE) })
+        .collect()
+}
+
+fn question_terms(question: &str) -> Vec<String> {
+    let mut terms = text::query_terms(question);
+    terms.truncate(TERMS_MAX);
+    terms
+}
+
+/// Every run of one to five terms of the question, as analysed titles are written.
+fn names_in(question: &str) -> Vec<String> {
+    let mut terms = Vec::new();
+    text::analyze(question, &mut terms);
+    terms.truncate(TERMS_MAX);
+    let mut names: Vec<String> = (1..=NAME_TERMS_MAX.min(terms.len()))
+        .flat_map(|len| terms.windows(len).map(|run| run.join(" ")).collect::<Vec<_>>())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// Words of the question that may be ids: as written, without punctuation around them.
+fn literals_in(question: &str) -> Vec<String> {
+    let around = |c: char| matches!(c, ',' | '.' | ';' | '?' | '!' | '"' | '\'' | '(' | ')' | '[' | ']' | '`');
+    let mut literals: Vec<String> = question
+        .split_whitespace()
+        .map(|word| word.trim_matches(around))
+        .filter(|word| word.len() >= 3 && word.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'-' | b'_' | b':' | b'/')))
+        .map(str::to_owned)
+        .take(TERMS_MAX)
+        .collect();
+    literals.sort_unstable();
+    literals.dedup();
+    literals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_runs_of_terms() {
+        let names = names_in("When did Ada Lovelace meet Ada?");
+        assert!(names.contains(&"ada".to_owned()) && names.iter().any(|n| n.starts_with("ada lovelac")));
+    }
+
+    #[test]
+    fn literals_look_like_ids() {
+        assert_eq!(literals_in("what of order-17, (evt_9)? and why"), ["evt_9", "order-17"]);
+    }
+}

@@ -1,0 +1,366 @@
+//! The outbox worker: derives vectors for written nodes.
+//!
+//! No transaction is open while a provider is asked. A claim is a lease with a fencing token, extended while the work
+//! lasts; who lost it completes nothing. What a failure means depends on its kind: the provider asks for a pause or is
+//! away (the whole queue waits, nothing is counted against the items), it refuses the credential (the same, longer), it
+//! refuses a text (that node is given up, its neighbours are not), or it answers nonsense (counted, retried, and in the
+//! end a dead letter).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aionis_core::{
+    clock::{Clock, Timestamp},
+    ports::{
+        embed::{EmbedError, EmbedErrorKind, EmbedPurpose, Embedder},
+        store::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, PendingText, Store, StoreError},
+    },
+};
+use tokio::sync::watch;
+
+use crate::backoff;
+
+/// Settings of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Name of this worker, for leases.
+    pub name: String,
+    /// Longest sleep when nothing wakes it.
+    pub poll_interval: Duration,
+    /// Items claimed at once.
+    pub batch_size: usize,
+    /// How long a claim holds unless it is extended.
+    pub lease: Duration,
+    /// Claims of one item before it is given up.
+    pub attempts_max: u32,
+    /// First pause after a failure.
+    pub pause_base: Duration,
+    /// Longest pause.
+    pub pause_max: Duration,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            name: format!("worker-{}", std::process::id()),
+            poll_interval: Duration::from_secs(1),
+            batch_size: 128,
+            lease: Duration::from_secs(60),
+            attempts_max: 25,
+            pause_base: Duration::from_secs(1),
+            pause_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A worker over one store and one provider.
+pub struct Worker {
+    store: Arc<dyn Store>,
+    embedder: Arc<dyn Embedder>,
+    clock: Arc<dyn Clock>,
+    settings: WorkerSettings,
+}
+
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Round {
+    /// Items claimed.
+    pub claimed: usize,
+    /// Items done.
+    pub published: usize,
+    /// Vectors stored.
+    pub vectors: usize,
+    /// Items put back or given up.
+    pub failed: usize,
+    /// How long the queue should rest before the next round, in milliseconds.
+    pub pause_ms: u64,
+}
+
+impl Worker {
+    /// A worker.
+    pub fn new(
+        store: Arc<dyn Store>,
+        embedder: Arc<dyn Embedder>,
+        clock: Arc<dyn Clock>,
+        settings: WorkerSettings,
+    ) -> Self {
+        Self { store, embedder, clock, settings }
+    }
+
+    /// Works until `stop` turns true. A failure of storage is logged and tried again.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) {
+        let mut failures: u32 = 0;
+        while !*stop.borrow() {
+            let rest = match self.round(failures).await {
+                Ok(round) if round.pause_ms > 0 => {
+                    failures += 1;
+                    Some(Duration::from_millis(round.pause_ms))
+                }
+                Ok(round) => {
+                    failures = 0;
+                    (round.claimed == 0).then_some(self.settings.poll_interval)
+                }
+                Err(e) => {
+                    failures += 1;
+                    tracing::warn!(error = %e, "the outbox worker could not use the store; it will try again");
+                    Some(self.pause(failures))
+                }
+            };
+            let Some(rest) = rest else { continue };
+            let wake = async {
+                // After a failure new work is no reason to come back early.
+                if failures == 0 {
+                    self.store.work_arrived().await;
+                } else {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                () = wake => {}
+                () = tokio::time::sleep(rest) => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    /// Works until nothing is left that can be done now; for `--once` and tests.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn drain(&self) -> Result<Round, StoreError> {
+        let mut total = Round::default();
+        loop {
+            let round = self.round(0).await?;
+            total.claimed += round.claimed;
+            total.published += round.published;
+            total.vectors += round.vectors;
+            total.failed += round.failed;
+            total.pause_ms = total.pause_ms.max(round.pause_ms);
+            if round.claimed == 0 || round.pause_ms > 0 {
+                return Ok(total);
+            }
+        }
+    }
+
+    fn pause(&self, failures: u32) -> Duration {
+        let attempt = failures.saturating_sub(1);
+        backoff::pause(self.settings.pause_base, self.settings.pause_max, attempt, backoff::jitter())
+    }
+
+    /// Claims, derives and completes one batch.
+    async fn round(&self, failures_before: u32) -> Result<Round, StoreError> {
+        let now = self.clock.now();
+        let items = self
+            .store
+            .claim(ClaimRequest {
+                worker: self.settings.name.clone(),
+                now,
+                lease: self.settings.lease,
+                limit: self.settings.batch_size,
+            })
+            .await?;
+        let mut round = Round { claimed: items.len(), ..Round::default() };
+        if items.is_empty() {
+            return Ok(round);
+        }
+        let (worn, items): (Vec<OutboxItem>, Vec<OutboxItem>) =
+            items.into_iter().partition(|item| item.attempts > self.settings.attempts_max);
+        round.failed += self.give_up(worn, now).await?;
+        if items.is_empty() {
+            return Ok(round);
+        }
+        let texts = self.store.pending_texts(&items).await?;
+        match self.derive(&items, texts).await {
+            Ok(nodes) => {
+                round.vectors = self.store.complete(&items, nodes, self.embedder.name(), self.clock.now()).await?;
+                round.published = items.len();
+                self.observe(&items, round.vectors);
+            }
+            Err(error) => {
+                let pause = self.fail(&items, &error, failures_before).await?;
+                round.failed += items.len();
+                round.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            }
+        }
+        Ok(round)
+    }
+
+    fn observe(&self, items: &[OutboxItem], vectors: usize) {
+        metrics::counter!("aionis_outbox_published_total").increment(items.len() as u64);
+        metrics::counter!("aionis_vectors_derived_total").increment(vectors as u64);
+        let now = self.clock.now();
+        for item in items {
+            #[expect(clippy::cast_precision_loss, reason = "microseconds of a queue's age fit")]
+            let age = now.micros_since(item.created_at) as f64 / 1e6;
+            metrics::histogram!("aionis_outbox_age_seconds").record(age);
+        }
+    }
+
+    /// Items claimed too often end as dead letters: whoever had them before did not even live to say what went wrong.
+    async fn give_up(&self, worn: Vec<OutboxItem>, now: Timestamp) -> Result<usize, StoreError> {
+        if worn.is_empty() {
+            return Ok(0);
+        }
+        let count = worn.len();
+        let items = worn
+            .into_iter()
+            .map(|item| FailedItem {
+                item,
+                error: "claimed too often without an answer".to_owned(),
+                retry_at: Some(now),
+                counts: true,
+            })
+            .collect();
+        self.store.fail(items, now).await?;
+        Ok(count)
+    }
+
+    /// Vectors of all texts that need one; leases are extended meanwhile.
+    async fn derive(&self, items: &[OutboxItem], texts: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
+        let forced = |text: &PendingText| {
+            items.iter().any(|item| item.force && item.scope == text.scope && item.nodes.contains(&text.id))
+        };
+        let mut nodes = Vec::new();
+        let mut wanted: Vec<PendingText> = Vec::new();
+        for text in texts {
+            if text.ready && !forced(&text) {
+                continue;
+            }
+            match &text.text {
+                Some(_) => wanted.push(text),
+                None => nodes.push(embedded(text, Err("no_embed_text".to_owned()))),
+            }
+        }
+        let beat = self.heartbeat(items);
+        let work = self.embed_all(wanted);
+        tokio::select! {
+            derived = work => nodes.extend(derived?),
+            never = beat => match never {},
+        }
+        Ok(nodes)
+    }
+
+    async fn heartbeat(&self, items: &[OutboxItem]) -> std::convert::Infallible {
+        let every = self.settings.lease / 3;
+        loop {
+            tokio::time::sleep(every).await;
+            let lease = i64::try_from(self.settings.lease.as_micros()).unwrap_or(i64::MAX);
+            let until = Timestamp(self.clock.now().0.saturating_add(lease));
+            if let Err(e) = self.store.extend(items, until).await {
+                tracing::warn!(error = %e, "leases could not be extended");
+            }
+        }
+    }
+
+    async fn embed_all(&self, wanted: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
+        let mut nodes = Vec::with_capacity(wanted.len());
+        let mut wanted = wanted.into_iter().peekable();
+        while wanted.peek().is_some() {
+            let batch: Vec<PendingText> = wanted.by_ref().take(self.embedder.batch_size().max(1)).collect();
+            nodes.extend(self.embed_batch(batch).await?);
+        }
+        Ok(nodes)
+    }
+
+    async fn embed_batch(&self, batch: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
+        let texts: Vec<String> = batch.iter().filter_map(|node| node.text.clone()).collect();
+        let started = Instant::now();
+        let result = self.embedder.embed(&texts, EmbedPurpose::Document).await;
+        metrics::histogram!("aionis_embed_call_seconds").record(started.elapsed().as_secs_f64());
+        match result {
+            Ok(vectors) if vectors.len() == batch.len() => {
+                Ok(batch.into_iter().zip(vectors).map(|(node, vector)| self.checked(node, vector)).collect())
+            }
+            Ok(vectors) => Err(EmbedError::new(
+                EmbedErrorKind::BadResponse,
+                format!("asked for {} vectors, got {}", batch.len(), vectors.len()),
+            )),
+            Err(error) if error.kind == EmbedErrorKind::Rejected && batch.len() > 1 => self.one_by_one(batch).await,
+            Err(error) if error.kind == EmbedErrorKind::Rejected => {
+                Ok(batch.into_iter().map(|node| embedded(node, Err(error.message.clone()))).collect())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A refused batch is asked text by text, so that one bad text costs only its own node.
+    async fn one_by_one(&self, batch: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
+        let mut nodes = Vec::with_capacity(batch.len());
+        for node in batch {
+            let texts: Vec<String> = node.text.iter().cloned().collect();
+            match self.embedder.embed(&texts, EmbedPurpose::Document).await {
+                Ok(mut vectors) if vectors.len() == 1 => nodes.push(self.checked(node, vectors.remove(0))),
+                Ok(_) => return Err(EmbedError::new(EmbedErrorKind::BadResponse, "asked for one vector, got another number")),
+                Err(error) if error.kind == EmbedErrorKind::Rejected => nodes.push(embedded(node, Err(error.message))),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn checked(&self, node: PendingText, vector: Vec<f32>) -> EmbeddedNode {
+        let dim = self.embedder.dim();
+        let usable = aionis_core::write::check_vector_at("vector", &vector, dim);
+        let result = usable.map(|()| vector).map_err(|e| {
+            e.issues.first().map_or_else(|| e.message.clone(), |issue| format!("the provider's vector {}", issue.message))
+        });
+        embedded(node, result)
+    }
+
+    /// Puts items back, or gives them up, by the kind of failure; returns how long the queue should rest.
+    async fn fail(&self, items: &[OutboxItem], error: &EmbedError, failures: u32) -> Result<Duration, StoreError> {
+        let now = self.clock.now();
+        let pause = match error.kind {
+            EmbedErrorKind::RateLimited => error.retry_after.unwrap_or_else(|| self.pause(failures + 1)),
+            EmbedErrorKind::Unavailable => self.pause(failures + 1).max(error.retry_after.unwrap_or_default()),
+            EmbedErrorKind::Unauthorized => self.pause(failures + 6),
+            EmbedErrorKind::Rejected | EmbedErrorKind::BadResponse => self.pause(failures + 1),
+        };
+        let counts = matches!(error.kind, EmbedErrorKind::Rejected | EmbedErrorKind::BadResponse);
+        metrics::counter!("aionis_embed_failures_total", "kind" => kind_name(error.kind)).increment(1);
+        tracing::warn!(
+            kind = kind_name(error.kind), status = error.status, pause_ms = pause.as_millis(), items = items.len(),
+            error = %error, "vectors could not be derived"
+        );
+        let failed = items
+            .iter()
+            .map(|item| {
+                let pause = if counts {
+                    backoff::pause(
+                        self.settings.pause_base,
+                        self.settings.pause_max,
+                        item.attempts.saturating_sub(1),
+                        backoff::jitter(),
+                    )
+                } else {
+                    pause
+                };
+                let micros = i64::try_from(pause.as_micros()).unwrap_or(i64::MAX);
+                FailedItem {
+                    item: item.clone(),
+                    error: error.message.clone(),
+                    retry_at: Some(Timestamp(now.0.saturating_add(micros))),
+                    counts,
+                }
+            })
+            .collect();
+        self.store.fail(failed, now).await?;
+        Ok(pause)
+    }
+}
+
+fn embedded(text: PendingText, result: Result<Vec<f32>, String>) -> EmbeddedNode {
+    EmbeddedNode { scope: text.scope, id: text.id, digest: text.digest, result }
+}
+
+const fn kind_name(kind: EmbedErrorKind) -> &'static str {
+    match kind {
+        EmbedErrorKind::RateLimited => "rate_limited",
+        EmbedErrorKind::Unavailable => "unavailable",
+        EmbedErrorKind::Unauthorized => "unauthorized",
+        EmbedErrorKind::Rejected => "rejected",
+        EmbedErrorKind::BadResponse => "bad_response",
+    }
+}

@@ -1,0 +1,100 @@
+//! The write use case.
+
+use aionis_core::{
+    error::{DomainError, ErrorKind},
+    write::{Warning, WriteOutcome, WriteRequest, prepare},
+};
+use serde_json::json;
+
+use crate::{Engine, NoVectors};
+
+/// How large one write may be.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteLimits {
+    /// Nodes.
+    pub nodes_max: usize,
+    /// Edges.
+    pub edges_max: usize,
+}
+
+/// What a write did, with what the edge needs to name it.
+#[derive(Debug)]
+pub struct WriteAnswer {
+    /// The outcome.
+    pub outcome: WriteOutcome,
+    /// Per node in request order: its client id and type.
+    pub nodes: Vec<(Option<String>, aionis_core::model::NodeType)>,
+    /// Per edge in request order: its type and ends.
+    pub edges: Vec<(aionis_core::model::EdgeType, aionis_core::ids::NodeId, aionis_core::ids::NodeId)>,
+}
+
+impl Engine {
+    /// Stores a write. When this returns, it is durable and can be recalled by its words.
+    ///
+    /// # Errors
+    /// A caller's mistake, a limit, or a failure of storage; nothing is stored then.
+    pub async fn write(&self, request: WriteRequest) -> Result<WriteAnswer, DomainError> {
+        self.check_size(&request)?;
+        let mut warnings = self.write_warnings(&request);
+        let prepared = prepare(request, &self.settings.write)?;
+        let nodes = prepared
+            .node_order
+            .iter()
+            .map(|&(part, at)| {
+                let node = &prepared.parts[part].nodes[at];
+                (node.client_id.clone(), node.node_type)
+            })
+            .collect();
+        let edges = prepared
+            .edge_order
+            .iter()
+            .map(|&(part, at)| {
+                let edge = &prepared.parts[part].edges[at];
+                (edge.edge_type, edge.src.id, edge.dst.id)
+            })
+            .collect();
+        let mut outcome = self.store.write(prepared).await?;
+        metrics::counter!("aionis_commits_total").increment(u64::from(!outcome.replayed));
+        metrics::counter!("aionis_nodes_written_total").increment(outcome.nodes.len() as u64);
+        outcome.warnings.append(&mut warnings);
+        Ok(WriteAnswer { outcome, nodes, edges })
+    }
+
+    fn check_size(&self, request: &WriteRequest) -> Result<(), DomainError> {
+        let limits = self.settings.write_limits;
+        for (field, count, max) in
+            [("nodes", request.nodes.len(), limits.nodes_max), ("edges", request.edges.len(), limits.edges_max)]
+        {
+            if count > max {
+                return Err(DomainError::new(
+                    ErrorKind::TooLarge,
+                    "batch_too_large",
+                    format!("{field} holds {count} items, at most {max} are allowed; split the write"),
+                )
+                .with_details(json!({ "field": field, "count": count, "max": max })));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_warnings(&self, request: &WriteRequest) -> Vec<Warning> {
+        let mut warnings = Vec::new();
+        if request.auto_embed && !request.nodes.is_empty() {
+            match &self.queries {
+                Ok(_) => {}
+                Err(NoVectors::ModelMissing) => warnings.push(Warning::new(
+                    "embedding_model_missing",
+                    "the built-in model is not installed, so vectors wait; run `aionis model pull`. Recall by words works",
+                )),
+                Err(NoVectors::Disabled) => warnings.push(Warning::new(
+                    "no_embedding_provider",
+                    "EMBEDDING_PROVIDER=none: no vectors are derived. Recall by words works",
+                )),
+            }
+        }
+        if request.trigger_topic_cluster == Some(true) {
+            warnings.push(Warning::new("topic_cluster_not_run", "this version does not cluster topics on write"));
+        }
+        warnings
+    }
+}

@@ -1,0 +1,167 @@
+//! The suite every storage adapter must pass. A case is a function of a [`Subject`]; [`store_conformance!`] makes a test
+//! of each.
+
+pub mod chain;
+pub mod dense;
+pub mod graph;
+pub mod integrity;
+pub mod lexical;
+pub mod named;
+pub mod outbox;
+pub mod rows;
+mod subject;
+pub mod write;
+
+pub use self::subject::{ATTEMPTS_MAX, AuditRow, Inspect, LEASE, MODEL, Subject, soon};
+
+/// Expands to one test per case. The argument is the path of an `async fn() -> Subject` that makes a fresh, empty store
+/// with the options [`MODEL`], [`crate::fixtures::DIM`] and [`ATTEMPTS_MAX`]; the path must be absolute.
+#[macro_export]
+macro_rules! store_conformance {
+    ($make:path) => {
+        $crate::store_conformance! { @cases $make;
+            write: [
+                outcomes_are_created_updated_unchanged,
+                new_vitals_touch_a_node_without_a_new_version,
+                an_update_keeps_the_old_version_with_its_interval,
+                an_update_keeps_the_vitals_it_does_not_name,
+                an_edge_written_again_takes_the_larger_values_and_keeps_its_id,
+                an_unknown_edge_end_is_refused_and_nothing_is_stored,
+                an_edge_may_name_an_earlier_node_by_its_client_id,
+                an_edge_id_in_use_for_another_pair_is_refused,
+                a_parent_commit_must_exist_and_need_not_be_the_head,
+                an_identical_retry_returns_the_same_commit,
+                there_and_back_again_makes_a_new_commit,
+                a_request_key_replays_the_stored_outcome,
+                a_strict_key_with_another_body_is_a_conflict,
+                a_loose_key_with_another_body_is_a_new_write,
+                request_keys_belong_to_their_scope,
+                a_refused_request_leaves_its_key_free,
+                a_write_over_two_scopes_makes_one_commit_in_each,
+                a_failing_part_stores_nothing_in_any_scope,
+                a_private_node_without_owner_is_stored_with_a_warning,
+                updating_a_live_rule_makes_it_a_draft_and_warns,
+            ];
+            chain: [
+                many_writers_on_one_scope_make_one_linear_chain,
+                writers_over_several_scopes_do_not_mix_their_chains,
+                writers_over_overlapping_pairs_of_scopes_all_finish,
+                refused_writes_harm_no_neighbour,
+                equal_requests_at_once_make_one_commit,
+                equal_request_keys_at_once_make_one_commit,
+                many_updates_of_one_node_keep_every_version,
+                a_waiter_for_a_commit_wakes_up,
+                waiting_for_a_commit_that_is_there_returns_at_once,
+            ];
+            dense: [
+                nearest_first_and_equal_to_an_exact_scan,
+                equal_distances_are_ordered_by_id,
+                more_equal_distances_than_candidates_are_ordered_by_id,
+                lengths_do_not_matter,
+                fewer_vectors_than_asked_are_all_returned,
+                a_selective_filter_never_returns_fewer_than_asked,
+                a_replaced_vector_is_not_found_any_more,
+                an_update_without_vector_is_not_found_until_one_is_derived,
+                other_scopes_are_not_searched,
+            ];
+            lexical: [
+                a_word_is_found_as_soon_as_its_write_returns,
+                statistics_are_those_of_the_documents,
+                the_best_by_bm25_come_first_ties_by_id,
+                an_update_removes_old_words,
+                updates_folded_together_leave_the_last_words,
+                other_scopes_and_tenants_do_not_count,
+                a_filter_hides_documents_but_keeps_the_statistics,
+                writes_while_posting_lists_load_are_not_lost,
+            ];
+            named: [
+                a_node_is_named_by_title_client_id_or_id,
+                a_long_title_is_no_name,
+                a_title_given_up_names_no_more,
+                a_client_id_given_up_names_no_more,
+                a_limit_counts_nodes_and_takes_them_in_a_fixed_order,
+            ];
+            graph: [
+                limits_hold_per_direction_and_the_strongest_win,
+                thresholds_are_inclusive,
+                every_edge_comes_once,
+                a_stronger_edge_is_seen_at_once,
+                other_scopes_have_other_edges,
+            ];
+            rows: [
+                who_sees_what_by_lane_owner_and_team,
+                what_may_be_a_seed_by_tier_type_and_state,
+                vitals_come_in_the_order_asked_and_only_of_what_may_be_seen,
+                rows_come_in_full_and_in_the_order_asked,
+                a_rule_row_has_its_executable_part,
+                commit_ids_come_in_the_order_asked,
+                stored_vectors_come_back_exactly,
+                the_status_of_a_scope_follows_its_vectors,
+                recalls_are_audited,
+            ];
+            outbox: [
+                a_claim_leases_an_item,
+                an_expired_lease_is_claimed_again_and_the_late_one_stores_nothing,
+                an_extended_lease_lasts_longer,
+                claims_at_once_share_the_items_out,
+                oldest_items_come_first,
+                a_tenant_with_many_items_does_not_starve_others,
+                a_failure_is_tried_again_when_it_says,
+                counted_failures_end_in_the_dead_letters,
+                a_final_failure_goes_to_the_dead_letters_at_once,
+                failures_that_do_not_count_burn_no_attempt,
+                a_failed_claim_is_no_longer_held,
+                vectors_of_changed_content_are_dropped,
+                vectors_of_nodes_outside_the_claim_are_dropped,
+                a_node_that_cannot_be_embedded_fails_alone,
+                pending_texts_are_what_is_stored_now,
+                force_derives_again,
+                a_retry_of_a_failed_node_makes_it_wait_again,
+                another_write_of_a_failed_node_makes_it_wait_again,
+                a_waiting_node_is_not_queued_twice,
+                a_vector_brought_by_the_caller_queues_nothing,
+                waiting_workers_are_woken_by_work,
+                the_queue_reports_its_state,
+            ];
+            integrity: [
+                pages_cover_everything_once_in_order,
+                scopes_are_listed_by_tenant_and_name,
+                a_store_in_use_is_sound,
+            ];
+        }
+    };
+    (@cases $make:path; $($group:ident: [$($case:ident),* $(,)?];)*) => {
+        $(mod $group {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                let subject = $make().await;
+                $crate::conformance::$group::$case(&subject).await;
+            })*
+        })*
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    /// A case that is written but not listed would never run.
+    #[test]
+    fn every_case_is_listed() {
+        let list = include_str!("mod.rs");
+        for source in [
+            include_str!("chain.rs"),
+            include_str!("dense.rs"),
+            include_str!("graph.rs"),
+            include_str!("integrity.rs"),
+            include_str!("lexical.rs"),
+            include_str!("named.rs"),
+            include_str!("outbox.rs"),
+            include_str!("rows.rs"),
+            include_str!("write.rs"),
+        ] {
+            for line in source.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {
+                let case = line.split('(').next().unwrap_or_default();
+                assert!(list.contains(&format!("\n                {case},\n")), "{case} is not in store_conformance!");
+            }
+        }
+    }
+}
