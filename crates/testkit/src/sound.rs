@@ -78,7 +78,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn broken(&self, object: &str, id: impl ToString, problem: impl Into<String>) -> Box<ChainBreak> {
+    fn broken(&self, object: &str, id: &(impl ToString + ?Sized), problem: impl Into<String>) -> Box<ChainBreak> {
         Box::new(ChainBreak {
             scope_key: self.key.as_str().to_owned(),
             seq: None,
@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
                         self.verifier.commit(&commit)?;
                     }
                     Err((seq, problem)) => {
-                        let mut broken = self.broken("commit", seq, format!("cannot be read: {problem}"));
+                        let mut broken = self.broken("commit", &seq, format!("cannot be read: {problem}"));
                         broken.seq = Some(seq);
                         return Err(broken);
                     }
@@ -120,14 +120,14 @@ impl<'a> Walk<'a> {
             for node in &page {
                 let recomputed = match &node.recomputed {
                     Ok(digest) => digest,
-                    Err(problem) => return Err(self.broken("node", node.id, format!("cannot be read: {problem}"))),
+                    Err(problem) => return Err(self.broken("node", &node.id, format!("cannot be read: {problem}"))),
                 };
                 self.verifier.object(ObjectKind::Node, node.id, recomputed, node.commit_seq)?;
                 if *recomputed != node.stored {
-                    return Err(self.broken("node", node.id, "the stored digest column differs from the content"));
+                    return Err(self.broken("node", &node.id, "the stored digest column differs from the content"));
                 }
                 if self.verifier.commit_id(node.commit_seq) != Some(node.commit_id) {
-                    return Err(self.broken("node", node.id, "the stored commit id is not that of its commit number"));
+                    return Err(self.broken("node", &node.id, "the stored commit id is not that of its commit number"));
                 }
                 count += 1;
             }
@@ -143,11 +143,11 @@ impl<'a> Walk<'a> {
             for edge in &page {
                 let recomputed = match &edge.recomputed {
                     Ok(digest) => digest,
-                    Err(problem) => return Err(self.broken("edge", edge.id, format!("cannot be read: {problem}"))),
+                    Err(problem) => return Err(self.broken("edge", &edge.id, format!("cannot be read: {problem}"))),
                 };
                 self.verifier.object(ObjectKind::Edge, edge.id, recomputed, edge.commit_seq)?;
                 if !edge.ends_stored {
-                    return Err(self.broken("edge", edge.id, "one of its nodes is not stored"));
+                    return Err(self.broken("edge", &edge.id, "one of its nodes is not stored"));
                 }
                 count += 1;
             }

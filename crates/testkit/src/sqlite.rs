@@ -201,7 +201,10 @@ impl Inspect for SqliteInspector {
             )
             .unwrap();
         statement
-            .query_map(params![scope.as_str(), node.0.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .query_map(params![scope.as_str(), node.0.as_bytes()], |row| {
+                let seq = |at| row.get::<_, i64>(at).map(|seq| u64::try_from(seq).unwrap());
+                Ok((row.get(0)?, seq(1)?, seq(2)?))
+            })
             .and_then(Iterator::collect)
             .unwrap()
     }

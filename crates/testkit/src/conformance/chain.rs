@@ -76,7 +76,7 @@ pub async fn refused_writes_harm_no_neighbour(subject: &Subject) {
     let s = scope("s");
     let write = |n: usize| {
         let write = WriteBuilder::new(&s).node(&format!("n{n}"), &format!("word{n}")).deriving();
-        if n % 3 == 0 { write.edge(&format!("n{n}"), "nobody") } else { write }.prepared()
+        if n.is_multiple_of(3) { write.edge(&format!("n{n}"), "nobody") } else { write }.prepared()
     };
     let outcomes = at_once(subject, (0..60).map(write).collect()).await;
     for (n, outcome) in outcomes.iter().enumerate() {

@@ -168,7 +168,8 @@ pub async fn a_filter_hides_documents_but_keeps_the_statistics(subject: &Subject
     let hits = subject.words_for(&s, everything(agent("ann")), "needle", 10).await;
     let mut found: Vec<NodeId> = hits.docs.iter().map(|doc| doc.id).collect();
     let mut wanted = vec![node_id(&s, "n0"), node_id(&s, "n50")];
-    (found.sort_unstable(), wanted.sort_unstable());
+    found.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(found, wanted);
     assert_eq!((hits.total_docs, hits.doc_freq), (100, vec![100]));
 }

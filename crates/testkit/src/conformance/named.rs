@@ -18,7 +18,7 @@ pub async fn a_node_is_named_by_title_client_id_or_id(subject: &Subject) {
     assert_eq!(subject.named(&s, &["ann muller"], &[]).await, [ann], "analysed like the question");
     assert_eq!(subject.named(&s, &["ann", "muller", "run shoe", "shoe"], &[]).await, [shoes], "the whole title only");
     assert_eq!(subject.named(&s, &[], &["person:ann"]).await, [ann]);
-    assert_eq!(subject.named(&s, &[], &["b-2", "person"]).await, [], "literals are exact");
+    assert!(subject.named(&s, &[], &["b-2", "person"]).await.is_empty(), "literals are exact");
     assert_eq!(subject.named(&s, &[], &[&shoes.to_string()]).await, [shoes]);
     let mut both = [ann, shoes];
     both.sort_unstable();

@@ -192,6 +192,13 @@ impl Subject {
         items.remove(0)
     }
 
+    /// Claims one item, which must be of this node.
+    pub async fn claim_one_of(&self, worker: &str, node: NodeId) -> OutboxItem {
+        let mut items = self.claim(worker, 1).await;
+        assert_eq!(items.iter().map(|item| item.nodes.as_slice()).collect::<Vec<_>>(), [[node]]);
+        items.remove(0)
+    }
+
     /// Derives the vectors of claimed items and completes them; returns how many vectors were stored.
     pub async fn complete(&self, items: &[OutboxItem]) -> usize {
         let nodes = self.derive(items).await;

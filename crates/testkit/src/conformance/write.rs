@@ -306,9 +306,8 @@ pub async fn a_write_over_two_scopes_makes_one_commit_in_each(subject: &Subject)
 /// All scopes of a write or none.
 pub async fn a_failing_part_stores_nothing_in_any_scope(subject: &Subject) {
     let (s, t) = (scope("s"), scope("t"));
-    let mut request = WriteBuilder::new(&s).node("a", "alpha").node("b", "beta").in_scope(&t).deriving().key("k", true);
-    request = request.edge("b", "nobody").with_edge(|edge| edge.scope = Some(t.clone()));
-    subject.refused(request).await;
+    let request = WriteBuilder::new(&s).node("a", "alpha").node("b", "beta").in_scope(&t).deriving().key("k", true);
+    subject.refused(request.edge("b", "nobody").with_edge(|edge| edge.scope = Some(t.clone()))).await;
     assert!(subject.store.scopes(None, None).await.unwrap().is_empty());
     for (scope, word) in [(&s, "alpha"), (&t, "beta")] {
         assert!(subject.found(scope, word).await.is_empty());
