@@ -50,6 +50,26 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Levels of an object that is kept as it is. Answers hold it deeper than requests do, and a reader that takes 128
+/// levels, as this service does, must be able to read them.
+const DEPTH_MAX: usize = 64;
+
+fn deeper_than(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(|item| deeper_than(item, levels - 1)),
+        Value::Object(members) => levels == 0 || members.values().any(|member| deeper_than(member, levels - 1)),
+        _ => false,
+    }
+}
+
+/// A number itself, the kind of anything else.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Number(number) => number.to_string(),
+        other => kind(other).to_owned(),
+    }
+}
+
 impl<'a> Fields<'a> {
     /// The whole body, which is an object.
     pub(crate) fn body(value: &'a Value) -> Result<Self, DomainError> {
@@ -83,11 +103,7 @@ impl<'a> Fields<'a> {
         let value = self.get(name, null)?;
         let converted = convert(value);
         if converted.is_none() {
-            let got = match value {
-                Value::Number(number) => format!("{number}"),
-                other => kind(other).to_owned(),
-            };
-            issues.add(self.path(name), format!("must be {expected}, got {got}"));
+            issues.add(self.path(name), format!("must be {expected}, got {}", shown(value)));
         }
         converted
     }
@@ -132,7 +148,11 @@ impl<'a> Fields<'a> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
         self.read(name, null, issues, &expected, |value| {
             let whole = value.as_u64().or_else(|| {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and small")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "checked to be whole and small"
+                )]
                 let whole = value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..9e15).contains(x)).map(|x| x as u64);
                 whole
             });
@@ -175,9 +195,14 @@ impl<'a> Fields<'a> {
         parsed
     }
 
-    /// An object, as it is.
+    /// An object, as it is, of at most [`DEPTH_MAX`] levels.
     pub(crate) fn object(&self, name: &str, issues: &mut Issues) -> Option<Value> {
-        self.read(name, Null::Refused, issues, "an object", |value| value.is_object().then(|| value.clone()))
+        let object = self.read(name, Null::Refused, issues, "an object", |value| value.is_object().then_some(value))?;
+        if deeper_than(object, DEPTH_MAX) {
+            issues.add(self.path(name), format!("must not be nested deeper than {DEPTH_MAX} levels"));
+            return None;
+        }
+        Some(object.clone())
     }
 
     /// An object, to be read further.
@@ -188,7 +213,9 @@ impl<'a> Fields<'a> {
 
     /// An array of objects, each to be read further.
     pub(crate) fn list(&self, name: &str, issues: &mut Issues) -> Vec<Fields<'a>> {
-        let Some(items) = self.read(name, Null::Refused, issues, "an array", Value::as_array) else { return Vec::new() };
+        let Some(items) = self.read(name, Null::Refused, issues, "an array", Value::as_array) else {
+            return Vec::new();
+        };
         let mut fields = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {
             let path = format!("{}.{at}", self.path(name));
@@ -210,7 +237,8 @@ impl<'a> Fields<'a> {
             match number {
                 Some(number) => vector.push(number),
                 None => {
-                    issues.add(format!("{}.{at}", self.path(name)), format!("must be a finite number, got {}", kind(item)));
+                    let message = format!("must be a number that fits a 32-bit float, got {}", shown(item));
+                    issues.add(format!("{}.{at}", self.path(name)), message);
                     return None;
                 }
             }

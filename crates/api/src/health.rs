@@ -64,7 +64,8 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     }
     let (store, outbox, stuck) = match state.engine.store().outbox_status().await {
         Ok(status) => {
-            let age_s = status.oldest_pending.map_or(0, |since| state.engine.clock().now().micros_since(since) / 1_000_000);
+            let age_s =
+                status.oldest_pending.map_or(0, |since| state.engine.clock().now().micros_since(since) / 1_000_000);
             let stuck = health.embedding.status == "ready" && age_s > health.outbox_age_max_s;
             if stuck {
                 warnings.push(format!("the oldest outbox item waits for {age_s} s: is a worker running?"));

@@ -40,7 +40,10 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// Parses a write body as the service does, for fuzzing: must never panic, and what it accepts can be prepared.
-pub fn parse_write_bytes(body: &[u8], settings: &ApiSettings) -> Result<aionis_core::write::WriteRequest, aionis_core::error::DomainError> {
+pub fn parse_write_bytes(
+    body: &[u8],
+    settings: &ApiSettings,
+) -> Result<aionis_core::write::WriteRequest, aionis_core::error::DomainError> {
     let value = body::parse(body)?;
     parse_write(&value, None, settings, None, aionis_core::clock::Timestamp(0))
 }

@@ -22,9 +22,10 @@ const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 /// Set on the way in when the request id is the client's own, for handlers that repeat by it.
 pub(crate) const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("aionis-client-request-id");
 
-/// The tenant named by a header.
+/// The tenant named by a header. One that is no text counts as a name that no tenant can have, never as absent: that
+/// would read and write the default tenant.
 pub(crate) fn tenant_header(headers: &HeaderMap) -> Option<&str> {
-    headers.get(TENANT).and_then(|value| value.to_str().ok())
+    headers.get(TENANT).map(|value| value.to_str().unwrap_or("\u{fffd}"))
 }
 
 pub(crate) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {

@@ -55,7 +55,8 @@ pub enum CorsOrigins {
 impl CorsOrigins {
     /// Reads `CORS_ALLOW_ORIGINS`: a comma list; `*` in it means all.
     pub fn parse(list: &str) -> Self {
-        let origins: Vec<String> = list.split(',').map(str::trim).filter(|o| !o.is_empty()).map(str::to_owned).collect();
+        let origins: Vec<String> =
+            list.split(',').map(str::trim).filter(|o| !o.is_empty()).map(str::to_owned).collect();
         if origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Listed(origins) }
     }
 }

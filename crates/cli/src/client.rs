@@ -32,14 +32,20 @@ impl Client {
     }
 
     /// Asks and reads the whole answer.
-    pub(crate) async fn request(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value), Failure> {
+    pub(crate) async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), Failure> {
         tokio::time::timeout(self.timeout, self.send(method, path, body))
             .await
             .map_err(|_| Failure::new(format!("{} {path} took longer than {:?}", self.authority, self.timeout)))?
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value), Failure> {
-        let lost = |e: &dyn std::fmt::Display| Failure::new(format!("http://{}{path} cannot be reached: {e}", self.authority));
+        let lost =
+            |e: &dyn std::fmt::Display| Failure::new(format!("http://{}{path} cannot be reached: {e}", self.authority));
         let stream = TcpStream::connect(&self.authority).await.map_err(|e| lost(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;

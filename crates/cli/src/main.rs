@@ -17,6 +17,10 @@ use clap::{Parser, Subcommand};
 
 use failure::{Failure, Verdict};
 
+/// Many small allocations per request, on several threads: the system's allocator costs a sixth of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A verifiable, operable memory kernel for AI agents.
 #[derive(Debug, Parser)]
 #[command(name = "aionis", version, about, propagate_version = true, disable_help_subcommand = true)]

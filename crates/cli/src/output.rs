@@ -1,5 +1,5 @@
 //! The only place that prints.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this module is the program's mouth")]
+#![expect(clippy::print_stderr, reason = "this module is the program's mouth")]
 
 use std::{
     io::{IsTerminal, Write},
@@ -21,11 +21,6 @@ pub(crate) fn fail(failure: &Failure) -> ExitCode {
 pub(crate) fn line(text: impl AsRef<str>) {
     // A closed pipe (`aionis … | head`) is not worth a panic.
     let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
-}
-
-/// A line that is not part of the result.
-pub(crate) fn note(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
 }
 
 /// The result as one JSON document.

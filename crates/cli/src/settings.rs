@@ -45,8 +45,8 @@ pub(crate) struct StorageSettings {
     #[arg(long, env = "AIONIS_IMAGE_CACHE_MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub(crate) image_cache_mib: u32,
     /// Address of a PostgreSQL database; this version has the embedded engine only.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub(crate) database_url: Option<String>,
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "", hide_default_value = true)]
+    pub(crate) database_url: SecretArg,
 }
 
 /// Which embeddings.
@@ -55,7 +55,7 @@ pub(crate) struct EmbeddingSettings {
     /// local, openai, minimax, fake or none.
     #[arg(long, env = "EMBEDDING_PROVIDER", default_value = "local")]
     pub(crate) embedding_provider: ProviderKind,
-    /// Directory of the built-in model's files [default: <data dir>/models/potion-base-8M].
+    /// Directory of the built-in model's files [default: models/potion-base-8M in the data directory].
     #[arg(long, env = "AIONIS_MODEL_DIR")]
     pub(crate) model_dir: Option<PathBuf>,
     /// Dimension of vectors, where the provider lets one choose.
@@ -266,10 +266,24 @@ pub(crate) struct Settings {
     pub(crate) outbox: OutboxSettings,
 }
 
+impl StorageSettings {
+    /// Refuses a database that this version cannot use, before another one is used in its place.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.database_url.0.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(
+            "DATABASE_URL is set, but this version has the embedded engine only: unset it to use AIONIS_DATA_DIR",
+        ))
+    }
+}
+
 impl EmbeddingSettings {
     /// The directory of the model's files.
     pub(crate) fn model_dir(&self, data_dir: &std::path::Path) -> PathBuf {
-        self.model_dir.clone().unwrap_or_else(|| data_dir.join("models").join(aionis_embed::model_files::LOCAL_MODEL.name))
+        self.model_dir
+            .clone()
+            .unwrap_or_else(|| data_dir.join("models").join(aionis_embed::model_files::LOCAL_MODEL.name))
     }
 
     /// As the embedding crate takes them.
@@ -377,10 +391,8 @@ impl Settings {
         if self.memory.memory_scope.trim().is_empty() {
             problems.push("MEMORY_SCOPE must not be blank".to_owned());
         }
-        if self.storage.database_url.as_ref().is_some_and(|url| !url.is_empty()) {
-            problems.push(
-                "DATABASE_URL is set, but this version has the embedded engine only: unset it to use AIONIS_DATA_DIR".to_owned(),
-            );
+        if let Err(problem) = self.storage.check() {
+            problems.push(problem.to_string());
         }
         if self.memory.is_production() && !unknown_variables().is_empty() {
             problems.push(format!("unknown settings: {}; correct or remove them", unknown_variables().join(", ")));
@@ -401,7 +413,9 @@ pub(crate) fn unknown_variables() -> Vec<String> {
     ];
     let mut unknown: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| name.starts_with("AIONIS_") && !name.starts_with("AIONIS_TEST_") && !KNOWN.contains(&name.as_str()))
+        .filter(|name| {
+            name.starts_with("AIONIS_") && !name.starts_with("AIONIS_TEST_") && !KNOWN.contains(&name.as_str())
+        })
         .collect();
     unknown.sort_unstable();
     unknown

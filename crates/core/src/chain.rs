@@ -133,8 +133,7 @@ pub struct Change {
 
 /// The change list as stored: canonical JSON `[[kind, op, id, digest], …]`.
 pub fn changes_json(changes: &[Change]) -> String {
-    let rows: Vec<Value> =
-        changes.iter().map(|c| json!([c.kind.as_str(), c.op.as_str(), c.id, c.digest])).collect();
+    let rows: Vec<Value> = changes.iter().map(|c| json!([c.kind.as_str(), c.op.as_str(), c.id, c.digest])).collect();
     canonical_json(&Value::Array(rows))
 }
 
@@ -221,7 +220,13 @@ pub struct ChainVerifier {
 impl ChainVerifier {
     /// A verifier for one scope.
     pub fn new(scope_key: impl Into<String>) -> Self {
-        Self { scope_key: scope_key.into(), seq: 0, hash: Digest([0; 32]), commit_ids: Vec::new(), objects: HashMap::new() }
+        Self {
+            scope_key: scope_key.into(),
+            seq: 0,
+            hash: Digest([0; 32]),
+            commit_ids: Vec::new(),
+            objects: HashMap::new(),
+        }
     }
 
     /// How many commits were accepted.
@@ -266,7 +271,10 @@ impl ChainVerifier {
             return fail(self, format!("expected commit number {}, found {seq}: the sequence has a gap", self.seq + 1));
         }
         if commit.header.parent_hash != self.hash {
-            return fail(self, format!("parent hash {} is not the hash of commit {}", commit.header.parent_hash, self.seq));
+            return fail(
+                self,
+                format!("parent hash {} is not the hash of commit {}", commit.header.parent_hash, self.seq),
+            );
         }
         if commit.header.scope_key != self.scope_key {
             return fail(self, format!("belongs to scope {:?}", commit.header.scope_key));
@@ -458,13 +466,13 @@ mod tests {
         let made = commit(1, Digest([0; 32]), &[node(1, ChangeOp::Create, "x")]);
         let text = format!(
             "aionis.commit.v2\n{{\"actor\":\"system\",\"changes_sha256\":\"{}\",\"created_at_us\":1000001,\"input_sha256\":\"{}\",\"kind\":\"write\",\"model_version\":null,\"parent_hash\":\"{}\",\"prompt_version\":null,\"request_sha256\":\"{}\",\"scope_key\":\"default/s\",\"seq\":1}}",
-            sha256(&made.changes), "00".repeat(32), "00".repeat(32), sha256("1"),
+            sha256(&made.changes),
+            "00".repeat(32),
+            "00".repeat(32),
+            sha256("1"),
         );
         assert_eq!(made.hash, sha256(text));
-        assert_eq!(
-            made.changes,
-            format!("[[\"node\",\"create\",\"{}\",\"{}\"]]", Uuid::from_u128(1), sha256("x"))
-        );
+        assert_eq!(made.changes, format!("[[\"node\",\"create\",\"{}\",\"{}\"]]", Uuid::from_u128(1), sha256("x")));
     }
 
     #[test]
@@ -497,7 +505,9 @@ mod tests {
         assert!(verifier.finish().unwrap_err().problem.contains("not stored"));
         let id = Uuid::from_u128(1);
         assert!(verifier.object(ObjectKind::Node, id, &sha256("other"), 2).unwrap_err().problem.contains("differs"));
-        assert!(verifier.object(ObjectKind::Node, id, &sha256("text 2"), 1).unwrap_err().problem.contains("last commit"));
+        assert!(
+            verifier.object(ObjectKind::Node, id, &sha256("text 2"), 1).unwrap_err().problem.contains("last commit")
+        );
         let foreign = Uuid::from_u128(9);
         assert!(verifier.object(ObjectKind::Node, foreign, &sha256("x"), 1).unwrap_err().problem.contains("no commit"));
         assert!(verifier.stored_head(1, &Digest([0; 32])).is_err());

@@ -74,12 +74,7 @@ pub struct Engine {
 
 impl Engine {
     /// Puts the use cases together. Must be called inside a tokio runtime: the audit writer runs on it.
-    pub fn new(
-        store: Arc<dyn Store>,
-        queries: QuerySource,
-        settings: EngineSettings,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, queries: QuerySource, settings: EngineSettings, clock: Arc<dyn Clock>) -> Self {
         let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
         let recall_gate = Gate::new("recall", settings.recall_gate);
         let write_gate = Gate::new("write", settings.write_gate);

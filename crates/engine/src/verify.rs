@@ -55,7 +55,7 @@ pub trait Progress: Send + Sync {
 /// Verifies scopes of a store.
 ///
 /// # Errors
-/// A failure of storage; what does not hold is reported, not an error.
+/// A failure to list the scopes. What does not hold, or cannot be read, is reported and not an error.
 pub async fn verify(
     store: &dyn Store,
     (tenant, scope): (Option<&str>, Option<&str>),
@@ -81,7 +81,12 @@ pub async fn verify(
             first_break: None,
         };
         match ScopeKey::from_stored(&summary.scope_key) {
-            Ok(key) => verify_scope(store, &key, &summary, &mut found, progress).await?,
+            Ok(key) => {
+                if let Err(e) = verify_scope(store, &key, &summary, &mut found, progress).await {
+                    let problem = format!("cannot be read: {}", e.internal.unwrap_or(e.message));
+                    found.first_break = Some(broken(&summary.scope_key, "storage", &summary.scope_key, problem));
+                }
+            }
             Err(e) => found.first_break = Some(broken(&summary.scope_key, "head", &summary.scope_key, e.to_string())),
         }
         found.ok = found.first_break.is_none();
@@ -241,12 +246,7 @@ impl Walk<'_> {
             let Some(last) = page.last() else { break };
             after = Some((last.id, last.version));
             for version in &page {
-                first_break!(self.verifier.version(
-                    version.id,
-                    version.version,
-                    version.from_seq,
-                    &version.recomputed
-                ));
+                first_break!(self.verifier.version(version.id, version.version, version.from_seq, &version.recomputed));
             }
             count += page.len() as u64;
         }

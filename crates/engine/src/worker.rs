@@ -292,7 +292,12 @@ impl Worker {
             let texts: Vec<String> = node.text.iter().cloned().collect();
             match self.embedder.embed(&texts, EmbedPurpose::Document).await {
                 Ok(mut vectors) if vectors.len() == 1 => nodes.push(self.checked(node, vectors.remove(0))),
-                Ok(_) => return Err(EmbedError::new(EmbedErrorKind::BadResponse, "asked for one vector, got another number")),
+                Ok(_) => {
+                    return Err(EmbedError::new(
+                        EmbedErrorKind::BadResponse,
+                        "asked for one vector, got another number",
+                    ));
+                }
                 Err(error) if error.kind == EmbedErrorKind::Rejected => nodes.push(embedded(node, Err(error.message))),
                 Err(error) => return Err(error),
             }
@@ -304,7 +309,9 @@ impl Worker {
         let dim = self.embedder.dim();
         let usable = aionis_core::write::check_vector_at("vector", &vector, dim);
         let result = usable.map(|()| vector).map_err(|e| {
-            e.issues.first().map_or_else(|| e.message.clone(), |issue| format!("the provider's vector {}", issue.message))
+            e.issues
+                .first()
+                .map_or_else(|| e.message.clone(), |issue| format!("the provider's vector {}", issue.message))
         });
         embedded(node, result)
     }

@@ -10,6 +10,7 @@ use aionis_core::{
     ports::store::NodeRow,
     recall::{EdgeView, KnobOverrides, Ranked},
     slots::{member_count, topic_state},
+    text::is_ecmascript_whitespace,
     write::Warning,
 };
 use aionis_engine::recall::{ArmChoice, DebugEmbedding, Question, RecallAnswer, RecallRequest, pending_json};
@@ -55,7 +56,10 @@ pub(crate) fn parse_recall(
     let knobs = read_knobs(&body, &mut issues);
     let agent = body.short_text("consumer_agent_id", LABEL_MAX, &mut issues);
     let team = body.short_text("consumer_team_id", LABEL_MAX, &mut issues);
-    let trimmed = |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    let trimmed = |text: Option<String>| {
+        // As owners are trimmed when they are written.
+        text.map(|t| t.trim_matches(is_ecmascript_whitespace).to_owned()).filter(|t| !t.is_empty())
+    };
     let mut flag = |name| body.flag(name, &mut issues).unwrap_or(false);
     let (return_debug, include_embeddings) = (flag("return_debug"), flag("include_embeddings"));
     let shown = Shown {
@@ -242,10 +246,7 @@ impl RecallResponse {
         Self {
             scope: scope.scope().to_owned(),
             tenant_id: scope.tenant().to_owned(),
-            seeds: seeds
-                .iter()
-                .filter_map(|seed| Some(seed_dto(rows.get(&seed.id)?, seed.similarity)))
-                .collect(),
+            seeds: seeds.iter().filter_map(|seed| Some(seed_dto(rows.get(&seed.id)?, seed.similarity))).collect(),
             subgraph: SubgraphDto { nodes, edges },
             ranked,
             context: ContextDto { text: context.text, items: context.items, citations: context.citations },

@@ -19,8 +19,24 @@ use crate::{
 
 /// Members of a node that count when its id is derived from what was received.
 const NODE_MEMBERS: &[&str] = &[
-    "id", "client_id", "scope", "type", "tier", "memory_lane", "producer_agent_id", "owner_agent_id", "owner_team_id",
-    "title", "text_summary", "slots", "raw_ref", "evidence_ref", "embedding", "embedding_model", "salience", "importance",
+    "id",
+    "client_id",
+    "scope",
+    "type",
+    "tier",
+    "memory_lane",
+    "producer_agent_id",
+    "owner_agent_id",
+    "owner_team_id",
+    "title",
+    "text_summary",
+    "slots",
+    "raw_ref",
+    "evidence_ref",
+    "embedding",
+    "embedding_model",
+    "salience",
+    "importance",
     "confidence",
 ];
 
@@ -208,7 +224,13 @@ impl WriteResponse {
                 .edges
                 .into_iter()
                 .zip(edges)
-                .map(|((id, status), (edge_type, src_id, dst_id))| WrittenEdge { id, edge_type, src_id, dst_id, status })
+                .map(|((id, status), (edge_type, src_id, dst_id))| WrittenEdge {
+                    id,
+                    edge_type,
+                    src_id,
+                    dst_id,
+                    status,
+                })
                 .collect(),
             embedding_backfill: (pending_nodes > 0).then_some(Backfill { enqueued: true, pending_nodes }),
             commit_seq: outcome.commit_seq,

@@ -12,7 +12,9 @@ use crate::{error::ApiError, state::AppState};
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let Some(handle) = &state.metrics else {
-        return Err(DomainError::new(ErrorKind::NotFound, "metrics_disabled", "no metrics recorder is installed").into());
+        return Err(
+            DomainError::new(ErrorKind::NotFound, "metrics_disabled", "no metrics recorder is installed").into()
+        );
     };
     let outbox = state.engine.store().outbox_status().await.map_err(DomainError::from)?;
     metrics::gauge!("aionis_outbox_pending").set(outbox.pending as f64);

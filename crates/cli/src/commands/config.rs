@@ -67,13 +67,10 @@ fn print(all: &Everything) -> Result<Verdict, Failure> {
     for line in shown.lines() {
         let line = line.trim().trim_end_matches(',');
         let Some((name, value)) = line.split_once(": ") else { continue };
-        if !value.ends_with('{') && !value.ends_with('(') {
+        // A text that stands on a line of its own is the value of an optional setting, shown below if it may be.
+        if !name.starts_with('"') && !value.ends_with('{') && !value.ends_with('(') {
             pairs.insert(name.to_owned(), json!(value.trim_matches('"')));
         }
-    }
-    if pairs.contains_key("database_url") || all.settings.storage.database_url.is_some() {
-        let state = if all.settings.storage.database_url.is_some() { "set" } else { "unset" };
-        pairs.insert("database_url".to_owned(), json!(state));
     }
     let model_dir = all.settings.embedding.model_dir(&all.settings.storage.data_dir);
     pairs.insert("model_dir".to_owned(), json!(model_dir));

@@ -55,7 +55,11 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Verdict, Failure> {
     let unknown = unknown_variables();
     add(
         "variables",
-        if unknown.is_empty() { Ok("all known".to_owned()) } else { Err(format!("no settings: {}", unknown.join(", "))) },
+        if unknown.is_empty() {
+            Ok("all known".to_owned())
+        } else {
+            Err(format!("no settings: {}", unknown.join(", ")))
+        },
     );
     let sound = findings.iter().all(|finding| finding.status == "ok");
     if args.json {

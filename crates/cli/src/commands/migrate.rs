@@ -25,6 +25,7 @@ pub(crate) struct MigrateArgs {
 }
 
 pub(crate) fn run(args: &MigrateArgs) -> Result<Verdict, Failure> {
+    args.storage.check()?;
     let report = migrate_only(&args.storage.data_dir, args.dry_run, SystemClock.now())?;
     if args.json {
         output::json(&json!({

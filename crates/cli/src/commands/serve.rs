@@ -128,9 +128,9 @@ impl StopSignal {
 }
 
 async fn listen(host: IpAddr, port: u16) -> Result<TcpListener, Failure> {
-    TcpListener::bind((host, port))
-        .await
-        .map_err(|e| Failure::new(format!("cannot listen on {host}:{port}: {e}; set PORT to a free port, or 0 to take one")))
+    TcpListener::bind((host, port)).await.map_err(|e| {
+        Failure::new(format!("cannot listen on {host}:{port}: {e}; set PORT to a free port, or 0 to take one"))
+    })
 }
 
 /// Writes the port beside its place and moves it there, so that a reader never sees half a number.
@@ -147,7 +147,10 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
         Provider::Disabled => ("disabled", Some("set EMBEDDING_PROVIDER to search by meaning too".to_owned())),
         Provider::ModelMissing { dir } => (
             "model_missing",
-            Some(format!("run `aionis model pull`, or `aionis model import PATH`, for {}; then restart", dir.display())),
+            Some(format!(
+                "run `aionis model pull`, or `aionis model import PATH`, for {}; then restart",
+                dir.display()
+            )),
         ),
     };
     let space = parts.store.space();
@@ -178,7 +181,10 @@ fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Insta
         memory_recall_profile = args.settings.memory.memory_recall_profile.as_str(),
         "memory api config"
     );
-    tracing::info!(start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), "Server listening at http://{address}");
+    tracing::info!(
+        start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "Server listening at http://{address}"
+    );
 }
 
 /// Loads what was used last, after the service answers; a failure only makes the first recall slower.

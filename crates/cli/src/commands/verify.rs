@@ -34,6 +34,7 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) async fn run(args: VerifyArgs) -> Result<Verdict, Failure> {
+    args.storage.check()?;
     let path = args.storage.data_dir.join(DATABASE_FILE);
     if !path.exists() {
         return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));

@@ -1,6 +1,6 @@
 //! Spreading activation and the final score (runtime specification 3.10).
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::{EdgeView, NodeVitals};
 use crate::ids::NodeId;
@@ -80,14 +80,8 @@ mod tests {
     }
 
     fn vitals(n: u128, salience: f64, confidence: f64) -> (NodeId, NodeVitals) {
-        let node = NodeVitals {
-            id: id(n),
-            node_type: NodeType::Event,
-            salience,
-            confidence,
-            ready: true,
-            draft_topic: false,
-        };
+        let node =
+            NodeVitals { id: id(n), node_type: NodeType::Event, salience, confidence, ready: true, draft_topic: false };
         (id(n), node)
     }
 
@@ -120,9 +114,11 @@ mod tests {
             edge(3, EdgeType::DerivedFrom, 3, 2, 0.5, 0.5),
         ];
         let seeds = [Seed { id: id(1), similarity: 1.0 }];
-        let one: HashMap<_, _> = activate(&seeds, &nodes, &edges, 1).into_iter().map(|r| (r.id, r.activation)).collect();
+        let one: HashMap<_, _> =
+            activate(&seeds, &nodes, &edges, 1).into_iter().map(|r| (r.id, r.activation)).collect();
         assert_eq!((one[&id(2)], one.get(&id(3))), (0.45, None));
-        let two: HashMap<_, _> = activate(&seeds, &nodes, &edges, 2).into_iter().map(|r| (r.id, r.activation)).collect();
+        let two: HashMap<_, _> =
+            activate(&seeds, &nodes, &edges, 2).into_iter().map(|r| (r.id, r.activation)).collect();
         assert_eq!(two[&id(3)], 0.45 * 0.25 * 0.5);
     }
 

@@ -1,7 +1,8 @@
 //! The text a model reads (runtime specification 3.11): four sections in a fixed layout, with items and citations.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::fmt::Write as _;
 
+use hashbrown::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::{NodeVitals, Ranked};
@@ -251,7 +252,8 @@ const fn heading(section: Section) -> &'static str {
 }
 
 fn is_rollup(row: &ContextRow) -> bool {
-    row.node_type == NodeType::Concept && row.slots.get("summary_kind").and_then(Value::as_str) == Some("compression_rollup")
+    row.node_type == NodeType::Concept
+        && row.slots.get("summary_kind").and_then(Value::as_str) == Some("compression_rollup")
 }
 
 fn citations_of(row: &ContextRow) -> Vec<String> {

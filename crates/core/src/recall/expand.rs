@@ -1,6 +1,6 @@
 //! Stage 2 of recall: which edges and nodes around the seeds are looked at (runtime specification 3.10).
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::EdgeView;
 use crate::ids::NodeId;
@@ -22,8 +22,7 @@ pub fn select_edges(mut first: Vec<EdgeView>, mut second: Vec<EdgeView>, total: 
     first.sort_by(strongest_first);
     second.sort_by(strongest_first);
     let mut seen = HashSet::with_capacity(first.len() + second.len());
-    let mut edges: Vec<EdgeView> =
-        first.into_iter().chain(second).filter(|edge| seen.insert(edge.id)).collect();
+    let mut edges: Vec<EdgeView> = first.into_iter().chain(second).filter(|edge| seen.insert(edge.id)).collect();
     edges.truncate(total);
     edges
 }

@@ -11,7 +11,7 @@
 //!
 //! Constants are round numbers from a flat optimum (each may move by 30 % for less than one point of recall@10).
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::{EdgeView, Seed, bm25::LexicalHits};
 use crate::{ids::NodeId, model::EdgeType};
@@ -51,12 +51,32 @@ pub struct Arms<'a> {
     pub allowed: HashSet<NodeId>,
 }
 
-/// A node's counts while they spread.
-#[derive(Clone, Debug)]
-struct Window {
+/// Counts per candidate while they spread, one row of `terms` numbers each, in one block of memory.
+#[derive(Clone)]
+struct Windows {
+    terms: usize,
     counts: Vec<f64>,
-    len: f64,
-    mass: f64,
+    len: Vec<f64>,
+    mass: Vec<f64>,
+}
+
+impl Windows {
+    fn new(candidates: usize, terms: usize) -> Self {
+        let (len, mass) = (vec![0.0; candidates], vec![0.0; candidates]);
+        Self { terms, counts: vec![0.0; candidates * terms], len, mass }
+    }
+
+    fn counts(&self, at: usize) -> &[f64] {
+        &self.counts[at * self.terms..(at + 1) * self.terms]
+    }
+
+    /// Adds a share of another state's candidate to one of this.
+    fn add(&mut self, to: usize, before: &Self, from: usize, share: f64) {
+        let row = &mut self.counts[to * self.terms..(to + 1) * self.terms];
+        row.iter_mut().zip(before.counts(from)).for_each(|(t, s)| *t += share * s);
+        self.len[to] += share * before.len[from];
+        self.mass[to] += share * before.mass[from];
+    }
 }
 
 /// Scores every candidate and every allowed neighbour of one, best first, ties by id. Similarities lie in 0…1.
@@ -149,48 +169,45 @@ impl<'a> Candidates<'a> {
         if self.idf_mass <= 0.0 {
             return vec![0.0; self.ids.len()];
         }
-        let start = self.own_counts();
-        let spread = self.spread(start.clone());
-        let coverage = |counts: &[f64], len: f64| {
+        let own = self.own_counts();
+        let windows = self.spread(&own);
+        let coverage = |state: &Windows, at: usize, len: f64| {
             // Saturation without its factor k1 + 1 lies below one, so coverage does too.
-            self.arms.lexical.score(&self.idfs, counts.iter().copied(), len) / (super::bm25::K1 + 1.0) / self.idf_mass
+            let score = self.arms.lexical.score(&self.idfs, state.counts(at).iter().copied(), len);
+            score / (super::bm25::K1 + 1.0) / self.idf_mass
         };
-        start
-            .iter()
-            .zip(&spread)
-            .map(|(own, window)| {
-                let by_window =
-                    if window.mass > 0.0 { coverage(&window.counts, window.len / window.mass) } else { 0.0 };
-                let by_itself = if own.mass > 0.0 { coverage(&own.counts, own.len) } else { 0.0 };
+        (0..self.ids.len())
+            .map(|at| {
+                let mass = windows.mass[at];
+                let by_window = if mass > 0.0 { coverage(&windows, at, windows.len[at] / mass) } else { 0.0 };
+                let by_itself = if own.mass[at] > 0.0 { coverage(&own, at, own.len[at]) } else { 0.0 };
                 (by_window + OWN * by_itself) / (1.0 + OWN)
             })
             .collect()
     }
 
-    fn own_counts(&self) -> Vec<Window> {
+    fn own_counts(&self) -> Windows {
         let terms = self.idfs.len();
-        let mut start = vec![Window { counts: vec![0.0; terms], len: 0.0, mass: 0.0 }; self.ids.len()];
+        let mut own = Windows::new(self.ids.len(), terms);
         for doc in &self.arms.lexical.docs {
             if let Some(&at) = self.at.get(&doc.id) {
-                let counts = doc.counts.iter().map(|c| f64::from(*c)).collect();
-                start[at] = Window { counts, len: f64::from(doc.len), mass: 1.0 };
+                let row = &mut own.counts[at * terms..(at + 1) * terms];
+                row.iter_mut().zip(&doc.counts).for_each(|(held, count)| *held = f64::from(*count));
+                (own.len[at], own.mass[at]) = (f64::from(doc.len), 1.0);
             }
         }
-        start
+        own
     }
 
-    fn spread(&self, mut windows: Vec<Window>) -> Vec<Window> {
+    fn spread(&self, own: &Windows) -> Windows {
         let links = self.links();
+        let mut windows = own.clone();
         for _ in 0..WINDOW_PASSES {
             let before = windows.clone();
             for &(a, b, share) in &links {
                 for (from, to) in [(a, b), (b, a)] {
-                    let source = &before[from];
-                    if source.mass > 0.0 {
-                        let target = &mut windows[to];
-                        target.counts.iter_mut().zip(&source.counts).for_each(|(t, s)| *t += share * s);
-                        target.len += share * source.len;
-                        target.mass += share * source.mass;
+                    if before.mass[from] > 0.0 {
+                        windows.add(to, &before, from, share);
                     }
                 }
             }

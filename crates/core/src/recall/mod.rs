@@ -1,7 +1,7 @@
 //! Recall, as pure functions: arms in, ranked and packed context out.
 //!
 //! The engine asks storage for what each step needs and calls, in this order: [`bm25`] and [`fuse`] (text questions
-//! only), [`select_edges`] and [`keep_best`], [`activate`], [`assemble`], [`build_context`].
+//! only), [`select_edges`] and [`keep_best`], [`activate()`], [`assemble`], [`build_context`].
 
 pub mod activate;
 pub mod bm25;

@@ -1,6 +1,6 @@
 //! Which nodes and edges a response shows (runtime specification 3.10, subgraph assembly).
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::{EdgeView, NodeVitals, Ranked};
 use crate::{ids::NodeId, model::EdgeType};
@@ -42,7 +42,7 @@ pub fn assemble(
         core.extend(drafts.iter().take(quota.min(room)));
     } else {
         let seed_set: HashSet<NodeId> = seeds.iter().copied().collect();
-        let replaceable = core.iter().filter(|id| !seed_set.contains(id)).count();
+        let replaceable = core.iter().filter(|id| !seed_set.contains(*id)).count();
         let drafts = &drafts[..drafts.len().min(quota).min(replaceable)];
         for _ in drafts {
             if let Some(least) = core.iter().rposition(|id| !seed_set.contains(id)) {

@@ -1,6 +1,6 @@
 //! Writing: from a validated request to the rows of one commit.
 //!
-//! [`prepare`] needs no storage: it normalises, redacts and derives ids. [`plan`] is given what is stored and decides
+//! [`prepare`] needs no storage: it normalises, redacts and derives ids. [`plan_part`] is given what is stored and decides
 //! the outcome of every item and the commit. Both are pure, so every engine writes the same.
 
 mod digest;
@@ -10,10 +10,11 @@ mod request;
 
 pub use digest::{NodeContent, edge_digest, node_digest};
 pub use plan::{
-    EdgeOp, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, StoredEdge, StoredNode, Warning, WriteOutcome, plan_part,
+    EdgeOp, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, StoredEdge, StoredNode, Warning, WriteOutcome,
+    plan_part,
 };
 pub use prepare::{
-    check_vector_at, embed_text,
-    EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings, prepare,
+    EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings, check_vector_at,
+    embed_text, prepare,
 };
 pub use request::{EdgeInput, EndInput, IdempotencyKey, NodeInput, WriteRequest};

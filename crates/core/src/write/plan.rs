@@ -352,7 +352,8 @@ fn plan_edge(edge: &PreparedEdge, state: &PartState) -> Result<EdgeOp, DomainErr
         return Ok(if same { EdgeOp::Keep(stored.id) } else { EdgeOp::Update(merged) });
     }
     if state.edge_ids.contains_key(&edge.id) {
-        let path = if edge.explicit_id { format!("edges.{}.id", edge.position) } else { format!("edges.{}", edge.position) };
+        let path =
+            if edge.explicit_id { format!("edges.{}.id", edge.position) } else { format!("edges.{}", edge.position) };
         return Err(DomainError::field(path, format!("edge id {} is in use for another pair of nodes", edge.id)));
     }
     Ok(EdgeOp::Create)

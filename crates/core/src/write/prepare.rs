@@ -219,8 +219,9 @@ struct Preparation<'a> {
     edge_order: Vec<(usize, usize)>,
 }
 
+/// Trimmed by ECMAScript's white space, as ids derive from trimmed keys; nothing when nothing is left.
 fn trimmed(text: Option<&String>) -> Option<String> {
-    text.map(|t| t.trim()).filter(|t| !t.is_empty()).map(str::to_owned)
+    text.map(|t| t.trim_matches(text::is_ecmascript_whitespace)).filter(|t| !t.is_empty()).map(str::to_owned)
 }
 
 impl<'a> Preparation<'a> {
@@ -333,9 +334,8 @@ impl<'a> Preparation<'a> {
         }
         let lane = node.memory_lane.unwrap_or(self.default_lane);
         let producer = trimmed(node.producer_agent_id.as_ref()).or_else(|| self.producer.clone());
-        let owner_agent = trimmed(node.owner_agent_id.as_ref())
-            .or_else(|| self.owner_agent.clone())
-            .or_else(|| producer.clone());
+        let owner_agent =
+            trimmed(node.owner_agent_id.as_ref()).or_else(|| self.owner_agent.clone()).or_else(|| producer.clone());
         let owner_team = trimmed(node.owner_team_id.as_ref()).or_else(|| self.owner_team.clone());
         if node.node_type == NodeType::Rule && lane == Lane::Private && owner_agent.is_none() && owner_team.is_none() {
             return Err(private_rule_without_owner(id, client_id.as_deref()));
@@ -434,19 +434,21 @@ impl<'a> Preparation<'a> {
                 end_as_sent(&edge.dst),
             )
         }));
-        if edge.id.is_some()
-            && let Some(first) = self.edge_ids.insert((part, id), position)
-        {
-            return Err(DomainError::field(
-                format!("edges.{position}.id"),
-                format!("is the id of edges.{first} too; send each edge once"),
-            ));
-        }
         if let Some(first) = self.edge_at.insert((part, edge.edge_type, src.id, dst.id), position) {
             return Err(DomainError::field(
                 format!("edges.{position}"),
                 format!("has the same type, src and dst as edges.{first}; send each edge once"),
             ));
+        }
+        // Derived ids count too: `a:b` to `c` and `a` to `b:c` derive the same one.
+        if let Some(first) = self.edge_ids.insert((part, id), position) {
+            return Err(if edge.id.is_some() {
+                let message = format!("is the id of edges.{first} too; every edge needs one of its own");
+                DomainError::field(format!("edges.{position}.id"), message)
+            } else {
+                let message = format!("derives the id {id}, which edges.{first} has; send an id of its own");
+                DomainError::field(format!("edges.{position}"), message)
+            });
         }
         self.edge_order.push((part, self.parts[part].edges.len()));
         self.parts[part].edges.push(PreparedEdge {
@@ -490,8 +492,18 @@ impl<'a> Preparation<'a> {
                 let nodes: Vec<Value> = part
                     .nodes
                     .iter()
-                    .map(|n| json!([n.digest, n.tier, n.salience, n.importance, n.confidence, n.wants_embedding,
-                        n.embedding_model, n.embedding.as_deref().map(vector_sha256)]))
+                    .map(|n| {
+                        json!([
+                            n.digest,
+                            n.tier,
+                            n.salience,
+                            n.importance,
+                            n.confidence,
+                            n.wants_embedding,
+                            n.embedding_model,
+                            n.embedding.as_deref().map(vector_sha256)
+                        ])
+                    })
                     .collect();
                 let edges: Vec<Value> = part
                     .edges
@@ -549,7 +561,9 @@ pub fn check_vector_at(path: &str, vector: &[f32], dim: usize) -> Result<(), Dom
     }
     let norm: f32 = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     if !norm.is_normal() {
-        return fail("must not be the zero vector, which has no direction, and its length must fit a 32-bit float".to_owned());
+        return fail(
+            "must not be the zero vector, which has no direction, and its length must fit a 32-bit float".to_owned(),
+        );
     }
     Ok(())
 }

@@ -1,13 +1,12 @@
 //! What a recall answers, before it is put on the wire.
 
-use std::collections::HashMap;
-
 use aionis_core::{
     ids::{CommitId, NodeId},
     ports::store::{NodeRow, ScopeStatus},
     recall::{ContextBlock, EdgeView, Profile, Ranked, Seed},
     write::Warning,
 };
+use hashbrown::HashMap;
 
 /// The answer.
 #[derive(Debug)]

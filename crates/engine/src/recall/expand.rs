@@ -1,9 +1,6 @@
 //! From seeds to the whole answer: edges, activation, subgraph, context (runtime specification 3.10, stage 2).
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Instant,
-};
+use std::time::Instant;
 
 use aionis_core::{
     canon::audit_vector_sha256,
@@ -15,6 +12,7 @@ use aionis_core::{
         build_context, context_candidates, hop_limit, keep_best, select_edges,
     },
 };
+use hashbrown::{HashMap, HashSet};
 
 use super::{DebugEmbedding, Question, RecallAnswer, Run, millis};
 
@@ -39,14 +37,10 @@ impl Run<'_> {
         let between: Vec<EdgeView> =
             edges.iter().filter(|e| scored.contains(&e.src) && scored.contains(&e.dst)).copied().collect();
         let mut ranked = activate(&seen_seeds, &vitals, &between, self.knobs.neighborhood_hops);
-        let subgraph = assemble(
-            &seed_ids,
-            &ranked,
-            &vitals,
-            &edges,
-            (self.knobs.max_nodes, self.knobs.max_edges),
-            |node| scored.contains(&node.id),
-        );
+        let subgraph =
+            assemble(&seed_ids, &ranked, &vitals, &edges, (self.knobs.max_nodes, self.knobs.max_edges), |node| {
+                scored.contains(&node.id)
+            });
         let limits = ContextLimits::new(self.request.token_budget);
         let in_context = context_candidates(&ranked, |id| vitals.get(id), &limits);
         let rows = self.rows(&seed_ids, &subgraph, &in_context).await?;
@@ -123,7 +117,8 @@ impl Run<'_> {
         if self.knobs.neighborhood_hops < 2 || first.is_empty() {
             return Ok(select_edges(first, Vec::new(), total));
         }
-        let mut reached: Vec<NodeId> = first.iter().flat_map(|edge| [edge.src, edge.dst]).chain(seeds.to_vec()).collect();
+        let mut reached: Vec<NodeId> =
+            first.iter().flat_map(|edge| [edge.src, edge.dst]).chain(seeds.to_vec()).collect();
         reached.sort_unstable();
         reached.dedup();
         let second = self.engine.store.edges_around(around(reached)).await?;

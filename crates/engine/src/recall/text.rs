@@ -1,6 +1,6 @@
 //! Seeds by text: all arms at once, fused with the graph around them.
 
-use std::{collections::HashSet, time::Instant};
+use std::time::Instant;
 
 use aionis_core::{
     error::DomainError,
@@ -15,6 +15,7 @@ use aionis_core::{
     text,
     write::Warning,
 };
+use hashbrown::HashSet;
 
 use super::{ArmChoice, Run, millis};
 use crate::NoVectors;
@@ -23,8 +24,6 @@ use crate::NoVectors;
 const NAME_TERMS_MAX: usize = 5;
 /// Most terms of a question that are looked up.
 const TERMS_MAX: usize = 64;
-/// Most names a question may bring.
-const NAMED_MAX: usize = 400;
 /// Most edges looked at around the candidates, per direction.
 const CANDIDATE_EDGES_MAX: usize = 4_096;
 
@@ -50,21 +49,21 @@ impl Run<'_> {
             ArmChoice::DenseOnly => Vec::new(),
             _ => question_terms(question),
         };
-        let (dense, lexical, (named, quoted)) = tokio::join!(
+        let (dense, lexical, quoted) = tokio::join!(
             self.dense_arm(question, choice != ArmChoice::LexicalOnly),
             self.lexical_arm(&terms),
-            self.name_arms(question, choice),
+            self.quoted_arm(question, choice),
         );
         let (dense, embed_ms) = dense?;
         self.timings.embed_ms = embed_ms;
         if dense.is_none() && choice != ArmChoice::LexicalOnly {
             self.warn_no_vectors();
         }
-        let (lexical, named, quoted) = (lexical?, named?, quoted?);
+        let (lexical, quoted) = (lexical?, quoted?);
         let seeds = match choice {
             ArmChoice::DenseOnly => plain_dense(dense),
             ArmChoice::LexicalOnly => plain_lexical(&lexical),
-            ArmChoice::Hybrid => self.fused(dense, lexical, named, quoted).await?,
+            ArmChoice::Hybrid => self.fused(question, dense, lexical, quoted).await?,
         };
         Ok((seeds.into_iter().take(self.knobs.limit).collect(), self.provider_name()))
     }
@@ -112,38 +111,21 @@ impl Run<'_> {
         Ok(self.engine.store.lexical(query).await?)
     }
 
-    /// Nodes the question names by title, and nodes whose id or client id it quotes.
-    async fn name_arms(
-        &self,
-        question: &str,
-        choice: ArmChoice,
-    ) -> (Result<HashSet<NodeId>, DomainError>, Result<HashSet<NodeId>, DomainError>) {
-        if choice != ArmChoice::Hybrid {
-            return (Ok(HashSet::new()), Ok(HashSet::new()));
-        }
-        let (names, literals) = (names_in(question), literals_in(question));
-        tokio::join!(self.named(names, Vec::new()), self.named(Vec::new(), literals))
-    }
-
-    async fn named(&self, names: Vec<String>, literals: Vec<String>) -> Result<HashSet<NodeId>, DomainError> {
-        if names.is_empty() && literals.is_empty() {
+    /// Nodes whose id or client id the question quotes.
+    async fn quoted_arm(&self, question: &str, choice: ArmChoice) -> Result<HashSet<NodeId>, DomainError> {
+        let literals = literals_in(question);
+        if choice != ArmChoice::Hybrid || literals.is_empty() {
             return Ok(HashSet::new());
         }
-        let query = NameQuery {
-            scope: self.request.scope.clone(),
-            filter: self.filter(SeedRules::Everything),
-            names,
-            literals,
-            limit: NAMED_MAX,
-        };
-        Ok(self.engine.store.named(query).await?.into_iter().collect())
+        let filter = self.filter(SeedRules::Everything);
+        Ok(self.engine.store.quoted(&self.request.scope, &filter, &literals).await?.into_iter().collect())
     }
 
     async fn fused(
         &self,
+        question: &str,
         dense: Option<Vec<DenseHit>>,
         lexical: LexicalHits,
-        named: HashSet<NodeId>,
         quoted: HashSet<NodeId>,
     ) -> Result<Vec<Seed>, DomainError> {
         let mut candidates: Vec<NodeId> = lexical.docs.iter().map(|doc| doc.id).collect();
@@ -170,9 +152,16 @@ impl Run<'_> {
         // Candidates passed the filter already; their neighbours have still to.
         let vitals = self.engine.store.vitals(&self.request.scope, &neighbours, &self.request.viewer).await?;
         let seen = vitals.into_iter().filter(|node| !node.draft_topic).map(|node| node.id);
-        // A name alone is a preference, not a match: only named nodes that matched otherwise, or enter beside a match, count.
+        let allowed: HashSet<NodeId> = known.into_iter().chain(seen).collect();
+        // A name alone is a preference, not a match: only candidates and their neighbours are asked for theirs.
+        let names = NameQuery {
+            scope: self.request.scope.clone(),
+            names: names_in(question),
+            among: allowed.iter().copied().collect(),
+        };
+        let named = self.engine.store.named(names).await?.into_iter().collect();
         let arms = Arms {
-            allowed: known.into_iter().chain(seen).collect(),
+            allowed,
             lexical,
             dense: dense.map(|hits| hits.into_iter().map(|hit| (hit.id, hit.similarity)).collect()),
             named,
@@ -223,7 +212,9 @@ fn literals_in(question: &str) -> Vec<String> {
     let mut literals: Vec<String> = question
         .split_whitespace()
         .map(|word| word.trim_matches(around))
-        .filter(|word| word.len() >= 3 && word.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'-' | b'_' | b':' | b'/')))
+        .filter(|word| {
+            word.len() >= 3 && word.bytes().any(|b| b.is_ascii_digit() || matches!(b, b'-' | b'_' | b':' | b'/'))
+        })
         .map(str::to_owned)
         .take(TERMS_MAX)
         .collect();

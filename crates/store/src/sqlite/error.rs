@@ -23,9 +23,11 @@ pub(crate) fn driver(error: Error) -> StoreError {
 pub(crate) fn open(path: &Path, error: &Error) -> StoreError {
     let shown = path.display();
     match error.sqlite_error_code() {
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => StoreError::ReadOnly(format!(
-            "cannot open {shown} for writing ({error}); check the directory's owner and mode, or set AIONIS_DATA_DIR"
-        )),
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            StoreError::ReadOnly(format!(
+                "cannot open {shown} for writing ({error}); check the directory's owner and mode, or set AIONIS_DATA_DIR"
+            ))
+        }
         Some(ErrorCode::DiskFull) => StoreError::Full(format!("cannot open {shown}: {error}")),
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             StoreError::Driver(format!("{shown} is not a sound database ({error}); restore it from a backup"))

@@ -1,5 +1,7 @@
 //! Reading for verification, straight from the database.
 
+use std::path::Path;
+
 use aionis_core::{
     canon::{Digest, sha256},
     chain::{CommitHeader, StoredCommit, changes_sha256},
@@ -17,7 +19,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    SqliteStore,
+    SqliteStore, connect,
     error::driver,
     rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
 };
@@ -88,6 +90,31 @@ pub(crate) fn stored_content(connection: &Connection, scope: &str, id: NodeId) -
         .map_err(|e| unreadable("memory_nodes", id, e))
 }
 
+/// Lists every scope that any table knows: rows without a head must not escape verification. One index seek per scope
+/// and table.
+fn scopes_sql() -> String {
+    let tables = ["memory_scopes", "memory_commits", "memory_nodes", "memory_node_versions", "memory_edges"];
+    let walks: Vec<String> = tables
+        .iter()
+        .map(|table| {
+            format!(
+                "{table}_keys (k) AS (SELECT MIN(scope_key) FROM {table} UNION ALL \
+                 SELECT (SELECT MIN(scope_key) FROM {table} WHERE scope_key > k) FROM {table}_keys WHERE k IS NOT NULL)"
+            )
+        })
+        .collect();
+    let union: Vec<String> =
+        tables.iter().map(|table| format!("SELECT k FROM {table}_keys WHERE k IS NOT NULL")).collect();
+    format!(
+        "WITH RECURSIVE {} SELECT k, COALESCE(head_seq, 0), COALESCE(head_hash, zeroblob(32)), COALESCE(node_count, 0), \
+         COALESCE(edge_count, 0) FROM ({}) LEFT JOIN memory_scopes ON scope_key = k \
+         WHERE (?1 IS NULL OR substr(k, 1, instr(k, '/') - 1) = ?1) \
+           AND (?2 IS NULL OR substr(k, instr(k, '/') + 1) = ?2) ORDER BY k",
+        walks.join(", "),
+        union.join(" UNION ")
+    )
+}
+
 /// A lower bound for ids: nothing is below it, and an empty blob sorts before every id.
 fn after_id(after: Option<Uuid>) -> Vec<u8> {
     after.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
@@ -99,10 +126,7 @@ impl IntegrityStore for SqliteStore {
         let (tenant, scope) = (tenant.map(str::to_owned), scope.map(str::to_owned));
         self.readers
             .run(move |connection| {
-                let sql = "SELECT scope_key, head_seq, head_hash, node_count, edge_count FROM memory_scopes \
-                           WHERE (?1 IS NULL OR substr(scope_key, 1, instr(scope_key, '/') - 1) = ?1) \
-                             AND (?2 IS NULL OR substr(scope_key, instr(scope_key, '/') + 1) = ?2) ORDER BY scope_key";
-                let mut statement = connection.prepare(sql).map_err(driver)?;
+                let mut statement = connection.prepare(&scopes_sql()).map_err(driver)?;
                 statement
                     .query_map((tenant, scope), |row| {
                         Ok(ScopeSummary {
@@ -155,18 +179,7 @@ impl IntegrityStore for SqliteStore {
                 let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
                 let key = (scope.as_str(), after_id(after), signed(limit as u64));
                 statement
-                    .query_map(key, |row| {
-                        let recomputed = StoredContent::read(row)
-                            .map(|stored| node_digest(&stored.content()))
-                            .map_err(|e| e.to_string());
-                        Ok(StoredNodeRow {
-                            id: uuid(row, 0)?,
-                            recomputed,
-                            stored: digest(row, 12)?,
-                            commit_seq: unsigned(row, 13)?,
-                            commit_id: CommitId(uuid(row, 14)?),
-                        })
-                    })
+                    .query_map(key, stored_node_row)
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_nodes", scope.as_str(), e))
             })
@@ -190,12 +203,13 @@ impl IntegrityStore for SqliteStore {
                 let key = (scope.as_str(), after_id(after), signed(limit as u64));
                 statement
                     .query_map(key, |row| {
-                        Ok(StoredEdgeRow {
-                            id: uuid(row, 0)?,
-                            recomputed: stored_edge_digest(row).map_err(|e| e.to_string()),
-                            commit_seq: unsigned(row, 7)?,
-                            ends_stored: row.get(8)?,
-                        })
+                        let read = || Ok((stored_edge_digest(row)?, unsigned(row, 7)?));
+                        // What cannot be read is told with the edge it belongs to.
+                        let (recomputed, commit_seq) = match read() {
+                            Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
+                            Err::<_, rusqlite::Error>(e) => (Err(e.to_string()), 0),
+                        };
+                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, ends_stored: row.get(8)? })
                     })
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_edges", scope.as_str(), e))
@@ -218,11 +232,12 @@ impl IntegrityStore for SqliteStore {
                 let (node, version) = after.map_or((Vec::new(), 0), |(id, version)| (after_id(Some(id)), version));
                 statement
                     .query_map((scope.as_str(), node, version, signed(limit as u64)), |row| {
-                        let content: String = row.get(3)?;
+                        // Bytes, not text: damaged text may not be UTF-8. Zero is no version and no commit.
+                        let content = row.get_ref(3)?.as_bytes().map_err(rusqlite::Error::from)?;
                         Ok(NodeVersionRow {
                             id: uuid(row, 0)?,
-                            version: row.get(1)?,
-                            from_seq: unsigned(row, 2)?,
+                            version: u32::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
+                            from_seq: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
                             recomputed: sha256(content),
                         })
                     })
@@ -235,7 +250,11 @@ impl IntegrityStore for SqliteStore {
     async fn physical_check(&self) -> Result<Vec<String>, StoreError> {
         self.readers
             .run(|connection| {
-                let mut statement = connection.prepare("PRAGMA integrity_check(20)").map_err(driver)?;
+                // A connection of its own: FTS5 checks against the segments a connection remembers, and reports damage
+                // where another one has merged them since.
+                let path = connection.path().unwrap_or_default();
+                let fresh = connect(Path::new(path))?;
+                let mut statement = fresh.prepare("PRAGMA integrity_check(20)").map_err(driver)?;
                 let lines: Vec<String> =
                     statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(driver)?;
                 Ok(lines.into_iter().filter(|line| line != "ok").collect())
@@ -265,6 +284,27 @@ fn stored_commit(row: &Row<'_>, scope: &str) -> rusqlite::Result<StoredCommit> {
         hash: digest(row, 3)?,
         id: CommitId(uuid(row, 1)?),
     })
+}
+
+/// A node to verify; what cannot be read is told with the node it belongs to.
+fn stored_node_row(row: &Row<'_>) -> rusqlite::Result<StoredNodeRow> {
+    let id = uuid(row, 0)?;
+    let read = || -> rusqlite::Result<StoredNodeRow> {
+        Ok(StoredNodeRow {
+            id,
+            recomputed: Ok(node_digest(&StoredContent::read(row)?.content())),
+            stored: digest(row, 12)?,
+            commit_seq: unsigned(row, 13)?,
+            commit_id: CommitId(uuid(row, 14)?),
+        })
+    };
+    Ok(read().unwrap_or_else(|e| StoredNodeRow {
+        id,
+        recomputed: Err(e.to_string()),
+        stored: Digest([0; 32]),
+        commit_seq: 0,
+        commit_id: CommitId(Uuid::nil()),
+    }))
 }
 
 fn stored_edge_digest(row: &Row<'_>) -> rusqlite::Result<Digest> {

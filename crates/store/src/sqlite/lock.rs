@@ -17,15 +17,17 @@ impl DirectoryLock {
     /// Makes the directory when missing and locks it.
     pub(crate) fn take(data_dir: &Path) -> Result<Self, StoreError> {
         let shown = data_dir.display();
-        fs::create_dir_all(data_dir)
-            .map_err(|e| StoreError::ReadOnly(format!("cannot make the data directory {shown}: {e}; set AIONIS_DATA_DIR")))?;
-        let path = data_dir.join("LOCK");
-        let mut file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(|e| {
-            StoreError::ReadOnly(format!(
-                "cannot open {} ({e}); check the directory's owner and mode, or set AIONIS_DATA_DIR",
-                path.display()
-            ))
+        fs::create_dir_all(data_dir).map_err(|e| {
+            StoreError::ReadOnly(format!("cannot make the data directory {shown}: {e}; set AIONIS_DATA_DIR"))
         })?;
+        let path = data_dir.join("LOCK");
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).map_err(|e| {
+                StoreError::ReadOnly(format!(
+                    "cannot open {} ({e}); check the directory's owner and mode, or set AIONIS_DATA_DIR",
+                    path.display()
+                ))
+            })?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -2,11 +2,7 @@
 
 use std::path::Path;
 
-use aionis_core::{
-    canon::sha256_hex,
-    clock::Timestamp,
-    ports::store::StoreError,
-};
+use aionis_core::{canon::sha256_hex, clock::Timestamp, ports::store::StoreError};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{DATABASE_FILE, connect, error, lock::DirectoryLock};
@@ -87,8 +83,7 @@ pub(crate) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<Mig
 /// Versions already applied, after their checksums were compared with ours.
 fn check(connection: &Connection) -> Result<Vec<i64>, StoreError> {
     let table = "SELECT name FROM sqlite_master WHERE name = 'schema_migrations'";
-    let known: Option<String> =
-        connection.query_row(table, [], |row| row.get(0)).optional().map_err(error::driver)?;
+    let known: Option<String> = connection.query_row(table, [], |row| row.get(0)).optional().map_err(error::driver)?;
     if known.is_none() {
         return Ok(Vec::new());
     }

@@ -19,18 +19,18 @@ mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use aionis_core::{clock::Clock, ports::store::StoreError};
 use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 
+use self::{image::ImageCache, lock::DirectoryLock, readers::Readers, writer::Writer};
 pub use self::{
     migrate::{MigrationReport, migrate_only},
     space::EmbeddingSpace,
 };
-use self::{image::ImageCache, lock::DirectoryLock, readers::Readers, writer::Writer};
 
 /// Settings of the embedded engine.
 #[derive(Clone, Debug)]
@@ -75,6 +75,8 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     outbox_attempts_max: u32,
+    /// The tenant the last claim of work ended with.
+    claim_cursor: Mutex<String>,
     _lock: DirectoryLock,
 }
 
@@ -112,7 +114,14 @@ impl SqliteStore {
         });
         let writer = Writer::start(connection, Arc::clone(&shared), options.write_queue_max, options.group_max)?;
         let readers = Readers::open(&path, options.readers)?;
-        Ok(Self { shared, writer, readers, outbox_attempts_max: options.outbox_attempts_max, _lock: lock })
+        Ok(Self {
+            shared,
+            writer,
+            readers,
+            outbox_attempts_max: options.outbox_attempts_max,
+            claim_cursor: Mutex::default(),
+            _lock: lock,
+        })
     }
 
     /// The space of the stored vectors.
@@ -179,8 +188,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
              PRAGMA busy_timeout = 5000;
              PRAGMA foreign_keys = ON;
              PRAGMA temp_store = MEMORY;
-             PRAGMA cache_size = -16384;
-             PRAGMA mmap_size = 268435456;
+             PRAGMA cache_size = -65536;
+             PRAGMA mmap_size = 0;
              PRAGMA wal_autocheckpoint = 4000;
              PRAGMA journal_size_limit = 67108864;",
         )

@@ -1,5 +1,7 @@
 //! The queue of derived work.
 
+use std::sync::PoisonError;
+
 use aionis_core::{
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
@@ -7,7 +9,7 @@ use aionis_core::{
     ports::store::{
         ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText, StoreError,
     },
-    write::embed_text,
+    write::{check_vector_at, embed_text},
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -19,6 +21,7 @@ use super::{
     error::{driver, inconsistent},
     image::Delta,
     rows::{blob, choice, digest, signed, unreadable, unsigned, uuid},
+    space::EmbeddingSpace,
     write::put_vector,
 };
 
@@ -41,14 +44,17 @@ impl OutboxStore for SqliteStore {
             .readers
             .run({
                 let now = request.now;
-                move |connection| Ok(claimable(connection, now, 1)?.is_empty())
+                move |connection| Ok(claimable(connection, now, 1, "")?.0.is_empty())
             })
             .await?;
         // Looking costs the writer nothing while there is nothing to do.
         if idle {
             return Ok(Vec::new());
         }
-        self.writer.submit(move |connection, _| claim(connection, &request)).await
+        let after = self.claim_cursor.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (items, last) = self.writer.submit(move |connection, _| claim(connection, &request, &after)).await?;
+        *self.claim_cursor.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        Ok(items)
     }
 
     async fn extend(&self, items: &[OutboxItem], until: Timestamp) -> Result<(), StoreError> {
@@ -56,7 +62,7 @@ impl OutboxStore for SqliteStore {
         self.writer
             .submit(move |connection, _| {
                 let sql = "UPDATE memory_outbox SET lease_until = ?4 WHERE scope_key = ?1 AND id = ?2 AND fence = ?3 \
-                           AND published_at IS NULL AND failed_at IS NULL";
+                           AND claimed_by IS NOT NULL AND published_at IS NULL AND failed_at IS NULL";
                 let mut statement = connection.prepare_cached(sql).map_err(driver)?;
                 for item in &items {
                     let key = (item.scope.as_str(), blob(item.id), signed(item.fence), until.0);
@@ -82,13 +88,17 @@ impl OutboxStore for SqliteStore {
         now: Timestamp,
     ) -> Result<usize, StoreError> {
         let items = items.to_vec();
-        let (space, label) = (self.shared.space.name.clone(), model.to_owned());
+        let (space, label) = (self.shared.space.clone(), model.to_owned());
         self.writer
             .submit(move |connection, deltas| {
                 // A claim that was taken over is the other worker's to complete; its vectors are not stored twice.
-                let held: Vec<&OutboxItem> =
-                    items.iter().map(|item| Ok(publish(connection, item, now)?.then_some(item)))
-                        .collect::<Result<Vec<_>, StoreError>>()?.into_iter().flatten().collect();
+                let held: Vec<&OutboxItem> = items
+                    .iter()
+                    .map(|item| Ok(publish(connection, item, now)?.then_some(item)))
+                    .collect::<Result<Vec<_>, StoreError>>()?
+                    .into_iter()
+                    .flatten()
+                    .collect();
                 let mut stored = 0;
                 for node in nodes {
                     let held = held.iter().any(|item| item.scope == node.scope && item.nodes.contains(&node.id));
@@ -118,9 +128,8 @@ impl OutboxStore for SqliteStore {
             .run(|connection| {
                 let open = "SELECT COUNT(*), MIN(created_at) FROM memory_outbox \
                             WHERE published_at IS NULL AND failed_at IS NULL";
-                let (pending, oldest): (u64, Option<i64>) = connection
-                    .query_row(open, [], |row| Ok((unsigned(row, 0)?, row.get(1)?)))
-                    .map_err(driver)?;
+                let (pending, oldest): (u64, Option<i64>) =
+                    connection.query_row(open, [], |row| Ok((unsigned(row, 0)?, row.get(1)?))).map_err(driver)?;
                 let dead = "SELECT COUNT(*) FROM memory_outbox WHERE failed_at IS NOT NULL";
                 let dead = connection.query_row(dead, [], |row| unsigned(row, 0)).map_err(driver)?;
                 Ok(OutboxStatus { pending, dead, oldest_pending: oldest.map(Timestamp) })
@@ -133,30 +142,79 @@ impl OutboxStore for SqliteStore {
     }
 }
 
-/// Row numbers of items that may be claimed: one tenant after the other in turns, oldest first within one.
-fn claimable(connection: &Connection, now: Timestamp, limit: usize) -> Result<Vec<i64>, StoreError> {
-    let sql = "SELECT outbox_no FROM (\
-                   SELECT outbox_no, available_at, \
-                          ROW_NUMBER() OVER (PARTITION BY tenant_id ORDER BY available_at, outbox_no) AS turn \
-                   FROM (SELECT outbox_no, tenant_id, available_at FROM memory_outbox \
-                         WHERE published_at IS NULL AND failed_at IS NULL AND available_at <= ?1 \
-                           AND (lease_until IS NULL OR lease_until <= ?1) \
-                         ORDER BY available_at LIMIT 2000)) \
-               ORDER BY turn, available_at, outbox_no LIMIT ?2";
-    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-    statement
-        .query_map((now.0, signed(limit as u64)), |row| row.get(0))
-        .and_then(Iterator::collect)
-        .map_err(driver)
+/// Tenants looked at in one claim; the next claim goes on with the tenants after them.
+const TENANTS_PER_CLAIM: usize = 64;
+
+const OPEN: &str = "published_at IS NULL AND failed_at IS NULL AND available_at <= ?1 \
+                    AND (lease_until IS NULL OR lease_until <= ?1)";
+
+/// Row numbers of items that may be claimed: an equal share for every tenant that has work, oldest first within one;
+/// what a tenant leaves of its share goes to the others. `after` is the tenant the last claim ended with.
+fn claimable(
+    connection: &Connection,
+    now: Timestamp,
+    limit: usize,
+    after: &str,
+) -> Result<(Vec<i64>, String), StoreError> {
+    let tenants = tenants_with_work(connection, after)?;
+    let last = tenants.last().cloned().unwrap_or_default();
+    let share = limit.div_ceil(tenants.len().max(1));
+    let sql = format!(
+        "SELECT outbox_no FROM memory_outbox WHERE tenant_id = ?2 AND {OPEN} ORDER BY available_at, outbox_no LIMIT ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
+    let mut oldest_of = |tenant: &String, count: usize| -> Result<Vec<i64>, StoreError> {
+        let key = (now.0, tenant, signed(count as u64));
+        statement.query_map(key, |row| row.get(0)).and_then(Iterator::collect).map_err(driver)
+    };
+    let mut found = Vec::new();
+    let mut more = Vec::new();
+    for tenant in &tenants {
+        let mut items = oldest_of(tenant, limit.min(share * 2))?;
+        more.extend(items.split_off(items.len().min(share)));
+        found.extend(items);
+    }
+    found.extend(more);
+    found.truncate(limit);
+    Ok((found, last))
 }
 
-fn claim(connection: &Connection, request: &ClaimRequest) -> Result<Vec<OutboxItem>, StoreError> {
+/// Tenants with open items, found by leaping through the index from one tenant to the next; those after `after` first.
+fn tenants_with_work(connection: &Connection, after: &str) -> Result<Vec<String>, StoreError> {
+    let sql = "WITH RECURSIVE tenants (tenant_id) AS (\
+                   SELECT MIN(tenant_id) FROM memory_outbox \
+                   WHERE tenant_id > ?1 AND published_at IS NULL AND failed_at IS NULL \
+                   UNION ALL \
+                   SELECT (SELECT MIN(o.tenant_id) FROM memory_outbox o WHERE o.tenant_id > tenants.tenant_id \
+                           AND o.published_at IS NULL AND o.failed_at IS NULL) \
+                   FROM tenants WHERE tenants.tenant_id IS NOT NULL) \
+               SELECT tenant_id FROM tenants WHERE tenant_id IS NOT NULL LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let mut tenants_after = |from: &str| -> Result<Vec<String>, StoreError> {
+        let key = (from, signed(TENANTS_PER_CLAIM as u64));
+        statement.query_map(key, |row| row.get(0)).and_then(Iterator::collect).map_err(driver)
+    };
+    let mut tenants = tenants_after(after)?;
+    if tenants.len() < TENANTS_PER_CLAIM && !after.is_empty() {
+        let room = TENANTS_PER_CLAIM - tenants.len();
+        let from_start = tenants_after("")?.into_iter().filter(|tenant| tenant.as_str() <= after).take(room);
+        tenants.extend(from_start.collect::<Vec<_>>());
+    }
+    Ok(tenants)
+}
+
+fn claim(
+    connection: &Connection,
+    request: &ClaimRequest,
+    after: &str,
+) -> Result<(Vec<OutboxItem>, String), StoreError> {
     let lease_until = request.now.0 + i64::try_from(request.lease.as_micros()).unwrap_or(i64::MAX);
     let sql = "UPDATE memory_outbox SET claimed_by = ?2, lease_until = ?3, fence = fence + 1, attempts = attempts + 1 \
                WHERE outbox_no = ?1 RETURNING scope_key, id, fence, payload, attempts, created_at";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut items = Vec::new();
-    for outbox_no in claimable(connection, request.now, request.limit)? {
+    let (claimable, last) = claimable(connection, request.now, request.limit, after)?;
+    for outbox_no in claimable {
         let (scope, id, fence, payload, attempts, created_at) = statement
             .query_row(params![outbox_no, request.worker, lease_until], |row| {
                 let scope: String = row.get(0)?;
@@ -164,8 +222,8 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Result<Vec<OutboxIt
                 Ok((scope, uuid(row, 1)?, unsigned(row, 2)?, payload, row.get(4)?, Timestamp(row.get(5)?)))
             })
             .map_err(driver)?;
-        let payload: Payload = serde_json::from_str(&payload)
-            .map_err(|e| inconsistent("memory_outbox", "payload", id, e.to_string()))?;
+        let payload: Payload =
+            serde_json::from_str(&payload).map_err(|e| inconsistent("memory_outbox", "payload", id, e.to_string()))?;
         items.push(OutboxItem {
             scope: ScopeKey::from_stored(&scope)?,
             id,
@@ -176,10 +234,14 @@ fn claim(connection: &Connection, request: &ClaimRequest) -> Result<Vec<OutboxIt
             created_at,
         });
     }
-    Ok(items)
+    Ok((items, last))
 }
 
-fn texts(connection: &Connection, wanted: Vec<(ScopeKey, NodeId)>, model: &str) -> Result<Vec<PendingText>, StoreError> {
+fn texts(
+    connection: &Connection,
+    wanted: Vec<(ScopeKey, NodeId)>,
+    model: &str,
+) -> Result<Vec<PendingText>, StoreError> {
     let sql = "SELECT n.type, n.title, n.text_summary, n.digest, \
                EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.node_id = n.id \
                        AND v.model = ?3 AND v.source_digest = n.digest) \
@@ -204,7 +266,8 @@ fn texts(connection: &Connection, wanted: Vec<(ScopeKey, NodeId)>, model: &str) 
 /// Marks an item done; false when the claim is not held any more.
 fn publish(connection: &Connection, item: &OutboxItem, now: Timestamp) -> Result<bool, StoreError> {
     let sql = "UPDATE memory_outbox SET published_at = ?4, claimed_by = NULL, lease_until = NULL, last_error = NULL \
-               WHERE scope_key = ?1 AND id = ?2 AND fence = ?3 AND published_at IS NULL AND failed_at IS NULL";
+               WHERE scope_key = ?1 AND id = ?2 AND fence = ?3 AND claimed_by IS NOT NULL \
+               AND published_at IS NULL AND failed_at IS NULL";
     let key = (item.scope.as_str(), blob(item.id), signed(item.fence), now.0);
     connection.prepare_cached(sql).and_then(|mut s| s.execute(key)).map(|n| n == 1).map_err(driver)
 }
@@ -213,12 +276,19 @@ fn publish(connection: &Connection, item: &OutboxItem, now: Timestamp) -> Result
 fn settle(
     connection: &Connection,
     node: &EmbeddedNode,
-    (space, label): (&str, &str),
+    (space, label): (&EmbeddingSpace, &str),
     now: Timestamp,
     deltas: &mut Vec<Delta>,
 ) -> Result<bool, StoreError> {
     let scope = node.scope.as_str();
-    let (status, error) = match &node.result {
+    // A vector that cannot be compared with the others is none.
+    let result: Result<&[f32], String> = match &node.result {
+        Ok(vector) => check_vector_at("embedding", vector, space.dim)
+            .map(|()| vector.as_slice())
+            .map_err(|e| e.issues.into_iter().map(|issue| format!("the derived vector {}", issue.message)).collect()),
+        Err(reason) => Err(reason.clone()),
+    };
+    let (status, error) = match &result {
         Ok(_) => ("ready", None),
         Err(reason) => ("failed", Some(reason.as_str())),
     };
@@ -226,7 +296,7 @@ fn settle(
                embedding_attempts = embedding_attempts + 1, embedding_last_error = ?6, embedding_last_attempt_at = ?7, \
                embedding_ready_at = CASE WHEN ?4 = 'ready' THEN ?7 ELSE embedding_ready_at END \
                WHERE scope_key = ?1 AND id = ?2 AND digest = ?3";
-    let model = node.result.is_ok().then_some(label);
+    let model = result.is_ok().then_some(label);
     let changed = connection
         .prepare_cached(sql)
         .and_then(|mut s| s.execute(params![scope, blob(node.id.0), node.digest.0, status, model, error, now.0]))
@@ -235,11 +305,11 @@ fn settle(
         // Newer content came meanwhile and has a work item of its own.
         return Ok(false);
     }
-    match &node.result {
+    match result {
         Ok(vector) => {
             let vector_no =
-                put_vector(connection, (scope, node.id), space, (&node.digest.0, "derived"), vector, now)?;
-            deltas.push(Delta::Vector { scope: scope.to_owned(), id: node.id, vector_no, vector: vector.clone() });
+                put_vector(connection, (scope, node.id), &space.name, (&node.digest.0, "derived"), vector, now)?;
+            deltas.push(Delta::Vector { scope: scope.to_owned(), id: node.id, vector_no, vector: vector.to_vec() });
             Ok(true)
         }
         Err(_) => {
@@ -267,7 +337,8 @@ fn record_failure(
     let sql = "UPDATE memory_outbox SET claimed_by = NULL, lease_until = NULL, last_error = ?4, \
                attempts = attempts - ?5, available_at = COALESCE(?6, available_at), \
                failed_at = CASE WHEN ?7 IS NULL THEN NULL ELSE ?8 END, failed_reason = ?7 \
-               WHERE scope_key = ?1 AND id = ?2 AND fence = ?3 AND published_at IS NULL AND failed_at IS NULL";
+               WHERE scope_key = ?1 AND id = ?2 AND fence = ?3 AND claimed_by IS NOT NULL \
+               AND published_at IS NULL AND failed_at IS NULL";
     let uncounted = i64::from(!failed.counts);
     let key = params![
         item.scope.as_str(),

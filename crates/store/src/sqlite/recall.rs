@@ -7,8 +7,8 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     model::{NodeType, Viewer},
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeRow, RecallAudit, RecallStore, ScopeStatus,
-        StoreError,
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
+        ScopeStatus, StoreError,
     },
     recall::{EdgeView, NodeVitals, bm25::LexicalHits},
 };
@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     SqliteStore,
     error::driver,
-    image::{ImageRef, ScopeImage, exact_cosine},
+    image::{ImageRef, Near, ScopeImage, exact_cosine},
     rows::{NODE_COLUMNS, blob, node_row, rule_of, signed, unreadable, uuid, vector},
 };
 
@@ -44,23 +44,38 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// Asks the scope's image alone: at once when it is in memory, which takes less time than handing the work over.
+    async fn on_image<T: Send + 'static>(
+        &self,
+        scope: &ScopeKey,
+        work: impl FnOnce(&ScopeImage) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.shared.images.peek(scope.as_str()) {
+            Some(image) => image.read(work),
+            None => self.with_image(scope, move |_, image| image.read(work)).await,
+        }
+    }
+}
+
 #[async_trait]
 impl RecallStore for SqliteStore {
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
-        let key = scope.clone();
-        self.with_image(scope, move |connection, image| {
-            let (head_seq, (nodes, pending)) = image.read(|image| (image.head_seq, image.counts()))?;
-            let oldest_pending = if pending > 0 { oldest_pending(connection, key.as_str())? } else { None };
-            Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
-        })
-        .await
+        let (head_seq, (nodes, pending)) = self.on_image(scope, |image| (image.head_seq, image.counts())).await?;
+        let oldest_pending = if pending > 0 {
+            let key = scope.clone();
+            self.readers.run(move |connection| oldest_pending(connection, key.as_str())).await?
+        } else {
+            None
+        };
+        Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
     }
 
     async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
         let mut commits = self.shared.commits.subscribe();
         loop {
             commits.mark_unchanged();
-            if self.with_image(scope, |_, image| image.read(|image| image.head_seq)).await? >= seq {
+            if self.on_image(scope, |image| image.head_seq).await? >= seq {
                 return Ok(());
             }
             commits.changed().await.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
@@ -68,43 +83,59 @@ impl RecallStore for SqliteStore {
     }
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
-        let scope = query.scope.clone();
-        self.with_image(&scope, move |connection, image| {
-            let candidates = image.read(|image| image.near(&query.filter, &query.vector, query.limit, query.exact))?;
-            rescore(connection, candidates, &query)
-        })
-        .await
+        let query = Arc::new(query);
+        let asked = Arc::clone(&query);
+        let near = move |image: &ScopeImage| image.near(&asked.filter, &asked.vector, asked.limit, asked.exact);
+        let hits = match self.on_image(&query.scope, near).await? {
+            Near::Scored(hits) => hits,
+            Near::Candidates(candidates) => {
+                let query = Arc::clone(&query);
+                self.readers.run(move |connection| rescore(connection, candidates, &query)).await?
+            }
+        };
+        Ok(best_first(hits, query.limit))
     }
 
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {
+        let find = |image: &ScopeImage, query: &LexicalQuery| image.lexical(&query.filter, &query.terms, query.limit);
+        if let Some(image) = self.shared.images.peek(query.scope.as_str()) {
+            let found = image.read(|image| image.missing(&query.terms).is_empty().then(|| find(image, &query)))?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
         let scope = query.scope.clone();
         self.with_image(&scope, move |connection, image| {
             load_postings(connection, image, &query.terms)?;
-            image.read(|image| image.lexical(&query.filter, &query.terms, query.limit))
+            image.read(|image| find(image, &query))
         })
         .await
     }
 
     async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError> {
         let scope = query.scope.clone();
-        self.with_image(&scope, move |_, image| {
-            image.read(|image| image.named(&query.filter, &query.names, &query.literals, query.limit))
-        })
-        .await
+        self.on_image(&scope, move |image| image.named(&query.names, &query.among)).await
+    }
+
+    async fn quoted(
+        &self,
+        scope: &ScopeKey,
+        filter: &NodeFilter,
+        literals: &[String],
+    ) -> Result<Vec<NodeId>, StoreError> {
+        let (filter, literals) = (filter.clone(), literals.to_vec());
+        self.on_image(scope, move |image| image.quoted(&filter, &literals)).await
     }
 
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
         let scope = query.scope.clone();
-        self.with_image(&scope, move |_, image| {
-            let floor = (query.min_weight, query.min_confidence);
-            image.read(|image| image.edges_around(&query.around, floor, query.limit))
-        })
-        .await
+        let floor = (query.min_weight, query.min_confidence);
+        self.on_image(&scope, move |image| image.edges_around(&query.around, floor, query.limit)).await
     }
 
     async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {
         let (ids, viewer) = (ids.to_vec(), viewer.clone());
-        self.with_image(scope, move |_, image| image.read(|image| image.vitals(&ids, &viewer))).await
+        self.on_image(scope, move |image| image.vitals(&ids, &viewer)).await
     }
 
     async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
@@ -193,18 +224,26 @@ fn oldest_pending(connection: &Connection, scope: &str) -> Result<Option<Timesta
         .map_err(driver)
 }
 
-/// Exact cosines of the candidates, best first.
+/// The best hits, best first, ties by id.
+fn best_first(mut hits: Vec<DenseHit>, limit: usize) -> Vec<DenseHit> {
+    hits.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
+    hits.truncate(limit);
+    hits
+}
+
+/// Exact cosines of the candidates, from the stored vectors.
 fn rescore(
     connection: &Connection,
     candidates: Vec<(NodeId, i64)>,
     query: &DenseQuery,
 ) -> Result<Vec<DenseHit>, StoreError> {
-    let sql = "SELECT vector FROM memory_vectors WHERE vector_no = ?1";
+    // The number alone does not do: a number that became free since the scan may be another node's by now.
+    let sql = "SELECT vector FROM memory_vectors WHERE vector_no = ?1 AND scope_key = ?2 AND node_id = ?3";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut hits = Vec::with_capacity(candidates.len());
     for (id, vector_no) in candidates {
         let similarity = statement
-            .query_row([vector_no], |row| {
+            .query_row((vector_no, query.scope.as_str(), blob(id.0)), |row| {
                 let bytes = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
                 Ok(exact_cosine(&query.vector, &vector(bytes)))
             })
@@ -213,15 +252,14 @@ fn rescore(
         // A vector that is gone was replaced since the scan: its node waits for the new one.
         hits.extend(similarity.map(|similarity| DenseHit { id, similarity }));
     }
-    hits.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
-    hits.truncate(query.limit);
     Ok(hits)
 }
 
 /// Brings the posting lists of all terms into memory.
 fn load_postings(connection: &Connection, image: &ImageRef, terms: &[String]) -> Result<(), StoreError> {
     for _ in 0..POSTING_READS_MAX {
-        let (missing, version, scope_no) = image.read(|image| (image.missing(terms), image.version(), image.scope_no))?;
+        let (missing, version, scope_no) =
+            image.read(|image| (image.missing(terms), image.version(), image.scope_no))?;
         let Some(scope_no) = scope_no.filter(|_| !missing.is_empty()) else { return Ok(()) };
         let lists = read_all(connection, scope_no, missing)?;
         if image.change(|image| lists.iter().all(|(term, rows)| image.keep_postings(term, rows, version)))? {
@@ -240,7 +278,11 @@ fn load_postings(connection: &Connection, image: &ImageRef, terms: &[String]) ->
 
 type PostingRows = Vec<(i64, u16)>;
 
-fn read_all(connection: &Connection, scope_no: i64, terms: Vec<String>) -> Result<Vec<(String, PostingRows)>, StoreError> {
+fn read_all(
+    connection: &Connection,
+    scope_no: i64,
+    terms: Vec<String>,
+) -> Result<Vec<(String, PostingRows)>, StoreError> {
     terms
         .into_iter()
         .map(|term| ScopeImage::read_postings(connection, scope_no, &term).map(|rows| (term, rows)))

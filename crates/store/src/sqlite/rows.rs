@@ -45,7 +45,8 @@ pub(crate) fn digest(row: &Row<'_>, at: usize) -> rusqlite::Result<Digest> {
 /// A stored enumeration value.
 pub(crate) fn choice<T>(row: &Row<'_>, at: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
     let value = row.get_ref(at)?;
-    let text = value.as_str().map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, value.data_type(), Box::new(e)))?;
+    let text =
+        value.as_str().map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, value.data_type(), Box::new(e)))?;
     parse(text).ok_or_else(|| {
         let problem = format!("unknown value {text:?}");
         rusqlite::Error::FromSqlConversionFailure(at, value.data_type(), problem.into())

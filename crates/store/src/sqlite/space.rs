@@ -30,9 +30,8 @@ pub(crate) fn settle(
             .optional()
             .map_err(driver)
     };
-    let has_vectors: bool = connection
-        .query_row("SELECT EXISTS (SELECT 1 FROM memory_vectors)", [], |row| row.get(0))
-        .map_err(driver)?;
+    let has_vectors: bool =
+        connection.query_row("SELECT EXISTS (SELECT 1 FROM memory_vectors)", [], |row| row.get(0)).map_err(driver)?;
     let stamped = match (read("embedding_model")?, read("embedding_dim")?) {
         (Some(name), Some(dim)) if has_vectors => {
             let dim = dim.parse().map_err(|_| {
@@ -45,11 +44,17 @@ pub(crate) fn settle(
     let space = match (configured, stamped) {
         (None, Some(stamped)) => return Ok(stamped),
         (Some(configured), Some(stamped)) if *configured == stamped => return Ok(stamped),
+        (Some(configured), Some(stamped)) if stamped.name == CLIENT_SPACE && stamped.dim == configured.dim => {
+            let relabel = "UPDATE memory_vectors SET model = ?1 WHERE model = ?2";
+            connection.execute(relabel, (&configured.name, CLIENT_SPACE)).map_err(driver)?;
+            configured.clone()
+        }
         (Some(configured), Some(stamped)) => return Err(mismatch(configured, &stamped)),
         (Some(configured), None) => configured.clone(),
         (None, None) => EmbeddingSpace { name: CLIENT_SPACE.to_owned(), dim: fallback_dim },
     };
-    let stamp = "INSERT INTO aionis_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    let stamp =
+        "INSERT INTO aionis_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
     connection.execute(stamp, ("embedding_model", &space.name)).map_err(driver)?;
     connection.execute(stamp, ("embedding_dim", space.dim.to_string())).map_err(driver)?;
     Ok(space)

@@ -12,7 +12,7 @@ use aionis_core::{
     text,
     write::{
         EdgeOp, NewCommit, NodeOp, ParentState, PartPlan, PartState, PreparedEdge, PreparedNode, PreparedPart,
-        PreparedWrite, Replay, StoredEdge, StoredNode, WriteOutcome, plan_part,
+        PreparedWrite, Replay, StoredEdge, StoredNode, WriteOutcome, check_vector_at, plan_part,
     },
 };
 use async_trait::async_trait;
@@ -34,8 +34,10 @@ const REQUEST_TTL_US: i64 = 24 * 3600 * 1_000_000;
 impl WriteStore for SqliteStore {
     async fn write(&self, write: PreparedWrite) -> Result<WriteOutcome, StoreError> {
         let shared = std::sync::Arc::clone(&self.shared);
+        // Texts are analysed here, not on the one writing thread.
+        let terms = write.parts.iter().map(|part| part.nodes.iter().map(|n| Some(Terms::of(n))).collect()).collect();
         self.writer
-            .submit(move |connection, deltas| Application { connection, shared: &shared, deltas }.write(&write))
+            .submit(move |connection, deltas| Application { connection, shared: &shared, deltas, terms }.write(&write))
             .await
     }
 }
@@ -53,12 +55,20 @@ struct Application<'a> {
     connection: &'a Connection,
     shared: &'a Shared,
     deltas: &'a mut Vec<Delta>,
+    /// Per part and node, taken when the node is stored.
+    terms: Vec<Vec<Option<Terms>>>,
 }
 
 impl Application<'_> {
     fn write(mut self, write: &PreparedWrite) -> Result<WriteOutcome, StoreError> {
         if let Some(earlier) = self.repeated(write)? {
             return Ok(earlier);
+        }
+        for node in write.parts.iter().flat_map(|part| &part.nodes) {
+            // Checked against the settings before; the store's own dimension is what its vectors compare in.
+            if let Some(vector) = &node.embedding {
+                check_vector_at(&format!("nodes.{}.embedding", node.position), vector, self.shared.space.dim)?;
+            }
         }
         let now = self.shared.clock.now();
         let mut plans = Vec::with_capacity(write.parts.len());
@@ -67,8 +77,9 @@ impl Application<'_> {
             let plan = plan_part(write, part, &state, now)?;
             plans.push((plan, state));
         }
-        for ((plan, state), part) in plans.iter().zip(&write.parts) {
-            self.apply(write, part, plan, state, now)?;
+        for (at, ((plan, state), part)) in plans.iter().zip(&write.parts).enumerate() {
+            let terms = std::mem::take(&mut self.terms[at]);
+            self.apply(write, part, (plan, state), terms, now)?;
         }
         let plans: Vec<PartPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
         let outcome = outcome_of(write, &plans);
@@ -97,9 +108,8 @@ impl Application<'_> {
                 "this Idempotency-Key was used for another request in this scope; send a new key for a new request",
             )));
         }
-        let mut outcome: WriteOutcome = serde_json::from_str(&outcome).map_err(|e| {
-            super::error::inconsistent("memory_requests", "outcome", &idempotency.key, e.to_string())
-        })?;
+        let mut outcome: WriteOutcome = serde_json::from_str(&outcome)
+            .map_err(|e| super::error::inconsistent("memory_requests", "outcome", &idempotency.key, e.to_string()))?;
         outcome.replayed = true;
         Ok(Some(outcome))
     }
@@ -256,20 +266,21 @@ impl Application<'_> {
         &mut self,
         write: &PreparedWrite,
         part: &PreparedPart,
-        plan: &PartPlan,
-        state: &PartState,
+        (plan, state): (&PartPlan, &PartState),
+        mut terms: Vec<Option<Terms>>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
         let Some(commit) = &plan.commit else {
             return self.enqueue(write, part, plan, now);
         };
         let scope_no = self.append(commit, plan, now)?;
-        for (node, op) in part.nodes.iter().zip(&plan.nodes) {
+        for ((node, op), terms) in part.nodes.iter().zip(&plan.nodes).zip(&mut terms) {
             let stored = state.nodes.get(&node.id);
+            let terms = terms.take().unwrap_or_else(|| Terms::of(node));
             let place = Place { scope: part.scope.as_str(), scope_no, commit, now };
             match op {
-                NodeOp::Create => self.create_node(node, &place)?,
-                NodeOp::Update { version } => self.update_node(node, *version, stored, &place)?,
+                NodeOp::Create => self.create_node(node, terms, &place)?,
+                NodeOp::Update { version } => self.update_node(node, terms, (*version, stored), &place)?,
                 NodeOp::Touch => self.touch_node(node, &place)?,
                 NodeOp::Keep => {}
             }
@@ -297,7 +308,14 @@ impl Application<'_> {
         let scope_no = self
             .statement(sql)?
             .query_row(
-                params![header.scope_key, signed(header.seq), commit.hash.0, signed(nodes as u64), signed(edges as u64), now.0],
+                params![
+                    header.scope_key,
+                    signed(header.seq),
+                    commit.hash.0,
+                    signed(nodes as u64),
+                    signed(edges as u64),
+                    now.0
+                ],
                 |row| row.get(0),
             )
             .map_err(driver)?;
@@ -326,10 +344,9 @@ impl Application<'_> {
         Ok(scope_no)
     }
 
-    fn create_node(&mut self, node: &PreparedNode, place: &Place<'_>) -> Result<(), StoreError> {
+    fn create_node(&mut self, node: &PreparedNode, terms: Terms, place: &Place<'_>) -> Result<(), StoreError> {
         let tier = node.tier.unwrap_or(Tier::Hot);
         let vitals = [node.salience, node.importance, node.confidence].map(|v| v.unwrap_or(0.5));
-        let terms = Terms::of(node);
         let (status, last_error) = initial_status(node);
         let sql = "INSERT INTO memory_nodes (scope_key, id, client_id, type, title, text_summary, slots, raw_ref, \
                    evidence_ref, memory_lane, producer_agent_id, owner_agent_id, owner_team_id, tier, salience, \
@@ -371,10 +388,18 @@ impl Application<'_> {
             ],
         )?;
         let node_no = self.connection.last_insert_rowid();
-        self.index_terms(node_no, place.scope_no, &terms, false)?;
-        self.put_rule(node, place)?;
+        if node.rule.is_some() {
+            self.put_rule(node, place)?;
+        }
         let vector_no = self.put_vector(node, place)?;
-        self.deltas.push(Delta::Node(Box::new(NodeDelta::new(node, place.scope, node_no, (tier, vitals), terms, Vec::new()))));
+        self.deltas.push(Delta::Node(Box::new(NodeDelta::new(
+            node,
+            (place.scope, place.scope_no),
+            node_no,
+            (tier, vitals),
+            terms,
+            None,
+        ))));
         self.vector_delta(node, place, vector_no);
         Ok(())
     }
@@ -382,11 +407,12 @@ impl Application<'_> {
     fn update_node(
         &mut self,
         node: &PreparedNode,
-        version: u32,
-        stored: Option<&StoredNode>,
+        terms: Terms,
+        (version, stored): (u32, Option<&StoredNode>),
         place: &Place<'_>,
     ) -> Result<(), StoreError> {
-        let stored = stored.ok_or_else(|| StoreError::Driver("an update was planned without a stored node".to_owned()))?;
+        let stored =
+            stored.ok_or_else(|| StoreError::Driver("an update was planned without a stored node".to_owned()))?;
         let replaced_terms = self.keep_version(node.id, place)?;
         let tier = node.tier.unwrap_or(stored.tier);
         let vitals = [
@@ -394,7 +420,6 @@ impl Application<'_> {
             node.importance.unwrap_or(stored.importance),
             node.confidence.unwrap_or(stored.confidence),
         ];
-        let terms = Terms::of(node);
         let (status, last_error) = initial_status(node);
         let sql = "UPDATE memory_nodes SET client_id = ?3, type = ?4, title = ?5, text_summary = ?6, slots = ?7, \
                    raw_ref = ?8, evidence_ref = ?9, memory_lane = ?10, producer_agent_id = ?11, owner_agent_id = ?12, \
@@ -440,13 +465,19 @@ impl Application<'_> {
                 |row| row.get(0),
             )
             .map_err(driver)?;
-        self.index_terms(node_no, place.scope_no, &terms, true)?;
         self.put_rule(node, place)?;
         // The old vector is of the old text: it goes at once, so that recall never compares with it.
         let sql = "DELETE FROM memory_vectors WHERE scope_key = ?1 AND node_id = ?2";
         self.run(sql, (place.scope, blob(node.id.0)))?;
         let vector_no = self.put_vector(node, place)?;
-        self.deltas.push(Delta::Node(Box::new(NodeDelta::new(node, place.scope, node_no, (tier, vitals), terms, replaced_terms))));
+        self.deltas.push(Delta::Node(Box::new(NodeDelta::new(
+            node,
+            (place.scope, place.scope_no),
+            node_no,
+            (tier, vitals),
+            terms,
+            Some(replaced_terms),
+        ))));
         self.vector_delta(node, place, vector_no);
         Ok(())
     }
@@ -458,7 +489,8 @@ impl Application<'_> {
         let sql = "INSERT INTO memory_node_versions (scope_key, node_id, version, from_seq, to_seq, content) \
                    SELECT scope_key, id, version, content_seq, ?3, ?4 FROM memory_nodes WHERE scope_key = ?1 AND id = ?2";
         self.run(sql, params![place.scope, blob(id.0), signed(place.commit.header.seq), content])?;
-        let texts: Vec<&str> = [&stored.title, &stored.text_summary].into_iter().flatten().map(String::as_str).collect();
+        let texts: Vec<&str> =
+            [&stored.title, &stored.text_summary].into_iter().flatten().map(String::as_str).collect();
         Ok(text::term_counts(&texts).terms.into_iter().map(|(term, _)| term).collect())
     }
 
@@ -494,25 +526,6 @@ impl Application<'_> {
         }
         self.vector_delta(node, place, vector_no);
         Ok(())
-    }
-
-    fn index_terms(&self, node_no: i64, scope_no: i64, terms: &Terms, replace: bool) -> Result<(), StoreError> {
-        if replace {
-            self.run("DELETE FROM memory_lexical WHERE rowid = ?1", [node_no])?;
-        }
-        if terms.counts.terms.is_empty() {
-            return Ok(());
-        }
-        let mut document = String::with_capacity(terms.counts.len as usize * 12);
-        for (term, count) in &terms.counts.terms {
-            for _ in 0..*count {
-                if !document.is_empty() {
-                    document.push(' ');
-                }
-                document.push_str(&super::image::scoped_term(scope_no, term));
-            }
-        }
-        self.run("INSERT INTO memory_lexical (rowid, terms) VALUES (?1, ?2)", (node_no, document))
     }
 
     fn put_rule(&self, node: &PreparedNode, place: &Place<'_>) -> Result<(), StoreError> {
@@ -551,7 +564,8 @@ impl Application<'_> {
     fn put_vector(&self, node: &PreparedNode, place: &Place<'_>) -> Result<Option<i64>, StoreError> {
         let Some(vector) = &node.embedding else { return Ok(None) };
         let key = (place.scope, node.id);
-        put_vector(self.connection, key, &self.shared.space.name, (&node.digest.0, "client"), vector, place.now).map(Some)
+        put_vector(self.connection, key, &self.shared.space.name, (&node.digest.0, "client"), vector, place.now)
+            .map(Some)
     }
 
     fn vector_delta(&mut self, node: &PreparedNode, place: &Place<'_>, vector_no: Option<i64>) {
@@ -565,7 +579,13 @@ impl Application<'_> {
         }
     }
 
-    fn put_edge(&mut self, edge: &PreparedEdge, commit: &NewCommit, scope: &str, now: Timestamp) -> Result<(), StoreError> {
+    fn put_edge(
+        &mut self,
+        edge: &PreparedEdge,
+        commit: &NewCommit,
+        scope: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let sql = "INSERT INTO memory_edges (scope_key, src_id, type, dst_id, id, weight, confidence, decay_rate, \
                    created_at, commit_seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) \
                    ON CONFLICT (scope_key, src_id, type, dst_id) DO UPDATE SET weight = excluded.weight, \
@@ -590,7 +610,13 @@ impl Application<'_> {
     }
 
     /// One outbox row per commit that has nodes without vector. Nodes that failed before wait again.
-    fn enqueue(&mut self, write: &PreparedWrite, part: &PreparedPart, plan: &PartPlan, now: Timestamp) -> Result<(), StoreError> {
+    fn enqueue(
+        &mut self,
+        write: &PreparedWrite,
+        part: &PreparedPart,
+        plan: &PartPlan,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         if plan.embed.is_empty() {
             return Ok(());
         }
@@ -604,7 +630,8 @@ impl Application<'_> {
         let sql = "INSERT INTO memory_outbox (scope_key, id, tenant_id, event_type, job_key, commit_seq, payload, created_at, \
                    available_at) VALUES (?1, ?2, ?3, 'embed_nodes', ?4, ?5, ?6, ?7, ?7) \
                    ON CONFLICT (scope_key, event_type, job_key) DO UPDATE SET published_at = NULL, failed_at = NULL, \
-                   failed_reason = NULL, attempts = 0, claimed_by = NULL, lease_until = NULL, available_at = excluded.available_at";
+                   failed_reason = NULL, attempts = 0, claimed_by = NULL, lease_until = NULL, available_at = excluded.available_at, \
+                   created_at = excluded.created_at";
         let id = aionis_core::derive_id::stable_uuid(&format!("outbox:{scope}:{key}"));
         self.run(
             sql,
@@ -612,12 +639,30 @@ impl Application<'_> {
         )?;
         let sql = "UPDATE memory_nodes SET embedding_status = 'pending', embedding_last_error = NULL \
                    WHERE scope_key = ?1 AND id = ?2 AND embedding_status = 'failed'";
-        for id in &plan.embed {
-            self.run(sql, (scope, blob(id.0)))?;
+        // New content is pending already; only what is asked for again may have failed before.
+        let again = part.nodes.iter().zip(&plan.nodes).filter(|(_, op)| matches!(op, NodeOp::Keep | NodeOp::Touch));
+        for (node, _) in again.filter(|(node, _)| plan.embed.contains(&node.id)) {
+            self.run(sql, (scope, blob(node.id.0)))?;
         }
         self.deltas.push(Delta::Work { scope: scope.to_owned(), waiting: plan.embed.clone() });
         Ok(())
     }
+}
+
+/// Brings the inverted index up to date with the nodes a transaction stored.
+pub(crate) fn index_texts(connection: &Connection, deltas: &[Delta]) -> Result<(), StoreError> {
+    for delta in deltas {
+        let Delta::Node(node) = delta else { continue };
+        if node.replaces() {
+            let sql = "DELETE FROM memory_lexical WHERE rowid = ?1";
+            connection.prepare_cached(sql).and_then(|mut s| s.execute([node.node_no()])).map_err(driver)?;
+        }
+        if let Some(document) = node.document() {
+            let sql = "INSERT INTO memory_lexical (rowid, terms) VALUES (?1, ?2)";
+            connection.prepare_cached(sql).and_then(|mut s| s.execute((node.node_no(), document))).map_err(driver)?;
+        }
+    }
+    Ok(())
 }
 
 /// Stores a vector and returns its row number.

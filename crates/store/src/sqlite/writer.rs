@@ -72,9 +72,10 @@ enum Message {
     Stop(oneshot::Sender<()>),
 }
 
-/// Handle of the writing thread.
+/// Handle of the writing thread. Dropping it waits for queued work too: whoever holds the data directory's lock must not
+/// let go of it while the thread still writes.
 pub(crate) struct Writer {
-    queue: SyncSender<Message>,
+    queue: Option<SyncSender<Message>>,
     queued: Arc<AtomicUsize>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
@@ -93,7 +94,7 @@ impl Writer {
             .name("aionis-writer".to_owned())
             .spawn(move || WriterThread { connection, shared, group_max, queued: counter }.run(&work))
             .map_err(|e| StoreError::Unavailable(format!("cannot start the writing thread: {e}")))?;
-        Ok(Self { queue, queued, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue: Some(queue), queued, thread: Mutex::new(Some(thread)) })
     }
 
     /// Queues work and waits until its transaction is durable. The work is done even when the caller stops waiting.
@@ -104,7 +105,11 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let work = Box::new(Task { work, reply });
         self.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(refused) = self.queue.try_send(Message::Work(work)) {
+        let sent = match &self.queue {
+            Some(queue) => queue.try_send(Message::Work(work)),
+            None => Err(TrySendError::Disconnected(Message::Work(work))),
+        };
+        if let Err(refused) = sent {
             let queued = self.queued.fetch_sub(1, Ordering::Relaxed) - 1;
             return Err(match refused {
                 TrySendError::Full(_) => StoreError::QueueFull { queued },
@@ -116,13 +121,24 @@ impl Writer {
 
     /// Lets queued work finish and ends the thread.
     pub(crate) async fn stop(&self) {
+        let Some(queue) = self.queue.clone() else { return };
         let Some(thread) = self.thread.lock().await.take() else { return };
         let (done, stopped) = oneshot::channel();
-        let queue = self.queue.clone();
         // The queue may be full: waiting for room must not block an async thread.
         let _ = tokio::task::spawn_blocking(move || queue.send(Message::Stop(done))).await;
         let _ = stopped.await;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Without a sender the queue ends after the work that is in it.
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.get_mut().take() {
+            // A thread that panicked has nothing left to finish.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -161,7 +177,7 @@ impl WriterThread {
                 super::write::prune_requests(&self.connection, self.shared.clock.now());
             }
             if let Some(done) = stop {
-                if let Err(e) = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA optimize;") {
+                if let Err(e) = self.connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);") {
                     tracing::warn!(error = %e, "the write-ahead log could not be written back at the end");
                 }
                 let _ = done.send(());
@@ -188,6 +204,10 @@ impl WriterThread {
                     failure = Some(error);
                 }
             }
+        }
+        if failure.is_none() {
+            // Outside the savepoints: each savepoint would make the inverted index write a segment of its own.
+            failure = super::write::index_texts(&self.connection, &deltas).err();
         }
         if failure.is_none() {
             failure = self.connection.execute_batch("COMMIT").map_err(driver).err();

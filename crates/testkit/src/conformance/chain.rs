@@ -147,7 +147,9 @@ pub async fn a_waiter_for_a_commit_wakes_up(subject: &Subject) {
         subject.write(WriteBuilder::new(&s).node(&format!("n{n}"), "x")).await;
         subject.write(WriteBuilder::new(&scope("other")).node(&format!("n{n}"), "x")).await;
         if n == 2 {
-            assert!(tokio::time::timeout(std::time::Duration::ZERO, subject.store.wait_for_commit(&s, 3)).await.is_err());
+            assert!(
+                tokio::time::timeout(std::time::Duration::ZERO, subject.store.wait_for_commit(&s, 3)).await.is_err()
+            );
         }
     }
     soon("waking up", waiters.join_all()).await;

@@ -11,8 +11,13 @@ use super::Subject;
 use crate::fixtures::{WriteBuilder, node_id, scope};
 
 async fn ask(subject: &Subject, scope: &ScopeKey, around: &[NodeId], floor: (f64, f64), limit: usize) -> Vec<EdgeView> {
-    let query =
-        EdgeQuery { scope: scope.clone(), around: around.to_vec(), min_weight: floor.0, min_confidence: floor.1, limit };
+    let query = EdgeQuery {
+        scope: scope.clone(),
+        around: around.to_vec(),
+        min_weight: floor.0,
+        min_confidence: floor.1,
+        limit,
+    };
     subject.store.edges_around(query).await.expect("edges can be read")
 }
 
@@ -50,7 +55,8 @@ pub async fn limits_hold_per_direction_and_the_strongest_win(subject: &Subject) 
     assert_eq!(ask(subject, &s, &leaves, (0.0, 0.0), 4).await.len(), 4);
     let mut ties = WriteBuilder::new(&scope("ties")).node("a", "x");
     for n in 0..8 {
-        ties = ties.node(&format!("n{n}"), "y").edge("a", &format!("n{n}")).strength(0.5, if n < 3 { 0.75 } else { 0.5 });
+        ties =
+            ties.node(&format!("n{n}"), "y").edge("a", &format!("n{n}")).strength(0.5, if n < 3 { 0.75 } else { 0.5 });
     }
     let outcome = subject.write(ties).await;
     let mut wanted: Vec<_> = outcome.edges[..3].iter().map(|(id, _)| *id).collect();

@@ -1,4 +1,4 @@
-//! The suite every storage adapter must pass. A case is a function of a [`Subject`]; [`store_conformance!`] makes a test
+//! The suite every storage adapter must pass. A case is a function of a [`Subject`]; `store_conformance!` makes a test
 //! of each.
 
 pub mod chain;
@@ -75,11 +75,11 @@ macro_rules! store_conformance {
                 writes_while_posting_lists_load_are_not_lost,
             ];
             named: [
-                a_node_is_named_by_title_client_id_or_id,
+                a_node_is_named_by_its_whole_title,
                 a_long_title_is_no_name,
                 a_title_given_up_names_no_more,
-                a_client_id_given_up_names_no_more,
-                a_limit_counts_nodes_and_takes_them_in_a_fixed_order,
+                a_node_is_quoted_by_its_client_id_or_id,
+                a_client_id_given_up_quotes_no_more,
             ];
             graph: [
                 limits_hold_per_direction_and_the_strongest_win,
@@ -114,6 +114,7 @@ macro_rules! store_conformance {
                 vectors_of_changed_content_are_dropped,
                 vectors_of_nodes_outside_the_claim_are_dropped,
                 a_node_that_cannot_be_embedded_fails_alone,
+                vectors_that_do_not_compare_are_refused,
                 pending_texts_are_what_is_stored_now,
                 force_derives_again,
                 a_retry_of_a_failed_node_makes_it_wait_again,

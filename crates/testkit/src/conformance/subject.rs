@@ -15,7 +15,7 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 
-use crate::fixtures::{FakeClock, Rng, WriteBuilder, DIM, anyone, everything};
+use crate::fixtures::{DIM, FakeClock, Rng, WriteBuilder, anyone, everything};
 
 /// Name of the embedding space a subject must be opened with.
 pub const MODEL: &str = "test:scripted";
@@ -135,28 +135,22 @@ impl Subject {
         self.words(scope, question).await.docs.into_iter().map(|doc| doc.id).collect()
     }
 
-    /// Nodes with one of these analysed titles or one of these literals.
-    pub async fn named(&self, scope: &ScopeKey, names: &[&str], literals: &[&str]) -> Vec<NodeId> {
-        self.named_for(scope, everything(anyone()), names, literals, 50).await
+    /// Those of some nodes with one of these analysed titles.
+    pub async fn named(&self, scope: &ScopeKey, names: &[&str], among: &[NodeId]) -> Vec<NodeId> {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let query = NameQuery { scope: scope.clone(), names, among: among.to_vec() };
+        self.store.named(query).await.expect("names can be searched")
     }
 
-    /// As [`Self::named`] under a filter.
-    pub async fn named_for(
-        &self,
-        scope: &ScopeKey,
-        filter: NodeFilter,
-        names: &[&str],
-        literals: &[&str],
-        limit: usize,
-    ) -> Vec<NodeId> {
-        let query = NameQuery {
-            scope: scope.clone(),
-            filter,
-            names: names.iter().map(|&name| name.to_owned()).collect(),
-            literals: literals.iter().map(|&literal| literal.to_owned()).collect(),
-            limit,
-        };
-        self.store.named(query).await.expect("names can be searched")
+    /// Nodes with one of these ids or client ids, for everyone's eyes.
+    pub async fn quoted(&self, scope: &ScopeKey, literals: &[&str]) -> Vec<NodeId> {
+        self.quoted_for(scope, &everything(anyone()), literals).await
+    }
+
+    /// Nodes with one of these ids or client ids under a filter.
+    pub async fn quoted_for(&self, scope: &ScopeKey, filter: &NodeFilter, literals: &[&str]) -> Vec<NodeId> {
+        let literals: Vec<String> = literals.iter().map(|&literal| literal.to_owned()).collect();
+        self.store.quoted(scope, filter, &literals).await.expect("literals can be searched")
     }
 
     /// Rows of nodes.

@@ -39,10 +39,12 @@ pub async fn outcomes_are_created_updated_unchanged(subject: &Subject) {
     assert_eq!(statuses(&first), (vec!["created", "created"], vec!["created"]));
     assert_eq!((first.commit_seq, first.replayed, first.pending_nodes), (1, false, 0));
     assert_eq!(first.nodes[0].0, node_id(&s, "a"));
-    let second = WriteBuilder::new(&s).input("two").node("b", "beta").node("a", "gamma").edge("a", "b").strength(0.9, 0.5);
+    let second =
+        WriteBuilder::new(&s).input("two").node("b", "beta").node("a", "gamma").edge("a", "b").strength(0.9, 0.5);
     let second = subject.write(second).await;
     assert_eq!(statuses(&second), (vec!["unchanged", "updated"], vec!["updated"]), "in the order of the request");
-    let third = WriteBuilder::new(&s).input("three").node("b", "beta").node("a", "gamma").edge("a", "b").strength(0.9, 0.5);
+    let third =
+        WriteBuilder::new(&s).input("three").node("b", "beta").node("a", "gamma").edge("a", "b").strength(0.9, 0.5);
     let third = subject.write(third).await;
     assert_eq!(statuses(&third), (vec!["unchanged", "unchanged"], vec!["unchanged"]));
     assert_eq!((third.commit_seq, third.replayed), (3, false), "another request is another commit");
@@ -160,7 +162,9 @@ pub async fn an_edge_may_name_an_earlier_node_by_its_client_id(subject: &Subject
     assert_eq!(statuses(&outcome).1, ["created", "created"]);
     let around = super::graph::edges_of(subject, &s, &[node_id(&s, "a")]).await;
     let ends: Vec<_> = around.iter().map(|edge| (edge.src, edge.dst)).collect();
-    assert!(ends.contains(&(node_id(&s, "c"), node_id(&s, "a"))) && ends.contains(&(node_id(&s, "a"), node_id(&s, "b"))));
+    assert!(
+        ends.contains(&(node_id(&s, "c"), node_id(&s, "a"))) && ends.contains(&(node_id(&s, "a"), node_id(&s, "b")))
+    );
     assert_sound(&*subject.store).await;
 }
 
@@ -170,7 +174,8 @@ pub async fn an_edge_id_in_use_for_another_pair_is_refused(subject: &Subject) {
     let nodes = WriteBuilder::new(&s).node("a", "alpha").node("b", "beta").node("c", "gamma");
     let outcome = subject.write(nodes.edge("a", "b").with_edge(|e| e.id = Some(id))).await;
     assert_eq!(outcome.edges[0].0.0, id);
-    let refused = subject.refused(WriteBuilder::new(&s).node("d", "delta").edge("a", "c").with_edge(|e| e.id = Some(id))).await;
+    let refused =
+        subject.refused(WriteBuilder::new(&s).node("d", "delta").edge("a", "c").with_edge(|e| e.id = Some(id))).await;
     assert_eq!((refused.code, refused.issues[0].path.as_str()), ("invalid_request", "edges.0.id"));
     assert!(subject.found(&s, "delta").await.is_empty());
     let again = WriteBuilder::new(&s).edge("a", "b").strength(0.9, 0.9).with_edge(|e| e.id = Some(Uuid::from_u128(78)));

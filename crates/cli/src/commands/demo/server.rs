@@ -48,12 +48,7 @@ impl OwnServer {
         }
         let mut child = command.spawn().map_err(|e| Failure::new(format!("the server cannot be started: {e}")))?;
         let port = wait_for_port(&mut child, &port_file).await?;
-        Ok(Self {
-            child,
-            port,
-            data_dir: data_dir.to_owned(),
-            model_dir: model_dir.map(Path::to_owned),
-        })
+        Ok(Self { child, port, data_dir: data_dir.to_owned(), model_dir: model_dir.map(Path::to_owned) })
     }
 
     pub(super) fn url(&self) -> String {

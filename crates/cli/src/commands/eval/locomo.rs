@@ -113,10 +113,7 @@ const fn category(number: u8) -> &'static str {
 
 fn sessions(mut conversation: BTreeMap<String, Value>) -> Result<Vec<Session>, Failure> {
     let mut sessions = Vec::new();
-    let numbers: Vec<u32> = conversation
-        .keys()
-        .filter_map(|key| key.strip_prefix("session_")?.parse().ok())
-        .collect();
+    let numbers: Vec<u32> = conversation.keys().filter_map(|key| key.strip_prefix("session_")?.parse().ok()).collect();
     for number in numbers {
         let Some(turns) = conversation.remove(&format!("session_{number}")) else { continue };
         let turns: Vec<Turn> =
@@ -138,7 +135,12 @@ pub(super) fn writes(conversation: &Conversation, scope: &ScopeKey, now: Timesta
         let mut nodes = vec![node(topic.clone(), NodeType::Topic, Some(title), None)];
         let mut edges = Vec::new();
         for turn in &session.turns {
-            nodes.push(node(turn.dia_id.clone(), NodeType::Event, Some(turn.speaker.clone()), Some(text(session, turn))));
+            nodes.push(node(
+                turn.dia_id.clone(),
+                NodeType::Event,
+                Some(turn.speaker.clone()),
+                Some(text(session, turn)),
+            ));
             edges.push(edge(EdgeType::PartOf, &turn.dia_id, &topic));
             if let Some(before) = last_of_before {
                 edges.push(edge(EdgeType::RelatedTo, before, &turn.dia_id));

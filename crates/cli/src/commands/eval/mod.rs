@@ -98,6 +98,10 @@ pub(crate) async fn run(args: EvalArgs) -> Result<Verdict, Failure> {
     let bytes = std::fs::read(&args.data)
         .map_err(|e| Failure::new(format!("cannot read --data {}: {e}", args.data.display())))?;
     let (conversations, skipped_questions) = locomo::parse(&bytes)?;
+    // Scores of nothing are zeros, which would pass a bar of zero: no data is no verdict.
+    if conversations.iter().all(|conversation| conversation.questions.is_empty()) {
+        return Err(Failure::new(format!("--data {} holds no question with usable evidence", args.data.display())));
+    }
     let directory = tempfile::tempdir()?;
     let mut settings = args.settings.clone();
     let model_dir = settings.embedding.model_dir(&settings.storage.data_dir);

@@ -90,15 +90,23 @@ pub trait IntegrityStore: Send + Sync {
     ///
     /// # Errors
     /// A failure of storage.
-    async fn nodes(&self, scope: &ScopeKey, after: Option<Uuid>, limit: usize)
-    -> Result<Vec<StoredNodeRow>, StoreError>;
+    async fn nodes(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredNodeRow>, StoreError>;
 
     /// Edges with an id above `after`, at most `limit`, ordered by id.
     ///
     /// # Errors
     /// A failure of storage.
-    async fn edges(&self, scope: &ScopeKey, after: Option<Uuid>, limit: usize)
-    -> Result<Vec<StoredEdgeRow>, StoreError>;
+    async fn edges(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredEdgeRow>, StoreError>;
 
     /// Kept versions with a (node, version) above `after`, at most `limit`, ordered by it.
     ///

@@ -9,9 +9,7 @@ mod write;
 
 pub use error::StoreError;
 pub use integrity::{CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoredEdgeRow, StoredNodeRow};
-pub use outbox::{
-    ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText,
-};
+pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
 pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
     ScopeStatus, SeedRules,

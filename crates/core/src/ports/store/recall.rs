@@ -78,19 +78,15 @@ pub struct LexicalQuery {
     pub limit: usize,
 }
 
-/// Nodes whose whole title occurs in a question.
+/// Which of some nodes a question names by their whole title.
 #[derive(Clone, Debug)]
 pub struct NameQuery {
     /// Scope.
     pub scope: ScopeKey,
-    /// Filter.
-    pub filter: NodeFilter,
     /// Analysed titles to look for: every run of one to five terms of the question, joined by one space.
     pub names: Vec<String>,
-    /// Ids and client ids that occur literally in the question.
-    pub literals: Vec<String>,
-    /// How many nodes at most.
-    pub limit: usize,
+    /// The nodes.
+    pub among: Vec<NodeId>,
 }
 
 /// Edges around nodes.
@@ -209,11 +205,22 @@ pub trait RecallStore: Send + Sync {
     /// A failure of storage.
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError>;
 
-    /// Nodes named in a question: by title, client id or id; ordered by id.
+    /// Those of some nodes that a question names by title, in the order asked.
     ///
     /// # Errors
     /// A failure of storage.
     async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError>;
+
+    /// Nodes whose id or client id is one of `literals`, ordered by id.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn quoted(
+        &self,
+        scope: &ScopeKey,
+        filter: &NodeFilter,
+        literals: &[String],
+    ) -> Result<Vec<NodeId>, StoreError>;
 
     /// The strongest edges leaving and entering nodes, each once.
     ///

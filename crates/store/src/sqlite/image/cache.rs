@@ -46,6 +46,13 @@ impl ImageCache {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The image of a scope if it is in memory.
+    pub(crate) fn peek(&self, scope: &str) -> Option<ImageRef> {
+        let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned()?;
+        entry.used.store(self.tick.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        entry.is_ready().then_some(ImageRef(entry))
+    }
+
     /// The image of a scope, loaded now if it is not in memory.
     pub(crate) fn get(
         &self,
@@ -74,7 +81,7 @@ impl ImageCache {
         }
         let _loading = entry.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if !entry.is_ready() {
-            match ScopeImage::load(connection, scope, space) {
+            match ScopeImage::load(connection, scope, space, self.bytes_max / 4) {
                 Ok(image) => entry.finish(image),
                 Err(e) => {
                     self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(scope);

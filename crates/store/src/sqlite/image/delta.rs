@@ -7,7 +7,7 @@ use aionis_core::{
     write::{PreparedEdge, PreparedNode},
 };
 
-use super::{Around, NodeImage, ScopeImage, Slot};
+use super::{Around, Gate, NodeImage, ScopeImage, Slot};
 use crate::sqlite::write::Terms;
 
 /// One change.
@@ -31,6 +31,7 @@ pub(crate) enum Delta {
 /// A node's content, as far as an image holds it.
 pub(crate) struct NodeDelta {
     scope: String,
+    scope_no: i64,
     id: NodeId,
     node_no: i64,
     client_id: Option<String>,
@@ -44,20 +45,21 @@ pub(crate) struct NodeDelta {
     pending: bool,
     terms: Terms,
     /// Terms of the content before, for an update.
-    replaced_terms: Vec<String>,
+    replaced_terms: Option<Vec<String>>,
 }
 
 impl NodeDelta {
     pub(crate) fn new(
         node: &PreparedNode,
-        scope: &str,
+        (scope, scope_no): (&str, i64),
         node_no: i64,
         (tier, [salience, _, confidence]): (Tier, [f64; 3]),
         terms: Terms,
-        replaced_terms: Vec<String>,
+        replaced_terms: Option<Vec<String>>,
     ) -> Self {
         Self {
             scope: scope.to_owned(),
+            scope_no,
             id: node.id,
             node_no,
             client_id: node.client_id.clone(),
@@ -72,6 +74,34 @@ impl NodeDelta {
             terms,
             replaced_terms,
         }
+    }
+}
+
+impl NodeDelta {
+    /// Row number of the node.
+    pub(crate) const fn node_no(&self) -> i64 {
+        self.node_no
+    }
+
+    /// Whether the node had other content before.
+    pub(crate) const fn replaces(&self) -> bool {
+        self.replaced_terms.is_some()
+    }
+
+    /// The node's text as the inverted index takes it: every term as often as it occurs. None without terms.
+    pub(crate) fn document(&self) -> Option<String> {
+        let counts = &self.terms.counts;
+        let mut document = String::with_capacity(counts.len as usize * 12);
+        for (term, count) in &counts.terms {
+            let scoped = super::scoped_term(self.scope_no, term);
+            for _ in 0..*count {
+                if !document.is_empty() {
+                    document.push(' ');
+                }
+                document.push_str(&scoped);
+            }
+        }
+        (!document.is_empty()).then_some(document)
     }
 }
 
@@ -130,6 +160,7 @@ impl ScopeImage {
                 if let Some(&slot) = self.slots.get(&id.0) {
                     let node = &mut self.nodes[slot as usize];
                     (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
+                    self.gates[slot as usize] = Gate::of(node);
                 }
             }
             Delta::Vector { id, vector_no, vector, .. } => self.put_vector(*id, *vector_no, vector),
@@ -160,6 +191,7 @@ impl ScopeImage {
         self.numbers.insert(node.node_no, slot);
         self.pending += u64::from(node.pending);
         self.count_terms(node.terms, true);
+        self.gates.push(Gate::of(&node));
         self.nodes.push(node);
         self.around.push(Around::default());
         slot
@@ -180,12 +212,9 @@ impl ScopeImage {
 
     pub(super) fn put_names(&mut self, slot: Slot, name_key: Option<&str>, client_id: Option<&str>) {
         if let Some(name) = name_key {
-            let slots = self.names.entry(name.into()).or_default();
-            if !slots.contains(&slot) {
-                slots.push(slot);
-            }
             self.nodes[slot as usize].name = Some(name.into());
         }
+        self.nodes[slot as usize].has_client_id = client_id.is_some();
         if let Some(client_id) = client_id {
             self.clients.insert(client_id.into(), slot);
         }
@@ -203,6 +232,7 @@ impl ScopeImage {
             owner_agent,
             owner_team,
             name: None,
+            has_client_id: false,
             node_type: delta.node_type,
             tier: delta.tier,
             lane: delta.lane,
@@ -220,16 +250,14 @@ impl ScopeImage {
             self.count_terms(self.nodes[slot as usize].terms, false);
             self.count_terms(fresh.terms, true);
             self.pending += u64::from(fresh.pending);
-            let before = std::mem::replace(&mut self.nodes[slot as usize], fresh);
-            if let Some(slots) = before.name.and_then(|name| self.names.get_mut(&name)) {
-                slots.retain(|named| *named != slot);
-            }
+            self.gates[slot as usize] = Gate::of(&fresh);
+            self.nodes[slot as usize] = fresh;
             slot
         } else {
             self.push_node(fresh)
         };
         self.put_names(slot, delta.terms.name_key.as_deref(), delta.client_id.as_deref());
-        self.index(slot, &delta.replaced_terms, &delta.terms.counts.terms);
+        self.index(slot, delta.replaced_terms.as_deref().unwrap_or_default(), &delta.terms.counts.terms);
     }
 
     fn drop_vector(&mut self, slot: Slot) {

@@ -2,14 +2,23 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use aionis_core::{ids::NodeId, ports::store::NodeFilter};
+use aionis_core::{
+    ids::NodeId,
+    ports::store::{DenseHit, NodeFilter},
+};
+use uuid::Uuid;
 
-use super::{ScopeImage, Slot, quantised::Question};
+use super::{
+    ScopeImage, Slot,
+    quantised::{Question, cosine},
+};
 
-/// A candidate with its approximate cosine, ordered by it and then by slot so that equal runs pick equal candidates.
+/// A candidate with its approximate cosine, ordered by it and then by id like the hits: of more equal vectors than there
+/// are candidates the lowest ids are kept.
 #[derive(Clone, Copy, PartialEq)]
 struct Candidate {
     approximate: f32,
+    id: Uuid,
     slot: Slot,
 }
 
@@ -23,29 +32,37 @@ impl PartialOrd for Candidate {
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.approximate.total_cmp(&other.approximate).then(other.slot.cmp(&self.slot))
+        self.approximate.total_cmp(&other.approximate).then(other.id.cmp(&self.id))
     }
+}
+
+/// What a scan found.
+pub(crate) enum Near {
+    /// Candidates with exact cosines, in no order.
+    Scored(Vec<DenseHit>),
+    /// Candidates with the row numbers of their stored vectors, still to be scored.
+    Candidates(Vec<(NodeId, i64)>),
 }
 
 impl ScopeImage {
     /// The best candidates by the quantised scan, with the number of their stored vector: a quarter and fifty more than
     /// asked, so that scoring them exactly finds the exact best.
-    pub(crate) fn near(&self, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> Vec<(NodeId, i64)> {
+    pub(crate) fn near(&self, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> Near {
         let filter = self.filter(filter);
         let keep = if exact { self.codes.len() } else { limit + limit / 4 + 50 };
         if keep == 0 || limit == 0 {
-            return Vec::new();
+            return Near::Scored(Vec::new());
         }
         let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(keep.min(4096) + 1);
         let mut floor = f32::NEG_INFINITY;
         self.codes.scan(
             &Question::new(vector),
-            |slot| filter.seeds(&self.nodes[slot as usize]),
+            |slot| filter.seeds(self.gates[slot as usize]),
             |slot, approximate| {
-                if best.len() == keep && approximate < floor {
+                if approximate < floor {
                     return;
                 }
-                best.push(Reverse(Candidate { approximate, slot }));
+                best.push(Reverse(Candidate { approximate, id: self.nodes[slot as usize].id, slot }));
                 if best.len() > keep {
                     best.pop();
                 }
@@ -55,9 +72,15 @@ impl ScopeImage {
             },
         );
         let nodes = best.into_iter().map(|candidate| &self.nodes[candidate.0.slot as usize]);
-        nodes.map(|node| (NodeId(node.id), node.vector_no)).collect()
+        match self.codes.exact() {
+            Some(stored) => Near::Scored(
+                nodes
+                    .filter_map(|node| {
+                        Some(DenseHit { id: NodeId(node.id), similarity: cosine(vector, stored(node.code?)) })
+                    })
+                    .collect(),
+            ),
+            None => Near::Candidates(nodes.map(|node| (NodeId(node.id), node.vector_no)).collect()),
+        }
     }
-
 }
-
-

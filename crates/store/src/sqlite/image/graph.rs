@@ -3,7 +3,7 @@
 use aionis_core::{ids::NodeId, recall::EdgeView};
 use hashbrown::HashSet;
 
-use super::{Around, ScopeImage};
+use super::{Around, ScopeImage, Slot};
 
 impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once.
@@ -13,10 +13,13 @@ impl ScopeImage {
         (min_weight, min_confidence): (f64, f64),
         limit: usize,
     ) -> Vec<EdgeView> {
+        // A node named twice is one node: its edges must not use up the limit.
+        let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slots.get(&id.0).copied()).collect();
+        slots.sort_unstable();
+        slots.dedup();
         let strongest = |pick: fn(&Around) -> &Vec<u32>| -> Vec<u32> {
-            let mut found: Vec<u32> = around
+            let mut found: Vec<u32> = slots
                 .iter()
-                .filter_map(|id| self.slots.get(&id.0))
                 .flat_map(|&slot| pick(&self.around[slot as usize]))
                 .copied()
                 .filter(|&at| {

@@ -7,7 +7,7 @@ use aionis_core::{
 };
 use rusqlite::Connection;
 
-use super::{ScopeImage, Slot};
+use super::{Filter, ScopeImage, Slot};
 use crate::sqlite::error::driver;
 
 /// Once this many documents are in play, further (more common) terms only add to documents already found. The rarest
@@ -114,23 +114,15 @@ impl ScopeImage {
     pub(crate) fn lexical(&self, filter: &NodeFilter, terms: &[String], limit: usize) -> LexicalHits {
         let filter = self.filter(filter);
         let empty = Postings::default();
-        let lists: Vec<&Postings> = terms.iter().map(|term| self.postings.get(term.as_str()).unwrap_or(&empty)).collect();
+        let lists: Vec<&Postings> =
+            terms.iter().map(|term| self.postings.get(term.as_str()).unwrap_or(&empty)).collect();
         #[expect(clippy::cast_precision_loss, reason = "term counts are far below 2^52")]
         let mean_len = if self.documents == 0 { 0.0 } else { self.total_terms as f64 / self.documents as f64 };
         let doc_freq: Vec<u64> = lists.iter().map(|list| list.entries.len() as u64).collect();
-        let scores = self.scores(&lists, &doc_freq, mean_len);
-        let mut best: Vec<(f64, Slot)> = scores
-            .into_iter()
-            .filter(|(_, slot)| filter.seeds(&self.nodes[*slot as usize]))
-            .collect();
-        let by_score = |a: &(f64, Slot), b: &(f64, Slot)| {
+        let mut best = self.best(&lists, &doc_freq, mean_len, &filter, limit);
+        best.sort_unstable_by(|a, b| {
             b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
-        };
-        if best.len() > limit {
-            best.select_nth_unstable_by(limit, by_score);
-            best.truncate(limit);
-        }
-        best.sort_unstable_by(by_score);
+        });
         let docs = best
             .into_iter()
             .map(|(_, slot)| {
@@ -145,7 +137,42 @@ impl ScopeImage {
         LexicalHits { total_docs: self.documents, mean_len, doc_freq, docs }
     }
 
-    fn scores(&self, lists: &[&Postings], doc_freq: &[u64], mean_len: f64) -> Vec<(f64, Slot)> {
+    /// The best-scored documents that may be seeds, in no order.
+    fn best(
+        &self,
+        lists: &[&Postings],
+        doc_freq: &[u64],
+        mean_len: f64,
+        filter: &Filter,
+        limit: usize,
+    ) -> Vec<(f32, Slot)> {
+        let (score_of, touched) = self.scores(lists, doc_freq, mean_len);
+        let mut best: Vec<(f32, Slot)> = Vec::with_capacity(2 * limit.min(touched.len()) + 1);
+        let mut floor = 0.0_f32;
+        let worse_last = |a: &(f32, Slot), b: &(f32, Slot)| {
+            b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
+        };
+        // Kept in a buffer of twice the limit that is cut back when full: most documents fall below the floor at once.
+        for slot in touched {
+            let score = score_of[slot as usize];
+            if score < floor || !filter.seeds(self.gates[slot as usize]) {
+                continue;
+            }
+            best.push((score, slot));
+            if best.len() == 2 * limit {
+                best.select_nth_unstable_by(limit, worse_last);
+                best.truncate(limit);
+                floor = best.iter().fold(f32::INFINITY, |least, entry| least.min(entry.0));
+            }
+        }
+        if best.len() > limit {
+            best.select_nth_unstable_by(limit, worse_last);
+            best.truncate(limit);
+        }
+        best
+    }
+
+    fn scores(&self, lists: &[&Postings], doc_freq: &[u64], mean_len: f64) -> (Vec<f32>, Vec<Slot>) {
         let mut rarest_first: Vec<usize> = (0..lists.len()).filter(|at| doc_freq[*at] > 0).collect();
         rarest_first.sort_by_key(|at| doc_freq[*at]);
         let mut score_of = vec![0.0_f32; self.nodes.len()];
@@ -161,12 +188,12 @@ impl ScopeImage {
                     }
                     touched.push(*slot);
                 }
-                let len = f64::from(self.nodes[*slot as usize].terms);
+                let len = f64::from(self.gates[*slot as usize].terms);
                 #[expect(clippy::cast_possible_truncation, reason = "candidates are scored again in full precision")]
                 let gain = (weight * saturation(f64::from(*count), len, mean_len)) as f32;
                 *score += gain;
             }
         }
-        touched.into_iter().map(|slot| (f64::from(score_of[slot as usize]), slot)).collect()
+        (score_of, touched)
     }
 }

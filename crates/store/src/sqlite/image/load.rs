@@ -17,9 +17,14 @@ use crate::sqlite::{
 
 impl ScopeImage {
     /// Reads everything of a scope but its posting lists, which are read when a question needs them.
-    pub(super) fn load(connection: &Connection, scope: &str, space: &EmbeddingSpace) -> Result<Self, StoreError> {
+    pub(super) fn load(
+        connection: &Connection,
+        scope: &str,
+        space: &EmbeddingSpace,
+        exact_bytes_max: usize,
+    ) -> Result<Self, StoreError> {
         let tx = connection.unchecked_transaction().map_err(driver)?;
-        let mut image = Self::empty(space.dim);
+        let mut image = Self::empty(space.dim, exact_bytes_max);
         let found: Option<(i64, u64, u64)> = tx
             .query_row(
                 "SELECT scope_no, head_seq, node_count FROM memory_scopes WHERE scope_key = ?1",
@@ -40,6 +45,7 @@ impl ScopeImage {
 
     fn reserve(&mut self, nodes: usize) {
         self.nodes.reserve_exact(nodes);
+        self.gates.reserve_exact(nodes);
         self.around.reserve_exact(nodes);
         self.slots.reserve(nodes);
         self.numbers.reserve(nodes);
@@ -73,6 +79,7 @@ impl ScopeImage {
             owner_agent,
             owner_team,
             name: None,
+            has_client_id: false,
             node_type: choice(row, 2, NodeType::parse)?,
             tier: choice(row, 3, Tier::parse)?,
             lane: choice(row, 4, Lane::parse)?,
@@ -84,7 +91,11 @@ impl ScopeImage {
         };
         let slot = self.push_node(node);
         let (name, client) = (row.get_ref(12)?, row.get_ref(13)?);
-        self.put_names(slot, name.as_str_or_null().map_err(rusqlite::Error::from)?, client.as_str_or_null().map_err(rusqlite::Error::from)?);
+        self.put_names(
+            slot,
+            name.as_str_or_null().map_err(rusqlite::Error::from)?,
+            client.as_str_or_null().map_err(rusqlite::Error::from)?,
+        );
         Ok(())
     }
 
@@ -97,16 +108,17 @@ impl ScopeImage {
         while let Some(row) = rows.next().map_err(driver)? {
             let id = uuid(row, 0).map_err(|e| unreadable("memory_vectors", scope, e))?;
             let bytes = row.get_ref(2).map_err(driver)?;
-            let bytes = bytes.as_blob().map_err(|e| {
-                crate::sqlite::error::inconsistent("memory_vectors", "vector", id, e.to_string())
-            })?;
+            let bytes = bytes
+                .as_blob()
+                .map_err(|e| crate::sqlite::error::inconsistent("memory_vectors", "vector", id, e.to_string()))?;
             self.put_vector(NodeId(id), row.get(1).map_err(driver)?, &vector(bytes));
         }
         Ok(())
     }
 
     fn load_edges(&mut self, connection: &Connection, scope: &str) -> Result<(), StoreError> {
-        let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq FROM memory_edges WHERE scope_key = ?1";
+        let sql =
+            "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq FROM memory_edges WHERE scope_key = ?1";
         let mut statement = connection.prepare(sql).map_err(driver)?;
         let edges = statement
             .query_map([scope], |row| {

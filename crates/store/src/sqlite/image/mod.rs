@@ -19,14 +19,15 @@ use aionis_core::{
     recall::{EdgeView, NodeVitals},
     slots::{DRAFT_TOPIC, SUPERSEDED},
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
 pub(crate) use self::{
     cache::{ImageCache, ImageRef},
     delta::{Delta, EdgeDelta, NodeDelta},
-    quantised::cosine as exact_cosine,
+    dense::Near,
     lexical::scoped_term,
+    quantised::cosine as exact_cosine,
 };
 use self::{lexical::Postings, quantised::Codes};
 
@@ -38,6 +39,8 @@ pub(crate) struct ScopeImage {
     pub(crate) scope_no: Option<i64>,
     pub(crate) head_seq: u64,
     nodes: Vec<NodeImage>,
+    /// Per node, always of its present state.
+    gates: Vec<Gate>,
     slots: HashMap<Uuid, Slot>,
     numbers: HashMap<i64, Slot>,
     strings: Interner,
@@ -45,7 +48,6 @@ pub(crate) struct ScopeImage {
     edges: Vec<EdgeView>,
     edge_slots: HashMap<Uuid, u32>,
     around: Vec<Around>,
-    names: HashMap<Box<str>, Vec<Slot>>,
     clients: HashMap<Box<str>, Slot>,
     postings: HashMap<Box<str>, Postings>,
     /// Changes with every delta; a posting list loaded meanwhile is not kept.
@@ -53,6 +55,42 @@ pub(crate) struct ScopeImage {
     total_terms: u64,
     documents: u64,
     pending: u64,
+}
+
+/// What decides whether a node may be a seed, small enough that a scan over all nodes stays in the processor's cache.
+#[derive(Clone, Copy)]
+struct Gate {
+    owner_agent: u32,
+    owner_team: u32,
+    /// Length in terms, which lexical scoring needs beside.
+    terms: u32,
+    bits: u8,
+}
+
+impl Gate {
+    /// May be a seed of the text endpoint, owners aside.
+    const SEED: u8 = 1;
+    /// Its kind may be a seed of the vector endpoint.
+    const REFERENCE: u8 = 2;
+    /// Everyone in the scope may see it.
+    const SHARED: u8 = 4;
+
+    fn of(node: &NodeImage) -> Self {
+        let mut bits = 0;
+        if node.flags & DRAFT_TOPIC == 0 && node.is_shown() {
+            bits |= Self::SEED;
+        }
+        if matches!(
+            node.node_type,
+            NodeType::Event | NodeType::Topic | NodeType::Concept | NodeType::Entity | NodeType::Rule
+        ) {
+            bits |= Self::REFERENCE;
+        }
+        if node.lane == Lane::Shared {
+            bits |= Self::SHARED;
+        }
+        Self { owner_agent: node.owner_agent, owner_team: node.owner_team, terms: node.terms, bits }
+    }
 }
 
 /// Edges at one node, as positions in `edges`.
@@ -73,6 +111,8 @@ struct NodeImage {
     owner_agent: u32,
     owner_team: u32,
     name: Option<Box<str>>,
+    /// Whether it has a client id now; an update by id alone takes it away.
+    has_client_id: bool,
     node_type: NodeType,
     tier: Tier,
     lane: Lane,
@@ -86,7 +126,9 @@ struct NodeImage {
 impl NodeImage {
     /// Whether recall may show the node at all, owners aside.
     fn is_shown(&self) -> bool {
-        self.tier.is_recallable() && self.flags & SUPERSEDED == 0 && (self.node_type != NodeType::Rule || self.live_rule)
+        self.tier.is_recallable()
+            && self.flags & SUPERSEDED == 0
+            && (self.node_type != NodeType::Rule || self.live_rule)
     }
 
     fn vitals(&self) -> NodeVitals {
@@ -136,32 +178,31 @@ impl Filter {
         node.lane == Lane::Shared || node.owner_agent == self.agent || node.owner_team == self.team
     }
 
-    fn seeds(&self, node: &NodeImage) -> bool {
-        let kind = match self.rules {
-            SeedRules::Everything => true,
-            SeedRules::Reference => matches!(
-                node.node_type,
-                NodeType::Event | NodeType::Topic | NodeType::Concept | NodeType::Entity | NodeType::Rule
-            ),
+    /// Whether a node may be a seed.
+    fn seeds(&self, gate: Gate) -> bool {
+        let needed = match self.rules {
+            SeedRules::Everything => Gate::SEED,
+            SeedRules::Reference => Gate::SEED | Gate::REFERENCE,
         };
-        kind && node.flags & DRAFT_TOPIC == 0 && node.is_shown() && self.sees(node)
+        gate.bits & needed == needed
+            && (gate.bits & Gate::SHARED != 0 || gate.owner_agent == self.agent || gate.owner_team == self.team)
     }
 }
 
 impl ScopeImage {
-    fn empty(dim: usize) -> Self {
+    fn empty(dim: usize, exact_bytes_max: usize) -> Self {
         Self {
             scope_no: None,
             head_seq: 0,
             nodes: Vec::new(),
+            gates: Vec::new(),
             slots: HashMap::new(),
             numbers: HashMap::new(),
             strings: Interner::default(),
-            codes: Codes::new(dim),
+            codes: Codes::new(dim, exact_bytes_max),
             edges: Vec::new(),
             edge_slots: HashMap::new(),
             around: Vec::new(),
-            names: HashMap::new(),
             clients: HashMap::new(),
             postings: HashMap::new(),
             version: 0,
@@ -207,20 +248,25 @@ impl ScopeImage {
             .collect()
     }
 
-    /// Nodes whose whole analysed title is among `names`, or whose id or client id is among `literals`.
-    pub(crate) fn named(&self, filter: &NodeFilter, names: &[String], literals: &[String], limit: usize) -> Vec<NodeId> {
+    /// Those of `among` whose whole analysed title is one of `names`.
+    pub(crate) fn named(&self, names: &[String], among: &[NodeId]) -> Vec<NodeId> {
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let is_named = |node: &NodeImage| node.name.as_ref().is_some_and(|name| names.contains(&**name));
+        among.iter().copied().filter(|id| self.slot(*id).is_some_and(is_named)).collect()
+    }
+
+    /// Nodes whose id or client id is one of `literals`, ordered by id.
+    pub(crate) fn quoted(&self, filter: &NodeFilter, literals: &[String]) -> Vec<NodeId> {
         let filter = self.filter(filter);
-        let by_name = names.iter().filter_map(|name| self.names.get(name.as_str())).flatten().copied();
-        let by_literal = literals.iter().filter_map(|literal| {
-            let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slots.get(&id).copied());
-            by_id.or_else(|| self.clients.get(literal.as_str()).copied())
-        });
-        let mut found: Vec<NodeId> = by_literal
-            .chain(by_name)
-            .map(|slot| &self.nodes[slot as usize])
-            .filter(|node| filter.seeds(node))
-            .take(limit)
-            .map(|node| NodeId(node.id))
+        let mut found: Vec<NodeId> = literals
+            .iter()
+            .filter_map(|literal| {
+                let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slots.get(&id).copied());
+                let by_client_id = || self.clients.get(literal.as_str()).copied();
+                by_id.or_else(|| by_client_id().filter(|&slot| self.nodes[slot as usize].has_client_id))
+            })
+            .filter(|slot| filter.seeds(self.gates[*slot as usize]))
+            .map(|slot| NodeId(self.nodes[slot as usize].id))
             .collect();
         found.sort_unstable();
         found.dedup();
@@ -235,6 +281,6 @@ impl ScopeImage {
             + self.edges.capacity() * (size_of::<EdgeView>() + 64)
             + self.codes.bytes()
             + postings
-            + (self.names.len() + self.clients.len()) * 64
+            + self.clients.len() * 64
     }
 }

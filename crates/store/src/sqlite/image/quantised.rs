@@ -14,6 +14,9 @@ pub(super) struct Codes {
     codes: Vec<i8>,
     factors: Vec<f32>,
     owners: Vec<Slot>,
+    /// The vectors in full precision as well, as long as they fit; else they are read from the database.
+    exact: Option<Vec<f32>>,
+    exact_bytes_max: usize,
 }
 
 /// A question in the form the scan takes.
@@ -40,14 +43,27 @@ impl Question {
 }
 
 impl Codes {
-    pub(super) const fn new(dim: usize) -> Self {
-        Self { dim, codes: Vec::new(), factors: Vec::new(), owners: Vec::new() }
+    /// No vectors yet; full precision is kept up to `exact_bytes_max`.
+    pub(super) const fn new(dim: usize, exact_bytes_max: usize) -> Self {
+        let exact = Some(Vec::new());
+        Self { dim, codes: Vec::new(), factors: Vec::new(), owners: Vec::new(), exact, exact_bytes_max }
+    }
+
+    /// The vectors in full precision, if they are in memory: a function from position to vector.
+    pub(super) fn exact<'a>(&'a self) -> Option<impl Fn(u32) -> &'a [f32]> {
+        let exact = self.exact.as_ref()?;
+        Some(|at: u32| &exact[at as usize * self.dim..(at as usize + 1) * self.dim])
     }
 
     pub(super) fn reserve(&mut self, more: usize) {
         self.codes.reserve_exact(more * self.dim);
         self.factors.reserve_exact(more);
         self.owners.reserve_exact(more);
+        if (self.owners.len() + more) * self.dim * 4 > self.exact_bytes_max {
+            self.exact = None;
+        } else if let Some(exact) = &mut self.exact {
+            exact.reserve_exact(more * self.dim);
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -55,7 +71,8 @@ impl Codes {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.codes.capacity() + self.factors.capacity() * 4 + self.owners.capacity() * 4
+        let exact = self.exact.as_ref().map_or(0, |exact| exact.capacity() * 4);
+        self.codes.capacity() + self.factors.capacity() * 4 + self.owners.capacity() * 4 + exact
     }
 
     /// Adds a vector and returns its position.
@@ -64,6 +81,11 @@ impl Codes {
         self.codes.extend(codes);
         self.factors.push(factor);
         self.owners.push(owner);
+        if self.owners.len() * self.dim * 4 > self.exact_bytes_max {
+            self.exact = None;
+        } else if let Some(exact) = &mut self.exact {
+            exact.extend_from_slice(vector);
+        }
         u32::try_from(self.owners.len() - 1).unwrap_or(u32::MAX)
     }
 
@@ -75,6 +97,9 @@ impl Codes {
             *place = code;
         }
         self.factors[at] = factor;
+        if let Some(exact) = &mut self.exact {
+            exact[at * self.dim..(at + 1) * self.dim].copy_from_slice(vector);
+        }
     }
 
     /// Takes a vector out; the last one moves to its place. Returns the moved vector's owner, if one moved.
@@ -83,6 +108,10 @@ impl Codes {
         let last = self.owners.len() - 1;
         self.codes.copy_within(last * self.dim.., at * self.dim);
         self.codes.truncate(last * self.dim);
+        if let Some(exact) = &mut self.exact {
+            exact.copy_within(last * self.dim.., at * self.dim);
+            exact.truncate(last * self.dim);
+        }
         self.factors.swap_remove(at);
         self.owners.swap_remove(at);
         (at != last).then(|| self.owners[at])
@@ -92,19 +121,24 @@ impl Codes {
     pub(super) fn scan(&self, question: &Question, passes: impl Fn(Slot) -> bool, mut hit: impl FnMut(Slot, f32)) {
         const BLOCK: usize = 256;
         let mut products = [0_i32; BLOCK];
+        let mut passing = [false; BLOCK];
         for (block, owners) in self.owners.chunks(BLOCK).enumerate() {
             let first = block * BLOCK;
-            let codes = &self.codes[first * self.dim..(first + owners.len()) * self.dim];
+            let mut any = false;
+            for (owner, pass) in owners.iter().zip(&mut passing) {
+                *pass = passes(*owner);
+                any |= *pass;
+            }
             // A block without a passing owner costs no products; selective filters make the scan faster.
-            if !owners.iter().any(|owner| passes(*owner)) {
+            if !any {
                 continue;
             }
+            let codes = &self.codes[first * self.dim..(first + owners.len()) * self.dim];
             inner_products(codes, &question.codes, &mut products[..owners.len()]);
-            for ((owner, product), factor) in owners.iter().zip(&products).zip(&self.factors[first..]) {
-                if passes(*owner) {
-                    #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
-                    hit(*owner, *product as f32 * factor * question.factor);
-                }
+            let scored = owners.iter().zip(&products).zip(&self.factors[first..]).zip(&passing);
+            for (((owner, product), factor), _) in scored.filter(|(_, pass)| **pass) {
+                #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
+                hit(*owner, *product as f32 * factor * question.factor);
             }
         }
     }
@@ -153,25 +187,30 @@ mod tests {
     #[test]
     fn approximate_cosines_are_close_for_any_length_and_dimension() {
         for dim in [1, 3, 64, 255, 256, 1536] {
-            let mut codes = Codes::new(dim);
-            let vectors: Vec<_> = (0..700).map(|n| some_vector(n, dim).iter().map(|x| x * 37.0).collect::<Vec<_>>()).collect();
+            let mut codes = Codes::new(dim, usize::MAX);
+            let vectors: Vec<_> =
+                (0..700).map(|n| some_vector(n, dim).iter().map(|x| x * 37.0).collect::<Vec<_>>()).collect();
             for (owner, vector) in vectors.iter().enumerate() {
                 codes.push(vector, owner as u32);
             }
             let asked = some_vector(9_999, dim);
             let mut seen = 0;
-            codes.scan(&Question::new(&asked), |_| true, |owner, approximate| {
-                seen += 1;
-                let exact = cosine(&asked, &vectors[owner as usize]);
-                assert!((f64::from(approximate) - exact).abs() < 0.02, "{dim}: {approximate} {exact}");
-            });
+            codes.scan(
+                &Question::new(&asked),
+                |_| true,
+                |owner, approximate| {
+                    seen += 1;
+                    let exact = cosine(&asked, &vectors[owner as usize]);
+                    assert!((f64::from(approximate) - exact).abs() < 0.02, "{dim}: {approximate} {exact}");
+                },
+            );
             assert_eq!(seen, 700);
         }
     }
 
     #[test]
     fn removal_moves_the_last_and_replacing_keeps_the_place() {
-        let mut codes = Codes::new(4);
+        let mut codes = Codes::new(4, usize::MAX);
         for owner in 0..3 {
             codes.push(&some_vector(owner, 4), owner);
         }

@@ -1,0 +1,83 @@
+# `make` lists the targets. Everything runs without root and without a prompt.
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+RELEASE_BIN := $(TARGET_DIR)/release/aionis
+DEV_BIN := $(TARGET_DIR)/debug/aionis
+MODEL_DIR := $(abspath $(or $(AIONIS_MODEL_DIR),.models/potion-base-8M))
+NEXTEST_VERSION := 0.9.143
+DENY_VERSION := 0.20.2
+
+# What `make deny` checks. `advisories` needs the advisory database from the network.
+DENY_CHECKS ?= bans licenses sources
+# Further arguments of `aionis bench`.
+BENCH_ARGS ?=
+# Which fuzz target, and for how long.
+FUZZ_TARGET ?=
+FUZZ_SECONDS ?= 60
+# `make test SKIP_MODEL=1` tests without the model: what needs it is not tested.
+SKIP_MODEL ?=
+
+# A developer's own settings must not reach the tests.
+unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help toolchain build model quickstart test test-model nextest lint docs deny fuzz bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+toolchain:
+	@command -v $(CARGO) >/dev/null || { \
+	  echo 'Rust 1.95 or newer is needed and cargo is not in PATH. Install it with'; \
+	  echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"; \
+	  echo 'and open a new shell (or run: . "$$HOME/.cargo/env").'; \
+	  exit 1; } >&2
+
+build: toolchain ## Build the release program
+	$(CARGO) build --locked --release -p aionis
+
+model: build ## Install the built-in embedding model in .models (or AIONIS_MODEL_DIR)
+	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/fetch-model.sh '$(RELEASE_BIN)'
+
+quickstart: model ## Build, start a server, show that a paraphrased question finds a memory, restart, ask again
+	'$(RELEASE_BIN)' quickstart --require-success --model-dir '$(MODEL_DIR)' --result-file '$(TARGET_DIR)/quickstart.json'
+
+test: toolchain nextest test-model ## Run all tests
+	$(if $(SKIP_MODEL),,AIONIS_TEST_MODEL_DIR='$(MODEL_DIR)') $(CARGO) nextest run --locked --workspace
+	$(CARGO) test --locked --workspace --doc
+
+# Built with the tests' own features, so that nothing is compiled twice.
+test-model: toolchain
+	$(CARGO) build --locked --workspace --bins --tests
+	$(if $(SKIP_MODEL),@echo 'SKIP_MODEL is set: what needs the model is not tested',AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/fetch-model.sh '$(DEV_BIN)')
+
+nextest: toolchain
+	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest --version $(NEXTEST_VERSION)
+
+lint: toolchain ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+docs: toolchain ## Build the code's documentation; a warning is an error
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --workspace
+
+deny: toolchain ## Check licences, banned crates and sources of all dependencies
+	@$(CARGO) deny --version >/dev/null 2>&1 || { \
+	  echo 'cargo-deny is missing: $(CARGO) install --locked cargo-deny --version $(DENY_VERSION)' >&2; exit 1; }
+	$(CARGO) deny --locked check $(DENY_CHECKS)
+
+fuzz: toolchain ## Run one fuzz target (optional; needs cargo-fuzz): make fuzz FUZZ_TARGET=name FUZZ_SECONDS=60
+	@test -d fuzz || { echo 'this tree has no fuzz targets' >&2; exit 1; }
+	@test -n '$(FUZZ_TARGET)' || { \
+	  echo 'say which: make fuzz FUZZ_TARGET=name; there are:' $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs))) >&2; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo 'cargo-fuzz is missing: $(CARGO) install --locked cargo-fuzz' >&2; exit 1; }
+	mkdir -p 'fuzz/corpus/$(FUZZ_TARGET)'
+	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run '$(FUZZ_TARGET)' 'fuzz/corpus/$(FUZZ_TARGET)' \
+	  $(wildcard fuzz/corpus-seeds/$(FUZZ_TARGET)) -- -max_total_time=$(FUZZ_SECONDS)
+
+bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
+	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)
+
+clean: ## Remove build results; the model in .models stays
+	$(CARGO) clean

@@ -1,0 +1,18 @@
+//! The HTTP interface over a real store in a temporary directory, in process and with a clock that stands still.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod answers;
+mod derive;
+mod fuzz_smoke;
+mod generated;
+mod golden;
+mod harness;
+mod health;
+mod limits;
+mod protocol;
+mod recall;
+mod refusals;
+mod repeat;
+mod tenancy;
+mod visibility;
+mod write;

@@ -1,0 +1,17 @@
+//! Tests of the whole program: the built binary as a child process, spoken to over HTTP and read through its database.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::print_stdout, reason = "measured figures and reasons for skipping belong into the test's output")]
+
+mod demo;
+mod disk_full;
+mod eval;
+mod found_at_once;
+mod kill9;
+mod model;
+mod ownership;
+mod schema;
+mod settings;
+mod sigterm;
+mod start;
+mod support;
+mod tamper;

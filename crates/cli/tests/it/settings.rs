@@ -1,0 +1,167 @@
+//! Wrong settings are refused before anything is made; secrets are not shown.
+
+use std::{net::TcpListener, process::Command};
+
+use crate::support::{
+    place::Place,
+    program::{aionis, run},
+    server::Server,
+};
+
+/// `aionis serve` with the deterministic provider, its default data directory below `place`.
+fn serve(place: &Place) -> Command {
+    let mut command = aionis(place.path());
+    command.arg("serve").env("EMBEDDING_PROVIDER", "fake").env("PORT", "0");
+    command
+}
+
+/// Variables, flags, and what one line of the message must say.
+type Refused = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [&'static str]);
+
+#[test]
+fn a_wrong_setting_is_named_and_nothing_is_made() {
+    let cases: &[Refused] = &[
+        (&[("PORT", "abc")], &[], &["abc", "--port"]),
+        (&[("PORT", "65536")], &[], &["65536", "--port"]),
+        (&[("HOST", "nowhere")], &[], &["nowhere", "--host"]),
+        (&[("PII_REDACTION", "yes")], &[], &["yes", "--pii-redaction", "true or false"]),
+        (&[("APP_ENV", "production")], &[], &["production", "--app-env"]),
+        (&[("EMBEDDING_PROVIDER", "word2vec")], &[], &["word2vec", "local, openai, minimax, fake, none"]),
+        (&[("EMBEDDING_PROVIDER", "openai")], &[], &["OPENAI_API_KEY"]),
+        (&[("EMBEDDING_PROVIDER", "minimax")], &[], &["MINIMAX_API_KEY"]),
+        (&[("EMBEDDING_DIM", "0")], &[], &["--embedding-dim"]),
+        (&[("MEMORY_RECALL_PROFILE", "best")], &[], &["best", "quality_first"]),
+        (&[("OUTBOX_BATCH_SIZE", "0")], &[], &["--outbox-batch-size"]),
+        (&[("MEMORY_TENANT_ID", "a/b")], &[], &["MEMORY_TENANT_ID"]),
+        (&[("MEMORY_SCOPE", " ")], &[], &["MEMORY_SCOPE"]),
+        (&[("APP_ENV", "prod")], &[], &["EMBEDDING_PROVIDER=fake", "refused in production"]),
+        (&[("APP_ENV", "prod"), ("EMBEDDING_PROVIDER", "none"), ("AIONIS_DATADIR", "x")], &[], &["AIONIS_DATADIR"]),
+        (&[("DATABASE_URL", "postgres://aionis:hunter2@db/aionis")], &[], &["DATABASE_URL", "embedded engine only"]),
+        (&[("HOST", "0.0.0.0")], &[], &["HOST=0.0.0.0", "--dev"]),
+        (&[("HOST", "::")], &[], &["HOST=::", "--dev"]),
+        (&[], &["--unheard-of"], &["--unheard-of"]),
+    ];
+    for (variables, flags, wanted) in cases {
+        let place = Place::new();
+        let ended = run(serve(&place).envs(variables.iter().copied()).args(*flags)).exits(1);
+        let said = ended.stderr.lines().find(|line| wanted.iter().all(|wanted| line.contains(wanted)));
+        assert!(said.is_some(), "{variables:?} {flags:?}: no line says {wanted:?}: {ended:#?}");
+        assert!(!ended.stderr.contains("hunter2"), "{ended:?}");
+        if !ended.stderr.starts_with("error: ") {
+            ended.one_line();
+        }
+        assert_eq!(place.names(), Vec::<String>::new(), "{variables:?} {flags:?} made something");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_is_refused_clearly() {
+    let place = Place::new();
+    std::fs::write(place.path().join("file"), "").unwrap();
+    for (data, args) in [
+        ("file", &["serve"][..]),
+        ("file/data", &["serve"]),
+        ("file/data", &["migrate"]),
+        ("file/data", &["worker", "--once"]),
+        ("/proc/aionis-data", &["serve"]),
+    ] {
+        let mut command = aionis(place.path());
+        command.args(args).arg("--data-dir").arg(data);
+        if args[0] != "migrate" {
+            command.env("EMBEDDING_PROVIDER", "fake");
+        }
+        if args[0] == "serve" {
+            command.env("PORT", "0");
+        }
+        let ended = run(&mut command).exits(1);
+        let line = ended.one_line();
+        assert!(line.contains(data) && line.contains("AIONIS_DATA_DIR"), "{data} {args:?}: {line}");
+    }
+    assert_eq!(place.names(), ["file"]);
+}
+
+/// Nor is the embedded database taken in the place of the one that was asked for.
+#[test]
+fn no_command_ignores_the_address_of_another_database() {
+    let place = Place::new();
+    for args in [
+        &["serve"][..],
+        &["worker", "--once"],
+        &["migrate"],
+        &["migrate", "--dry-run"],
+        &["verify"],
+        &["config", "check"],
+    ] {
+        let ended = run(aionis(place.path()).args(args).env("DATABASE_URL", "postgres://db/aionis")).exits(1);
+        assert!(ended.one_line().contains("embedded engine only"), "{args:?}: {ended:?}");
+        assert_eq!(place.names(), Vec::<String>::new(), "{args:?}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_refused_by_number() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = run(serve(&place).env("PORT", &port)).exits(1);
+    assert!(ended.one_line().contains(&port), "{ended:?}");
+}
+
+#[test]
+fn other_vectors_than_the_stored_ones_are_refused() {
+    let place = Place::new();
+    let server = Server::start(&place.data());
+    let node = serde_json::json!({ "client_id": "a", "type": "event", "text_summary": "a heron in the reeds" });
+    server.write(&serde_json::json!({ "scope": "pond", "input_text": "a", "nodes": [node] }));
+    server.vectors_are_ready("pond", std::time::Duration::from_secs(20));
+    server.stop();
+    let ended = run(serve(&place).env("EMBEDDING_DIM", "32").arg("--data-dir").arg(place.data())).exits(1);
+    let line = ended.one_line();
+    assert!(line.contains("16 dimensions") && line.contains("32 dimensions"), "{line}");
+}
+
+#[test]
+fn a_check_of_sound_settings_makes_nothing() {
+    let place = Place::new();
+    for provider in ["fake", "none", "local"] {
+        run(aionis(place.path()).args(["config", "check"]).env("EMBEDDING_PROVIDER", provider)).exits(0);
+    }
+    let checked =
+        run(aionis(place.path()).args(["config", "check", "--json"]).env("AIONIS_DATADIR", "x")).exits(0).json();
+    assert_eq!(checked["unknown_variables"], serde_json::json!(["AIONIS_DATADIR"]), "{checked}");
+    run(aionis(place.path()).args(["config", "check"]).env("HOST", "0.0.0.0")).exits(1);
+    run(aionis(place.path()).args(["config", "check", "--dev"]).env("HOST", "0.0.0.0")).exits(0);
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let place = Place::new();
+    let secrets = [
+        ("OPENAI_API_KEY", "sk-secret-1"),
+        ("MINIMAX_API_KEY", "sk-secret-2"),
+        ("ADMIN_TOKEN", "sk-secret-3"),
+        // Not shown even where it looks like a setting of its own.
+        ("DATABASE_URL", "host=db user=aionis password=a: sk-secret-4"),
+    ];
+    for args in [
+        &["config", "print", "--json"][..],
+        &["config", "print"],
+        &["config", "check"],
+        &["doctor", "--json", "--port", "0"],
+        &["serve", "--port", "0"],
+        &["serve", "--port", "none"],
+        &["serve", "--help"],
+    ] {
+        let ended = run(aionis(place.path()).args(args).envs(secrets).env("EMBEDDING_PROVIDER", "none"));
+        assert!(!ended.stdout.contains("sk-secret") && !ended.stderr.contains("sk-secret"), "{args:?}: {ended:#?}");
+    }
+    let printed = run(aionis(place.path()).args(["config", "print", "--json"]).envs(secrets)).exits(0).json();
+    for name in ["openai_api_key", "minimax_api_key", "admin_token", "database_url"] {
+        assert_eq!(printed[name], "set", "{printed}");
+    }
+    let printed = run(aionis(place.path()).args(["config", "print", "--json"])).exits(0).json();
+    for name in ["openai_api_key", "minimax_api_key", "admin_token", "database_url"] {
+        assert_eq!(printed[name], "unset", "{printed}");
+    }
+}

@@ -1,0 +1,8 @@
+//! What only the embedded engine has: files, one process, an image in memory.
+
+mod disk;
+mod durability;
+mod image;
+mod opening;
+mod recall_quality;
+mod tampering;

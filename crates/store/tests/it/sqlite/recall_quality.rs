@@ -1,0 +1,114 @@
+//! Recall of the quantised scan against the exact one.
+
+use aionis_core::{
+    ids::{NodeId, ScopeKey},
+    ports::store::{DenseHit, DenseQuery, RecallStore, WriteStore},
+};
+use aionis_store::sqlite::{EmbeddingSpace, SqliteStore};
+use aionis_testkit::{
+    conformance::MODEL,
+    fixtures::{ClusteredVectors, WriteBuilder, anyone, everything, nearest, scope},
+    sqlite::TempStore,
+};
+
+const DIM: usize = 256;
+const ALL: usize = 20_000;
+
+fn store() -> TempStore {
+    TempStore::with(|options| options.space = Some(EmbeddingSpace { name: MODEL.to_owned(), dim: DIM }))
+}
+
+/// Fills a scope; returns what is in it.
+async fn fill(
+    store: &SqliteStore,
+    scope: &ScopeKey,
+    vectors: &mut ClusteredVectors,
+    count: usize,
+) -> Vec<(NodeId, Vec<f32>)> {
+    let mut stored = Vec::with_capacity(count);
+    while stored.len() < count {
+        let mut write = WriteBuilder::new(scope).dim(DIM);
+        let batch: Vec<Vec<f32>> = (0..(count - stored.len()).min(1_000)).map(|_| vectors.any()).collect();
+        for (n, vector) in batch.iter().enumerate() {
+            write = write.node(&format!("n{}", stored.len() + n), "").vector(vector.clone());
+        }
+        let outcome = store.write(write.prepared()).await.unwrap();
+        stored.extend(outcome.nodes.into_iter().map(|(id, _)| id).zip(batch));
+    }
+    stored
+}
+
+async fn near(store: &SqliteStore, scope: &ScopeKey, question: &[f32], exact: bool) -> Vec<DenseHit> {
+    let filter = everything(anyone());
+    let query = DenseQuery { scope: scope.clone(), filter, vector: question.to_vec(), limit: 10, exact };
+    store.dense(query).await.unwrap()
+}
+
+fn ids(hits: &[DenseHit]) -> Vec<NodeId> {
+    hits.iter().map(|hit| hit.id).collect()
+}
+
+/// Share of the exact answer that the quick one has.
+fn recall(quick: &[DenseHit], exact: &[DenseHit]) -> f64 {
+    let quick = ids(quick);
+    let found = ids(exact).iter().filter(|id| quick.contains(id)).count();
+    found as f64 / exact.len() as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_twenty_thousand_vectors_in_one_scope() {
+    let (mut temp, s) = (store(), scope("s"));
+    let store = temp.store();
+    let mut vectors = ClusteredVectors::new(20, DIM, 200);
+    let stored = fill(&store, &s, &mut vectors, ALL).await;
+    let (mut sum, mut asked) = (0.0, Vec::new());
+    for n in 0..20 {
+        let question = vectors.any();
+        let exact = near(&store, &s, &question, true).await;
+        if n < 2 {
+            assert_eq!(ids(&exact), ids(&nearest(&stored, &question, 10)), "the exact scan is exact");
+        }
+        let quick = near(&store, &s, &question, false).await;
+        for hit in &quick {
+            assert!(
+                exact.iter().filter(|e| e.id == hit.id).all(|e| e.similarity.to_bits() == hit.similarity.to_bits())
+            );
+        }
+        sum += recall(&quick, &exact);
+        asked.push((question, quick));
+    }
+    let mean = sum / asked.len() as f64;
+    assert!(mean >= 0.98, "recall@10 is {mean}");
+    // With too little memory for the vectors themselves they are read from the database; the answers stay the same.
+    drop(store);
+    temp.options.image_bytes_max = 1;
+    temp.reopen().await;
+    for (question, quick) in asked {
+        assert_eq!(near(&temp.store(), &s, &question, false).await, quick);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_fifty_scopes_of_very_different_sizes() {
+    let temp = store();
+    let store = temp.store();
+    let mut vectors = ClusteredVectors::new(50, DIM, 60);
+    let mut left = ALL;
+    for n in 0..50 {
+        let s = scope(&format!("s{n}"));
+        // Each scope has about two thirds of the one before, so that most are small beside a few large ones.
+        let size = if n < 25 { (left / 3).max(3) } else { 3 + n % 7 };
+        left = left.saturating_sub(size);
+        let stored = fill(&store, &s, &mut vectors, size).await;
+        let (mut sum, questions) = (0.0, 4);
+        for _ in 0..questions {
+            let question = vectors.any();
+            let exact = nearest(&stored, &question, 10);
+            let quick = near(&store, &s, &question, false).await;
+            assert_eq!(quick.len(), exact.len(), "never fewer than there are");
+            sum += recall(&quick, &exact);
+        }
+        let mean = sum / f64::from(questions);
+        assert!(mean >= 0.98, "recall@10 is {mean} in scope {n} of {size} vectors");
+    }
+}
