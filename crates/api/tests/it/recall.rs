@@ -227,7 +227,6 @@ async fn embeddings_are_shown_in_short_to_those_who_may() {
 }
 
 #[tokio::test]
-#[ignore = "the digest is of the numbers widened to doubles, not of the JSON text shown; see aionis_engine::recall::expand"]
 async fn the_digest_of_a_shown_embedding_is_of_its_json_text() {
     let service = harbour(1).await;
     service.drain().await;

@@ -218,25 +218,27 @@ impl<'a> Candidates<'a> {
     /// Pairs of neighbours among the candidates with the share that passes between them: less, the more neighbours the
     /// busier one has, so that a hub does not mix everything with everything; less for an edge of low weight.
     fn links(&self) -> Vec<(usize, usize, f64)> {
-        let mut weight_of: HashMap<(NodeId, NodeId), f64> = HashMap::new();
-        for edge in self.arms.edges.iter().filter(|edge| is_window(edge.edge_type)) {
-            let pair = (edge.src.min(edge.dst), edge.src.max(edge.dst));
-            let weight = weight_of.entry(pair).or_insert(0.0);
-            *weight = weight.max((2.0 * edge.weight).min(1.0));
-        }
-        let mut degree: HashMap<NodeId, u32> = HashMap::new();
-        for (a, b) in weight_of.keys() {
-            *degree.entry(*a).or_default() += 1;
-            *degree.entry(*b).or_default() += 1;
-        }
-        let mut links: Vec<(usize, usize, f64)> = weight_of
-            .into_iter()
-            .filter_map(|((a, b), weight)| {
-                let busiest = degree[&a].max(degree[&b]).max(2);
-                Some((*self.at.get(&a)?, *self.at.get(&b)?, weight * EDGE * 2.0 / f64::from(busiest)))
+        let mut links: Vec<(usize, usize, f64)> = self
+            .arms
+            .edges
+            .iter()
+            .filter(|edge| is_window(edge.edge_type))
+            .filter_map(|edge| {
+                let (a, b) = (*self.at.get(&edge.src)?, *self.at.get(&edge.dst)?);
+                Some((a.min(b), a.max(b), (2.0 * edge.weight).min(1.0)))
             })
             .collect();
-        links.sort_unstable_by_key(|(a, b, _)| (*a, *b));
+        // Of several edges between the same two the strongest counts.
+        links.sort_unstable_by(|x, y| (x.0, x.1).cmp(&(y.0, y.1)).then(y.2.total_cmp(&x.2)));
+        links.dedup_by_key(|link| (link.0, link.1));
+        let mut degree = vec![0_u32; self.ids.len()];
+        for (a, b, _) in &links {
+            degree[*a] += 1;
+            degree[*b] += 1;
+        }
+        for (a, b, share) in &mut links {
+            *share *= EDGE * 2.0 / f64::from(degree[*a].max(degree[*b]).max(2));
+        }
         links
     }
 

@@ -11,7 +11,7 @@ use aionis_core::{
     canon::{audit_vector_sha256, sha256_hex},
     error::{DomainError, ErrorKind},
     ids::ScopeKey,
-    model::Viewer,
+    model::{Viewer, real},
     ports::store::{RecallAudit, ScopeStatus},
     recall::{KnobOverrides, Knobs, Profile, Seed},
     write::{Warning, check_vector_at},
@@ -186,7 +186,7 @@ impl Run<'_> {
         match self.request.question.clone() {
             Question::Vector(vector) => {
                 let seeds = self.by_vector(&vector).await?;
-                let wide: Vec<f64> = vector.iter().map(|x| f64::from(*x)).collect();
+                let wide: Vec<f64> = vector.iter().map(|x| real(f64::from(*x))).collect();
                 Ok(Found { seeds, query: None, query_sha256: audit_vector_sha256(&wide) })
             }
             Question::Text(text) => {

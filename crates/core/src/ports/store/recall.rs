@@ -222,7 +222,7 @@ pub trait RecallStore: Send + Sync {
         literals: &[String],
     ) -> Result<Vec<NodeId>, StoreError>;
 
-    /// The strongest edges leaving and entering nodes, each once.
+    /// The strongest edges leaving and entering nodes, each once, in no particular order.
     ///
     /// # Errors
     /// A failure of storage.

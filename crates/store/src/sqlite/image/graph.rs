@@ -1,9 +1,7 @@
 //! Edges around nodes.
 
-use aionis_core::{ids::NodeId, recall::EdgeView};
-use hashbrown::HashSet;
-
 use super::{Around, ScopeImage, Slot};
+use aionis_core::{ids::NodeId, recall::EdgeView};
 
 impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once.
@@ -35,9 +33,8 @@ impl ScopeImage {
         };
         let mut both = strongest(|edges| &edges.leaving);
         both.extend(strongest(|edges| &edges.entering));
-        let mut seen = HashSet::with_capacity(both.len());
-        both.retain(|at| seen.insert(*at));
-        both.sort_unstable_by(|a, b| self.stronger(*a, *b));
+        both.sort_unstable();
+        both.dedup();
         both.into_iter().map(|at| self.edges[at as usize]).collect()
     }
 
