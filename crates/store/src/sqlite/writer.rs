@@ -22,9 +22,9 @@ use super::{Shared, error::driver, image::Delta};
 /// Answers the caller: with nothing when its transaction is durable, or with why it is not.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
-/// What running a piece of work left: whether its savepoint is kept, and how to answer.
+/// What running a piece of work left: why its savepoint is not kept, if so, and how to answer.
 struct Done {
-    keep: bool,
+    failure: Option<StoreError>,
     answer: Answer,
 }
 
@@ -47,7 +47,7 @@ where
     fn run(self: Box<Self>, connection: &Connection, deltas: &mut Vec<Delta>) -> Done {
         let Self { work, reply } = *self;
         let result = work(connection, deltas);
-        let keep = result.is_ok();
+        let own_failure = result.as_ref().err().cloned();
         let answer: Answer = Box::new(move |failure| {
             // The caller may have stopped waiting; there is nobody to tell then.
             let _ = reply.send(match (failure, result) {
@@ -55,7 +55,7 @@ where
                 (_, result) => result,
             });
         });
-        Done { keep, answer }
+        Done { failure: own_failure, answer }
     }
 
     fn refuse(self: Box<Self>) -> Answer {
@@ -241,16 +241,18 @@ impl WriterThread {
         let before = deltas.len();
         let done = work.run(&self.connection, deltas);
         // After a rollback the savepoint stays open and is released like the others.
-        let end = if done.keep { "RELEASE work" } else { "ROLLBACK TO work" };
-        if !done.keep {
+        let keep = done.failure.is_none();
+        let end = if keep { "RELEASE work" } else { "ROLLBACK TO work" };
+        if !keep {
             deltas.truncate(before);
         }
         if self.connection.is_autocommit() {
-            // SQLite rolled the whole transaction back by itself: a full disk, an I/O error.
-            let lost = StoreError::Unavailable("the transaction was rolled back; nothing of it is stored".to_owned());
-            return Err((done.answer, lost));
+            // SQLite rolled the whole transaction back by itself: a full disk, an I/O error. Everyone in it learns why.
+            let lost =
+                || StoreError::Unavailable("the transaction was rolled back; nothing of it is stored".to_owned());
+            return Err((done.answer, done.failure.unwrap_or_else(lost)));
         }
-        let ended = savepoint(end).and_then(|n| if done.keep { Ok(n) } else { savepoint("RELEASE work") });
+        let ended = savepoint(end).and_then(|n| if keep { Ok(n) } else { savepoint("RELEASE work") });
         match ended {
             Ok(_) => Ok(done.answer),
             Err(error) => Err((done.answer, error)),

@@ -10,6 +10,7 @@ use aionis_core::{
 use super::Subject;
 use crate::fixtures::{WriteBuilder, node_id, scope};
 
+/// Asks, and puts the answer into an order: strongest first. The port promises none.
 async fn ask(subject: &Subject, scope: &ScopeKey, around: &[NodeId], floor: (f64, f64), limit: usize) -> Vec<EdgeView> {
     let query = EdgeQuery {
         scope: scope.clone(),
@@ -18,7 +19,11 @@ async fn ask(subject: &Subject, scope: &ScopeKey, around: &[NodeId], floor: (f64
         min_confidence: floor.1,
         limit,
     };
-    subject.store.edges_around(query).await.expect("edges can be read")
+    let mut edges = subject.store.edges_around(query).await.expect("edges can be read");
+    edges.sort_by(|a, b| {
+        b.weight.total_cmp(&a.weight).then(b.confidence.total_cmp(&a.confidence)).then(a.id.cmp(&b.id))
+    });
+    edges
 }
 
 /// Every edge around nodes.

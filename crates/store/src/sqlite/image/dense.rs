@@ -54,21 +54,18 @@ impl ScopeImage {
             return Near::Scored(Vec::new());
         }
         let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(keep.min(4096) + 1);
-        let mut floor = f32::NEG_INFINITY;
         self.codes.scan(
             &Question::new(vector),
             |slot| filter.seeds(self.gates[slot as usize]),
             |slot, approximate| {
-                if approximate < floor {
-                    return;
-                }
                 best.push(Reverse(Candidate { approximate, id: self.nodes[slot as usize].id, slot }));
                 if best.len() > keep {
                     best.pop();
                 }
-                if best.len() == keep {
-                    floor = best.peek().map_or(f32::NEG_INFINITY, |least| least.0.approximate);
+                if best.len() < keep {
+                    return f32::NEG_INFINITY;
                 }
+                best.peek().map_or(f32::NEG_INFINITY, |least| least.0.approximate)
             },
         );
         let nodes = best.into_iter().map(|candidate| &self.nodes[candidate.0.slot as usize]);

@@ -117,41 +117,61 @@ impl Codes {
         (at != last).then(|| self.owners[at])
     }
 
-    /// Calls `hit` with owner and approximate cosine of every vector whose owner passes.
-    pub(super) fn scan(&self, question: &Question, passes: impl Fn(Slot) -> bool, mut hit: impl FnMut(Slot, f32)) {
-        const BLOCK: usize = 256;
-        let mut products = [0_i32; BLOCK];
-        let mut passing = [false; BLOCK];
+    /// Calls `hit` with owner and approximate cosine of every vector whose owner passes, except those below the floor
+    /// that `hit` returns: the cosine from which on it is interested in more.
+    ///
+    /// Whichever is cheaper comes first, block by block: with a selective filter the filter (a block without a passing
+    /// owner costs no products), else the products (a vector below the floor costs no filter).
+    pub(super) fn scan(
+        &self,
+        question: &Question,
+        passes: impl Fn(Slot) -> bool,
+        mut hit: impl FnMut(Slot, f32) -> f32,
+    ) {
+        let mut scores = [0.0_f32; BLOCK];
+        let mut floor = f32::NEG_INFINITY;
+        let mut filter_first = false;
         for (block, owners) in self.owners.chunks(BLOCK).enumerate() {
             let first = block * BLOCK;
-            let mut any = false;
-            for (owner, pass) in owners.iter().zip(&mut passing) {
-                *pass = passes(*owner);
-                any |= *pass;
-            }
-            // A block without a passing owner costs no products; selective filters make the scan faster.
-            if !any {
-                continue;
+            if filter_first {
+                let passing = owners.iter().filter(|owner| passes(**owner)).count();
+                filter_first = passing * 4 < owners.len();
+                if passing == 0 {
+                    continue;
+                }
             }
             let codes = &self.codes[first * self.dim..(first + owners.len()) * self.dim];
-            inner_products(codes, &question.codes, &mut products[..owners.len()]);
-            let scored = owners.iter().zip(&products).zip(&self.factors[first..]).zip(&passing);
-            for (((owner, product), factor), _) in scored.filter(|(_, pass)| **pass) {
-                #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
-                hit(*owner, *product as f32 * factor * question.factor);
+            let factors = &self.factors[first..first + owners.len()];
+            scaled_products(codes, &question.codes, factors, question.factor, &mut scores[..owners.len()]);
+            let mut refused = 0;
+            for (owner, score) in owners.iter().zip(&scores) {
+                if *score >= floor {
+                    if passes(*owner) {
+                        floor = hit(*owner, *score);
+                    } else {
+                        refused += 1;
+                    }
+                }
             }
+            filter_first |= refused * 2 > owners.len();
         }
     }
 }
+
+/// Vectors looked at together.
+const BLOCK: usize = 256;
 
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+fma+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni",
     "x86_64+avx+avx2+bmi1+bmi2+fma",
     "aarch64+neon",
 ))]
-fn inner_products(codes: &[i8], question: &[i16], products: &mut [i32]) {
-    for (vector, product) in codes.chunks_exact(question.len()).zip(products) {
-        *product = vector.iter().zip(question).map(|(a, b)| i32::from(i16::from(*a)) * i32::from(*b)).sum();
+fn scaled_products(codes: &[i8], question: &[i16], factors: &[f32], factor: f32, scores: &mut [f32]) {
+    for ((vector, score), own) in codes.chunks_exact(question.len()).zip(scores).zip(factors) {
+        let product: i32 = vector.iter().zip(question).map(|(a, b)| i32::from(i16::from(*a)) * i32::from(*b)).sum();
+        #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
+        let scaled = product as f32 * own * factor;
+        *score = scaled;
     }
 }
 
@@ -202,6 +222,7 @@ mod tests {
                     seen += 1;
                     let exact = cosine(&asked, &vectors[owner as usize]);
                     assert!((f64::from(approximate) - exact).abs() < 0.02, "{dim}: {approximate} {exact}");
+                    f32::NEG_INFINITY
                 },
             );
             assert_eq!(seen, 700);
@@ -218,7 +239,14 @@ mod tests {
         assert_eq!(codes.remove(1), None);
         codes.replace(0, &[1.0, 0.0, 0.0, 0.0]);
         let mut hits = Vec::new();
-        codes.scan(&Question::new(&[1.0, 0.0, 0.0, 0.0]), |_| true, |owner, cosine| hits.push((owner, cosine)));
+        codes.scan(
+            &Question::new(&[1.0, 0.0, 0.0, 0.0]),
+            |_| true,
+            |owner, cosine| {
+                hits.push((owner, cosine));
+                f32::NEG_INFINITY
+            },
+        );
         assert_eq!(hits.len(), 1);
         assert!(hits[0].0 == 2 && (hits[0].1 - 1.0).abs() < 1e-5);
     }

@@ -1,19 +1,18 @@
 //! Full disks, on a small file system of memory. Needs the right to mount one; without it these tests do nothing.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
     ports::store::{RecallStore, StoreError, WriteStore},
 };
-use aionis_store::sqlite::SqliteStore;
+use aionis_store::sqlite::{DATABASE_FILE, SqliteStore};
 use aionis_testkit::{
     assert_sound,
     fixtures::{FakeClock, WriteBuilder, node_id, scope},
     sqlite::options,
 };
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 
 /// A file system in memory, unmounted when dropped.
 pub(super) struct Mount {
@@ -102,17 +101,22 @@ async fn everyone_in_a_lost_transaction_learns_that_the_disk_is_full() {
     let Some(mount) = Mount::of("4m") else { return };
     let s = scope("s");
     let store = Arc::new(SqliteStore::open(&options(mount.path()), FakeClock::new()).unwrap());
-    // The scope is in memory: what is taken back must be taken back there too. Together the writes are more than the page
-    // cache holds, so that they spill into the log before their transaction ends.
+    // The scope is in memory: what is taken back must be taken back there too.
     assert_eq!(store.scope_status(&s).await.unwrap().head_seq, 0);
-    let mut writes = JoinSet::new();
-    for n in 0..240 {
-        let (store, s) = (Arc::clone(&store), s.clone());
-        writes.spawn(async move { (n, store.write(large(&s, &format!("n{n}"), 400_000).prepared()).await) });
+    let prepared: Vec<_> = (0..200).map(|n| large(&s, &format!("n{n}"), 400_000).prepared()).collect();
+    // The writes wait for this transaction, so that the next one has nearly all of them. They are more than the page
+    // cache holds and spill into the log before their transaction ends.
+    let raw = rusqlite::Connection::open(mount.path().join(DATABASE_FILE)).unwrap();
+    raw.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut writes: Vec<_> = prepared.into_iter().map(|write| Box::pin(store.write(write))).collect();
+    for write in &mut writes {
+        assert!(tokio::time::timeout(Duration::ZERO, write).await.is_err(), "the write is queued");
     }
+    raw.execute_batch("COMMIT").unwrap();
+    drop(raw);
     let mut stored = Vec::new();
-    for (n, outcome) in writes.join_all().await {
-        match outcome {
+    for (n, write) in writes.into_iter().enumerate() {
+        match write.await {
             Ok(_) => stored.push(node_id(&s, &format!("n{n}"))),
             Err(StoreError::Full(_)) => {}
             Err(other) => panic!("{n}: {other:?}"),

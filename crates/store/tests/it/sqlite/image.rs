@@ -29,7 +29,7 @@ use aionis_testkit::{
 };
 use proptest::{
     prelude::*,
-    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -246,7 +246,9 @@ async fn answer(store: &dyn Store, s: &ScopeKey, which: u64) -> String {
             let around = (0..rng.below(5)).map(|_| ids[rng.below(KEYS)]).collect();
             let (min_weight, min_confidence) = (rng.below(3) as f64 / 4.0, rng.below(3) as f64 / 4.0);
             let query = EdgeQuery { scope: s.clone(), around, min_weight, min_confidence, limit };
-            format!("{query:?}: {:?}", store.edges_around(query.clone()).await.unwrap())
+            let mut edges = store.edges_around(query.clone()).await.unwrap();
+            edges.sort_by_key(|edge| edge.id);
+            format!("{query:?}: {edges:?}")
         }
         _ => {
             let vitals = store.vitals(s, &ids, &viewer).await.unwrap();
@@ -256,21 +258,25 @@ async fn answer(store: &dyn Store, s: &ScopeKey, which: u64) -> String {
     }
 }
 
-/// Compares a store in use with a fresh one on the same data.
-async fn compare(temp: &TempStore) {
+/// Compares a store in use with a fresh one on the same data; tells the first difference.
+async fn compare(temp: &TempStore) -> Result<(), String> {
     let warm = temp.port();
     let fresh_temp = temp.crash_copy().open();
     let fresh = fresh_temp.port();
     for second in [false, true] {
         let s = a_scope(second);
         for which in 0..50 {
-            assert_eq!(answer(&*warm, &s, which).await, answer(&*fresh, &s, which).await, "warm, then fresh");
+            let (held, loaded) = (answer(&*warm, &s, which).await, answer(&*fresh, &s, which).await);
+            if held != loaded {
+                return Err(format!("in {s}\nin memory: {held}\n   loaded: {loaded}"));
+            }
         }
     }
     assert_eq!(assert_sound(&*warm).await, assert_sound(&*fresh).await);
+    Ok(())
 }
 
-async fn replay(tight: bool, history: &[Step]) {
+async fn replay(tight: bool, history: &[Step]) -> Result<(), String> {
     let temp = TempStore::with(|options| {
         options.readers = 2;
         if tight {
@@ -289,10 +295,10 @@ async fn replay(tight: bool, history: &[Step]) {
             }
             Step::Work { limit, how } => work(&*store, now, *limit, how).await,
             Step::Ask { second, which } => drop(answer(&*store, &a_scope(*second), *which).await),
-            Step::Compare => compare(&temp).await,
+            Step::Compare => compare(&temp).await?,
         }
     }
-    compare(&temp).await;
+    compare(&temp).await
 }
 
 /// Any history, asked in between, ends in an image that equals a fresh one.
@@ -302,10 +308,8 @@ fn any_history_leaves_an_image_that_equals_a_fresh_load() {
     let config = Config { cases: 64, failure_persistence: None, max_shrink_iters: 300, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let histories = (any::<bool>(), prop::collection::vec(step(), 1..24));
-    let result = runner.run(&histories, |(tight, history)| {
-        runtime.block_on(replay(tight, &history));
-        Ok(())
-    });
+    let result = runner
+        .run(&histories, |(tight, history)| runtime.block_on(replay(tight, &history)).map_err(TestCaseError::fail));
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
@@ -369,7 +373,7 @@ async fn all_at_once(tight: bool) {
         });
     }
     tasks.join_all().await;
-    compare(&temp).await;
+    compare(&temp).await.unwrap_or_else(|difference| panic!("{difference}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
