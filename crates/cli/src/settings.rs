@@ -410,6 +410,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
         "AIONIS_IMAGE_CACHE_MIB",
         "AIONIS_MODEL_DIR",
         "AIONIS_MODEL_URL",
+        "AIONIS_API_KEY",
     ];
     let mut unknown: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())

@@ -394,9 +394,9 @@ impl ChainVerifier {
         }
     }
 
-    /// How many earlier versions the chain says are kept in all.
+    /// How many earlier versions the chain says are kept in all. Of edges none are: a commit binds their values.
     pub fn versions(&self) -> usize {
-        self.objects.values().map(|o| o.earlier.len()).sum()
+        self.objects.iter().filter(|((kind, _), _)| *kind == ObjectKind::Node).map(|(_, o)| o.earlier.len()).sum()
     }
 
     /// Checks that every object the chain names was seen.
@@ -497,6 +497,17 @@ mod tests {
         let mut swapped = chain(3);
         swapped.swap(1, 2);
         assert_eq!(walk(&swapped).unwrap_err().seq, Some(3));
+    }
+
+    #[test]
+    fn an_updated_edge_has_no_kept_version() {
+        let edge = |op, content| Change { kind: ObjectKind::Edge, op, id: Uuid::from_u128(7), digest: sha256(content) };
+        let first = commit(1, Digest([0; 32]), &[edge(ChangeOp::Create, "0.5")]);
+        let second = commit(2, first.hash, &[edge(ChangeOp::Update, "0.9")]);
+        let mut verifier = walk(&[first, second]).unwrap();
+        verifier.object(ObjectKind::Edge, Uuid::from_u128(7), &sha256("0.9"), 2).unwrap();
+        verifier.finish().unwrap();
+        assert_eq!(verifier.versions(), 0);
     }
 
     #[test]
