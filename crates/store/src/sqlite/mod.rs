@@ -190,7 +190,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
              PRAGMA temp_store = MEMORY;
              PRAGMA cache_size = -65536;
              PRAGMA mmap_size = 0;
-             PRAGMA wal_autocheckpoint = 4000;
+             PRAGMA wal_autocheckpoint = 16000;
              PRAGMA journal_size_limit = 67108864;",
         )
         .map_err(|e| error::open(path, &e))?;
