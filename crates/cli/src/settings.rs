@@ -44,6 +44,9 @@ pub(crate) struct StorageSettings {
     /// Memory for scope images, in MiB.
     #[arg(long, env = "AIONIS_IMAGE_CACHE_MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub(crate) image_cache_mib: u32,
+    /// Vectors of one scope from which on they get an index; 0 for never, so that every search looks at all of them.
+    #[arg(long, env = "AIONIS_VECTOR_INDEX_FROM", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
+    pub(crate) vector_index_from: u32,
     /// Address of a PostgreSQL database; this version has the embedded engine only.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) database_url: SecretArg,

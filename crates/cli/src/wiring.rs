@@ -83,6 +83,7 @@ pub(crate) fn open_store(
     options.write_queue_max =
         settings.memory.api_write_max_inflight as usize + settings.memory.api_write_queue_max as usize + 64;
     options.image_bytes_max = storage.image_cache_mib as usize * 1024 * 1024;
+    options.index_from = storage.vector_index_from as usize;
     options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
     Ok(SqliteStore::open(&options, clock)?)
 }

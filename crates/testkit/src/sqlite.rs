@@ -241,4 +241,9 @@ impl Inspect for SqliteInspector {
             .unwrap();
         assert_eq!(changed, 1, "the rule is stored");
     }
+
+    async fn spoil_work(&self, scope: &ScopeKey) {
+        let sql = "UPDATE memory_outbox SET payload = '{}' WHERE scope_key = ?1";
+        raw(&self.database).execute(sql, [scope.as_str()]).unwrap();
+    }
 }

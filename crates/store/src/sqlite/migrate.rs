@@ -13,8 +13,11 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") },
+    Migration { version: 2, name: "vector_index", sql: include_str!("migrations/0002_vector_index.sql") },
+    Migration { version: 3, name: "pending_since", sql: include_str!("migrations/0003_pending_since.sql") },
+];
 
 /// What a migration run found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,11 +121,12 @@ mod tests {
     #[test]
     fn migrations_apply_once_and_dry_run_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
+        let names = ["0001_memory", "0002_vector_index", "0003_pending_since"];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
-        assert_eq!(planned.applied_now, ["0001_memory"]);
+        assert_eq!(planned.applied_now, names);
         assert!(!dir.path().join(DATABASE_FILE).exists());
-        assert_eq!(migrate_only(dir.path(), false, Timestamp(1)).unwrap().applied_now, ["0001_memory"]);
-        assert_eq!(migrate_only(dir.path(), false, Timestamp(1)).unwrap().applied_before, ["0001_memory"]);
+        assert_eq!(migrate_only(dir.path(), false, Timestamp(1)).unwrap().applied_now, names);
+        assert_eq!(migrate_only(dir.path(), false, Timestamp(1)).unwrap().applied_before, names);
     }
 
     #[test]

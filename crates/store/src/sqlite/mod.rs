@@ -6,6 +6,7 @@
 
 mod error;
 mod image;
+mod indexer;
 mod integrity;
 mod lock;
 mod migrate;
@@ -14,6 +15,7 @@ mod readers;
 mod recall;
 mod rows;
 mod space;
+mod vector_index;
 mod write;
 mod writer;
 
@@ -26,7 +28,7 @@ use aionis_core::{clock::Clock, ports::store::StoreError};
 use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 
-use self::{image::ImageCache, lock::DirectoryLock, readers::Readers, writer::Writer};
+use self::{image::ImageCache, indexer::Indexer, lock::DirectoryLock, readers::Readers, writer::Writer};
 pub use self::{
     migrate::{MigrationReport, migrate_only},
     space::EmbeddingSpace,
@@ -49,6 +51,8 @@ pub struct SqliteOptions {
     pub group_max: usize,
     /// Memory for scope images, in bytes.
     pub image_bytes_max: usize,
+    /// Vectors of one scope from which on they get an index; 0 for never.
+    pub index_from: usize,
     /// Claims of one outbox item before it is given up.
     pub outbox_attempts_max: u32,
 }
@@ -64,14 +68,20 @@ impl SqliteOptions {
             write_queue_max: 3096,
             group_max: 256,
             image_bytes_max: 2 << 30,
+            index_from: INDEX_FROM,
             outbox_attempts_max: 25,
         }
     }
 }
 
+/// Vectors of one scope from which on an index pays: see docs/adr/0012-inverted-file-index.md for the measurement.
+pub const INDEX_FROM: usize = 20_000;
+
 /// The embedded engine.
 pub struct SqliteStore {
     shared: Arc<Shared>,
+    /// Before the writer, so that it is dropped first: it hands work to it.
+    indexer: Indexer,
     writer: Writer,
     readers: Readers,
     outbox_attempts_max: u32,
@@ -105,17 +115,20 @@ impl SqliteStore {
         let mut connection = connect(&path)?;
         migrate::migrate(&mut connection, clock.now())?;
         let space = space::settle(&connection, options.space.as_ref(), options.fallback_dim)?;
+        let (index_requests, scopes_to_index) = indexer::queue();
         let shared = Arc::new(Shared {
             space,
-            images: ImageCache::new(options.image_bytes_max),
+            images: ImageCache::new(options.image_bytes_max, options.index_from, index_requests),
             clock,
             commits: watch::Sender::new(0),
             work: Notify::new(),
         });
         let writer = Writer::start(connection, Arc::clone(&shared), options.write_queue_max, options.group_max)?;
+        let indexer = Indexer::start(scopes_to_index, Arc::clone(&shared), writer.queue()?)?;
         let readers = Readers::open(&path, options.readers)?;
         Ok(Self {
             shared,
+            indexer,
             writer,
             readers,
             outbox_attempts_max: options.outbox_attempts_max,
@@ -175,6 +188,7 @@ impl SqliteStore {
 
     /// Waits for queued writes, writes the log back into the database, and stops the writer.
     pub async fn close(&self) {
+        self.indexer.end();
         self.writer.stop().await;
     }
 }

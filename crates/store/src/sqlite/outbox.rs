@@ -9,33 +9,19 @@ use aionis_core::{
     ports::store::{
         ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText, StoreError,
     },
-    write::{check_vector_at, embed_text},
+    write::{EmbedJob, check_vector_at, embed_text},
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::Deserialize;
-use uuid::Uuid;
 
 use super::{
     SqliteStore,
-    error::{driver, inconsistent},
+    error::driver,
     image::Delta,
     rows::{blob, choice, digest, signed, unreadable, unsigned, uuid},
     space::EmbeddingSpace,
     write::put_vector,
 };
-
-#[derive(Deserialize)]
-struct Payload {
-    nodes: Vec<PayloadNode>,
-    #[serde(default)]
-    force_reembed: bool,
-}
-
-#[derive(Deserialize)]
-struct PayloadNode {
-    id: Uuid,
-}
 
 #[async_trait]
 impl OutboxStore for SqliteStore {
@@ -101,8 +87,13 @@ impl OutboxStore for SqliteStore {
                     .collect();
                 let mut stored = 0;
                 for node in nodes {
-                    let held = held.iter().any(|item| item.scope == node.scope && item.nodes.contains(&node.id));
-                    if held && settle(connection, &node, (&space, &label), now, deltas)? {
+                    let mut of = held.iter().filter(|item| item.scope == node.scope && item.nodes.contains(&node.id));
+                    let Some(first) = of.next() else { continue };
+                    let forced = first.force || of.any(|item| item.force);
+                    if !forced && has_callers_vector(connection, &node, &space)? {
+                        continue;
+                    }
+                    if settle(connection, &node, (&space, &label), now, deltas)? {
                         stored += 1;
                     }
                 }
@@ -222,17 +213,21 @@ fn claim(
                 Ok((scope, uuid(row, 1)?, unsigned(row, 2)?, payload, row.get(4)?, Timestamp(row.get(5)?)))
             })
             .map_err(driver)?;
-        let payload: Payload =
-            serde_json::from_str(&payload).map_err(|e| inconsistent("memory_outbox", "payload", id, e.to_string()))?;
-        items.push(OutboxItem {
-            scope: ScopeKey::from_stored(&scope)?,
-            id,
-            fence,
-            nodes: payload.nodes.into_iter().map(|node| NodeId(node.id)).collect(),
-            force: payload.force_reembed,
-            attempts,
-            created_at,
-        });
+        let (nodes, force) = match EmbedJob::read(&payload) {
+            Ok(read) => read,
+            Err(problem) => {
+                // It holds up nothing: it becomes a dead letter, and the others are claimed.
+                tracing::error!(scope, %id, problem, "the payload of an outbox row cannot be read");
+                let sql = "UPDATE memory_outbox SET claimed_by = NULL, lease_until = NULL, failed_at = ?2, \
+                           failed_reason = 'unreadable_payload', last_error = ?3 WHERE outbox_no = ?1";
+                connection
+                    .prepare_cached(sql)
+                    .and_then(|mut s| s.execute(params![outbox_no, request.now.0, problem]))
+                    .map_err(driver)?;
+                continue;
+            }
+        };
+        items.push(OutboxItem { scope: ScopeKey::from_stored(&scope)?, id, fence, nodes, force, attempts, created_at });
     }
     Ok((items, last))
 }
@@ -270,6 +265,22 @@ fn publish(connection: &Connection, item: &OutboxItem, now: Timestamp) -> Result
                AND published_at IS NULL AND failed_at IS NULL";
     let key = (item.scope.as_str(), blob(item.id), signed(item.fence), now.0);
     connection.prepare_cached(sql).and_then(|mut s| s.execute(key)).map(|n| n == 1).map_err(driver)
+}
+
+/// Whether the caller brought a vector for this content, possibly while one was being derived: the caller's stays.
+fn has_callers_vector(
+    connection: &Connection,
+    node: &EmbeddedNode,
+    space: &EmbeddingSpace,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM memory_vectors WHERE scope_key = ?1 AND node_id = ?2 AND model = ?3 \
+               AND source_digest = ?4 AND origin = 'client')";
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut s| {
+            s.query_row(params![node.scope.as_str(), blob(node.id.0), space.name, node.digest.0], |row| row.get(0))
+        })
+        .map_err(driver)
 }
 
 /// Stores a node's vector, or why it has none, if the node still has the content it was derived from.

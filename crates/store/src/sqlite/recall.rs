@@ -45,6 +45,23 @@ impl SqliteStore {
 }
 
 impl SqliteStore {
+    /// Waits until the scope's vectors have an index; returns its lists and how many of them a question visits. The
+    /// caller bounds the wait by dropping the future.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn wait_for_index(&self, scope: &ScopeKey) -> Result<(usize, usize), StoreError> {
+        let mut commits = self.shared.commits.subscribe();
+        loop {
+            commits.mark_unchanged();
+            if let Some(shape) = self.on_image(scope, ScopeImage::index_shape).await? {
+                return Ok(shape);
+            }
+            // The index is stored by the writing thread, which says so like of any other transaction.
+            commits.changed().await.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
+        }
+    }
+
     /// Asks the scope's image alone: at once when it is in memory, which takes less time than handing the work over.
     async fn on_image<T: Send + 'static>(
         &self,
@@ -104,9 +121,10 @@ impl RecallStore for SqliteStore {
                 return Ok(found);
             }
         }
-        let scope = query.scope.clone();
+        let (scope, shared) = (query.scope.clone(), Arc::clone(&self.shared));
         self.with_image(&scope, move |connection, image| {
             load_postings(connection, image, &query.terms)?;
+            shared.images.reweigh(image, query.scope.as_str());
             image.read(|image| find(image, &query))
         })
         .await
@@ -214,8 +232,8 @@ impl RecallStore for SqliteStore {
 }
 
 fn oldest_pending(connection: &Connection, scope: &str) -> Result<Option<Timestamp>, StoreError> {
-    let sql = "SELECT updated_at FROM memory_nodes WHERE scope_key = ?1 AND embedding_status = 'pending' \
-               ORDER BY updated_at LIMIT 1";
+    let sql = "SELECT embedding_pending_at FROM memory_nodes WHERE scope_key = ?1 AND embedding_status = 'pending' \
+               ORDER BY embedding_pending_at LIMIT 1";
     connection
         .prepare_cached(sql)
         .map_err(driver)?

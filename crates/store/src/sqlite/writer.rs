@@ -75,9 +75,49 @@ enum Message {
 /// Handle of the writing thread. Dropping it waits for queued work too: whoever holds the data directory's lock must not
 /// let go of it while the thread still writes.
 pub(crate) struct Writer {
-    queue: Option<SyncSender<Message>>,
-    queued: Arc<AtomicUsize>,
+    queue: Option<WriterQueue>,
     thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+/// Where work for the writing thread is handed in. The thread lives as long as one of these does.
+#[derive(Clone)]
+pub(crate) struct WriterQueue {
+    queue: SyncSender<Message>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl WriterQueue {
+    fn send<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Vec<Delta>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        if let Err(refused) = self.queue.try_send(Message::Work(Box::new(Task { work, reply }))) {
+            let queued = self.queued.fetch_sub(1, Ordering::Relaxed) - 1;
+            return Err(match refused {
+                TrySendError::Full(_) => StoreError::QueueFull { queued },
+                TrySendError::Disconnected(_) => closed(),
+            });
+        }
+        Ok(answer)
+    }
+
+    /// As [`Writer::submit`], for a thread that may block.
+    pub(crate) fn submit_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection, &mut Vec<Delta>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.send(work)?.blocking_recv().map_err(|_| ended())?
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".to_owned())
+}
+
+fn ended() -> StoreError {
+    StoreError::Unavailable("the writing thread ended".to_owned())
 }
 
 impl Writer {
@@ -94,7 +134,7 @@ impl Writer {
             .name("aionis-writer".to_owned())
             .spawn(move || WriterThread { connection, shared, group_max, queued: counter }.run(&work))
             .map_err(|e| StoreError::Unavailable(format!("cannot start the writing thread: {e}")))?;
-        Ok(Self { queue: Some(queue), queued, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue: Some(WriterQueue { queue, queued }), thread: Mutex::new(Some(thread)) })
     }
 
     /// Queues work and waits until its transaction is durable. The work is done even when the caller stops waiting.
@@ -102,21 +142,13 @@ impl Writer {
         &self,
         work: impl FnOnce(&Connection, &mut Vec<Delta>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let work = Box::new(Task { work, reply });
-        self.queued.fetch_add(1, Ordering::Relaxed);
-        let sent = match &self.queue {
-            Some(queue) => queue.try_send(Message::Work(work)),
-            None => Err(TrySendError::Disconnected(Message::Work(work))),
-        };
-        if let Err(refused) = sent {
-            let queued = self.queued.fetch_sub(1, Ordering::Relaxed) - 1;
-            return Err(match refused {
-                TrySendError::Full(_) => StoreError::QueueFull { queued },
-                TrySendError::Disconnected(_) => StoreError::Unavailable("the store is closed".to_owned()),
-            });
-        }
-        answer.await.map_err(|_| StoreError::Unavailable("the writing thread ended".to_owned()))?
+        let answer = self.queue.as_ref().ok_or_else(closed)?.send(work)?;
+        answer.await.map_err(|_| ended())?
+    }
+
+    /// For another thread that hands work in.
+    pub(crate) fn queue(&self) -> Result<WriterQueue, StoreError> {
+        self.queue.clone().ok_or_else(closed)
     }
 
     /// Lets queued work finish and ends the thread.
@@ -125,7 +157,7 @@ impl Writer {
         let Some(thread) = self.thread.lock().await.take() else { return };
         let (done, stopped) = oneshot::channel();
         // The queue may be full: waiting for room must not block an async thread.
-        let _ = tokio::task::spawn_blocking(move || queue.send(Message::Stop(done))).await;
+        let _ = tokio::task::spawn_blocking(move || queue.queue.send(Message::Stop(done))).await;
         let _ = stopped.await;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }

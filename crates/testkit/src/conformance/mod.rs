@@ -121,6 +121,9 @@ macro_rules! store_conformance {
                 another_write_of_a_failed_node_makes_it_wait_again,
                 a_waiting_node_is_not_queued_twice,
                 a_vector_brought_by_the_caller_queues_nothing,
+                a_vector_brought_while_one_is_derived_stays,
+                a_touched_node_has_waited_since_it_was_written,
+                an_unreadable_item_holds_up_no_other,
                 waiting_workers_are_woken_by_work,
                 the_queue_reports_its_state,
             ];

@@ -435,6 +435,42 @@ pub async fn a_vector_brought_by_the_caller_queues_nothing(subject: &Subject) {
     assert_eq!(subject.store.stored_vectors(&s, &[node_id(&s, "a")]).await.unwrap().len(), 1);
 }
 
+/// Which of the two comes last is chance; which of the two stays is not.
+pub async fn a_vector_brought_while_one_is_derived_stays(subject: &Subject) {
+    let s = scope("s");
+    let id = wait_for_vector(subject, &s, "a", "one").await;
+    let item = subject.claim_one("w").await;
+    let own: Vec<f32> = (0..DIM).map(|n| if n == 1 { 1.0 } else { 0.0 }).collect();
+    subject.write(WriteBuilder::new(&s).input("again").node("a", "one").vector(own.clone())).await;
+    assert_eq!(subject.complete(&[item]).await, 0, "the derived one is not needed any more");
+    assert_eq!(subject.store.stored_vectors(&s, &[id]).await.unwrap(), [(id, own)]);
+    assert_eq!(subject.vector_state(&s, id).await, EmbeddingStatus::Ready);
+    assert_eq!(queue(subject).await, OutboxStatus::default());
+    assert_eq!(subject.status(&s).await.pending, 0);
+}
+
+/// New vitals do not make a node look as if it had only now begun to wait.
+pub async fn a_touched_node_has_waited_since_it_was_written(subject: &Subject) {
+    let s = scope("s");
+    let since = subject.now();
+    wait_for_vector(subject, &s, "a", "one").await;
+    subject.clock.advance(Duration::from_secs(5));
+    subject.write(WriteBuilder::new(&s).deriving().node("a", "one").with(|node| node.salience = Some(0.9))).await;
+    let status = subject.status(&s).await;
+    assert_eq!((status.pending, status.oldest_pending), (1, Some(since)));
+}
+
+/// It becomes a dead letter; what was queued with it is claimed.
+pub async fn an_unreadable_item_holds_up_no_other(subject: &Subject) {
+    let s = scope("s");
+    wait_for_vector(subject, &s, "a", "one").await;
+    subject.inspect.spoil_work(&s).await;
+    wait_for_vector(subject, &s, "b", "two").await;
+    let items = subject.claim("w", 10).await;
+    assert_eq!(items.iter().map(|item| item.nodes.clone()).collect::<Vec<_>>(), [[node_id(&s, "b")]]);
+    assert_eq!((queue(subject).await.pending, queue(subject).await.dead), (1, 1));
+}
+
 /// A write wakes a worker, before it sleeps or after.
 pub async fn waiting_workers_are_woken_by_work(subject: &Subject) {
     let s = scope("s");

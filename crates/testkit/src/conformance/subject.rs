@@ -35,6 +35,9 @@ pub trait Inspect: Send + Sync {
 
     /// Puts a rule into a state; called before the scope is read for the first time.
     async fn set_rule_state(&self, scope: &ScopeKey, rule: NodeId, state: RuleState);
+
+    /// Makes the payloads of a scope's queued work unreadable.
+    async fn spoil_work(&self, scope: &ScopeKey);
 }
 
 /// An audit row as stored.

@@ -64,11 +64,10 @@ impl OwnServer {
 
     /// Asks the server to stop (SIGTERM) and waits until it has.
     pub(super) async fn stop(mut self) -> Result<(), Failure> {
-        if let Some(pid) = self.child.id() {
-            let sent = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await?;
-            if !sent.success() {
-                return Err(Failure::new("the server could not be told to stop"));
-            }
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+                .map_err(|e| Failure::new(format!("the server could not be told to stop: {e}")))?;
         }
         let ended = tokio::time::timeout(START_MAX, self.child.wait())
             .await

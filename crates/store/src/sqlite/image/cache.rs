@@ -2,15 +2,15 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use aionis_core::ports::store::StoreError;
 use hashbrown::HashMap;
 use rusqlite::Connection;
 
-use super::{Delta, ScopeImage};
-use crate::sqlite::space::EmbeddingSpace;
+use super::{Delta, ScopeImage, router::Router};
+use crate::sqlite::{indexer::IndexRequests, space::EmbeddingSpace, vector_index::StoredIndex};
 
 /// Images by scope key.
 pub(crate) struct ImageCache {
@@ -18,6 +18,9 @@ pub(crate) struct ImageCache {
     bytes_max: usize,
     bytes: AtomicUsize,
     tick: AtomicU64,
+    /// Number of vectors from which on a scope gets an index.
+    index_from: usize,
+    index_requests: Mutex<Option<IndexRequests>>,
 }
 
 struct Entry {
@@ -26,6 +29,8 @@ struct Entry {
     loading: Mutex<()>,
     used: AtomicU64,
     bytes: AtomicUsize,
+    /// Whether an index was asked for and is not there yet.
+    indexing: AtomicBool,
 }
 
 enum State {
@@ -38,8 +43,36 @@ enum State {
 pub(crate) struct ImageRef(Arc<Entry>);
 
 impl ImageCache {
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { entries: Mutex::default(), bytes_max, bytes: AtomicUsize::new(0), tick: AtomicU64::new(0) }
+    pub(crate) fn new(bytes_max: usize, index_from: usize, index_requests: IndexRequests) -> Self {
+        Self {
+            entries: Mutex::default(),
+            bytes_max,
+            bytes: AtomicUsize::new(0),
+            tick: AtomicU64::new(0),
+            index_from,
+            index_requests: Mutex::new(Some(index_requests)),
+        }
+    }
+
+    /// No more indexes are asked for.
+    pub(crate) fn ask_no_more(&self) {
+        self.index_requests.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Asks for an index if the image is due for one.
+    fn ask_for_index(&self, scope: &str, entry: &Entry, image: &ScopeImage) {
+        if image.is_due_for_index(self.index_from) && !entry.indexing.swap(true, Ordering::Relaxed) {
+            let requests = self.index_requests.lock().unwrap_or_else(PoisonError::into_inner);
+            if !requests.as_ref().is_some_and(|requests| requests.ask(scope)) {
+                entry.indexing.store(false, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Weighs an image that has grown, and makes room if it must.
+    pub(crate) fn reweigh(&self, image: &ImageRef, scope: &str) {
+        self.weigh(&image.0);
+        self.evict(scope);
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -70,6 +103,7 @@ impl ImageCache {
                     loading: Mutex::new(()),
                     used: AtomicU64::new(0),
                     bytes: AtomicUsize::new(0),
+                    indexing: AtomicBool::new(false),
                 });
                 entries.insert(scope.to_owned(), Arc::clone(&entry));
                 entry
@@ -90,6 +124,9 @@ impl ImageCache {
             }
             self.weigh(&entry);
             self.evict(scope);
+            if let State::Ready(image) = &*entry.state.read().unwrap_or_else(PoisonError::into_inner) {
+                self.ask_for_index(scope, &entry, image);
+            }
         }
         drop(_loading);
         Ok(ImageRef(entry))
@@ -113,6 +150,7 @@ impl ImageCache {
                 State::Loading(waiting) => waiting.extend(deltas),
                 State::Ready(image) => {
                     deltas.iter().for_each(|delta| image.apply(delta));
+                    self.ask_for_index(&scope, &entry, image);
                     if image.version() % 1024 < deltas.len() as u64 {
                         entry.record_bytes(image, &self.bytes);
                     }
@@ -183,5 +221,29 @@ impl ImageRef {
             State::Ready(image) => Ok(work(image)),
             State::Loading(_) => Err(StoreError::Driver("an image was handed out before it was loaded".to_owned())),
         }
+    }
+
+    /// What was asked of the indexer is done, one way or the other.
+    pub(crate) fn index_done(&self) {
+        self.0.indexing.store(false, Ordering::Relaxed);
+    }
+
+    /// Trains an index on the vectors as they are now, while they are read and written, and puts it in. Nothing when
+    /// none is good enough, or `stop` says so.
+    pub(crate) fn build_index(
+        &self,
+        built_at: i64,
+        stop: impl Fn() -> bool,
+    ) -> Result<Option<StoredIndex>, StoreError> {
+        self.change(ScopeImage::begin_training)?;
+        let snapshot = self.read(ScopeImage::vector_codes)?;
+        let trained = Router::train(&snapshot, &stop);
+        self.change(|image| match trained {
+            Some((trained, centroids)) => Some(image.install_index(trained, centroids, &snapshot, built_at)),
+            None => {
+                image.training_failed();
+                None
+            }
+        })
     }
 }

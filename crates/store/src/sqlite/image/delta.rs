@@ -4,11 +4,13 @@ use aionis_core::{
     ids::{EdgeId, NodeId},
     model::{Lane, NodeType, Tier},
     recall::EdgeView,
-    write::{PreparedEdge, PreparedNode},
+    write::{DerivedText, PreparedEdge, PreparedNode},
 };
 
-use super::{Around, Gate, NodeImage, ScopeImage, Slot};
-use crate::sqlite::write::Terms;
+use super::{
+    Around, Gate, NodeImage, ScopeImage, Slot,
+    lists::{Moved, Place},
+};
 
 /// One change.
 pub(crate) enum Delta {
@@ -43,7 +45,7 @@ pub(crate) struct NodeDelta {
     salience: f64,
     confidence: f64,
     pending: bool,
-    terms: Terms,
+    terms: DerivedText,
     /// Terms of the content before, for an update.
     replaced_terms: Option<Vec<String>>,
 }
@@ -54,7 +56,7 @@ impl NodeDelta {
         (scope, scope_no): (&str, i64),
         node_no: i64,
         (tier, [salience, _, confidence]): (Tier, [f64; 3]),
-        terms: Terms,
+        terms: DerivedText,
         replaced_terms: Option<Vec<String>>,
     ) -> Self {
         Self {
@@ -167,7 +169,7 @@ impl ScopeImage {
             Delta::Edge(edge) => self.put_edge(edge.edge),
             Delta::Work { waiting, .. } => {
                 for id in waiting {
-                    let without_vector = self.slot(*id).is_some_and(|node| node.code.is_none());
+                    let without_vector = self.slot(*id).is_some_and(|node| node.vector.is_none());
                     self.set_pending(*id, without_vector);
                 }
             }
@@ -227,7 +229,7 @@ impl ScopeImage {
             id: delta.id.0,
             node_no: delta.node_no,
             vector_no: 0,
-            code: None,
+            vector: None,
             terms: delta.terms.counts.len,
             owner_agent,
             owner_team,
@@ -261,19 +263,35 @@ impl ScopeImage {
     }
 
     fn drop_vector(&mut self, slot: Slot) {
-        let Some(at) = self.nodes[slot as usize].code.take() else { return };
-        if let Some(moved) = self.codes.remove(at) {
-            self.nodes[moved as usize].code = Some(at);
+        let Some(place) = self.nodes[slot as usize].vector.take() else { return };
+        let moved = self.vectors.remove(place);
+        self.record_move(moved);
+    }
+
+    fn record_move(&mut self, moved: Moved) {
+        if let Some((owner, place)) = moved {
+            self.nodes[owner as usize].vector = Some(place);
         }
     }
 
     pub(super) fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
         let Some(&slot) = self.slots.get(&id.0) else { return };
-        match self.nodes[slot as usize].code {
-            Some(at) => self.codes.replace(at, vector),
-            None => self.nodes[slot as usize].code = Some(self.codes.push(vector, slot)),
-        }
-        self.nodes[slot as usize].vector_no = vector_no;
+        let (place, moved) = self.vectors.put(self.nodes[slot as usize].vector, vector, slot);
+        self.record_move(moved);
+        self.has_vector(id, slot, vector_no, place);
+    }
+
+    /// Stores the first vector of a node in the list it is known to belong to.
+    pub(super) fn put_vector_in(&mut self, list: u16, id: NodeId, vector_no: i64, vector: &[f32]) {
+        let Some(&slot) = self.slots.get(&id.0) else { return };
+        let place = self.vectors.put_in(list, vector, slot);
+        self.has_vector(id, slot, vector_no, place);
+    }
+
+    fn has_vector(&mut self, id: NodeId, slot: Slot, vector_no: i64, place: Place) {
+        let node = &mut self.nodes[slot as usize];
+        node.vector = Some(place);
+        node.vector_no = vector_no;
         self.set_pending(id, false);
     }
 }

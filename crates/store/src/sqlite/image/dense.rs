@@ -1,6 +1,6 @@
 //! Nearest vectors of a scope.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cell::RefCell, cmp::Reverse, collections::BinaryHeap};
 
 use aionis_core::{
     ids::NodeId,
@@ -10,8 +10,11 @@ use uuid::Uuid;
 
 use super::{
     ScopeImage, Slot,
-    quantised::{Question, cosine},
+    lists::Place,
+    quantised::{Codes, Question, cosine},
+    router::{StoredRouter, Trained},
 };
+use crate::sqlite::vector_index::StoredIndex;
 
 /// A candidate with its approximate cosine, ordered by it and then by id like the hits: of more equal vectors than there
 /// are candidates the lowest ids are kept.
@@ -20,6 +23,7 @@ struct Candidate {
     approximate: f32,
     id: Uuid,
     slot: Slot,
+    place: Place,
 }
 
 impl Eq for Candidate {}
@@ -45,20 +49,22 @@ pub(crate) enum Near {
 }
 
 impl ScopeImage {
-    /// The best candidates by the quantised scan, with the number of their stored vector: a quarter and fifty more than
+    /// The best candidates by their quantised vectors, with the number of their stored vector: a quarter and fifty more than
     /// asked, so that scoring them exactly finds the exact best.
     pub(crate) fn near(&self, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> Near {
         let filter = self.filter(filter);
-        let keep = if exact { self.codes.len() } else { limit + limit / 4 + 50 };
+        let keep = if exact { self.vectors.len() } else { limit + limit / 4 + 50 };
         if keep == 0 || limit == 0 {
             return Near::Scored(Vec::new());
         }
-        let mut best: BinaryHeap<Reverse<Candidate>> = BinaryHeap::with_capacity(keep.min(4096) + 1);
-        self.codes.scan(
+        let best: RefCell<BinaryHeap<Reverse<Candidate>>> = RefCell::new(BinaryHeap::with_capacity(keep.min(4096) + 1));
+        self.vectors.search(
             &Question::new(vector),
-            |slot| filter.seeds(self.gates[slot as usize]),
-            |slot, approximate| {
-                best.push(Reverse(Candidate { approximate, id: self.nodes[slot as usize].id, slot }));
+            exact,
+            &|slot| filter.seeds(self.gates[slot as usize]),
+            |place, slot, approximate| {
+                let mut best = best.borrow_mut();
+                best.push(Reverse(Candidate { approximate, id: self.nodes[slot as usize].id, slot, place }));
                 if best.len() > keep {
                     best.pop();
                 }
@@ -67,17 +73,64 @@ impl ScopeImage {
                 }
                 best.peek().map_or(f32::NEG_INFINITY, |least| least.0.approximate)
             },
+            || best.borrow().len() >= keep,
         );
-        let nodes = best.into_iter().map(|candidate| &self.nodes[candidate.0.slot as usize]);
-        match self.codes.exact() {
-            Some(stored) => Near::Scored(
-                nodes
-                    .filter_map(|node| {
-                        Some(DenseHit { id: NodeId(node.id), similarity: cosine(vector, stored(node.code?)) })
-                    })
+        let best = best.into_inner();
+        let scored: Option<Vec<DenseHit>> = best
+            .iter()
+            .map(|Reverse(candidate)| {
+                let stored = self.vectors.exact(candidate.place)?;
+                Some(DenseHit { id: NodeId(candidate.id), similarity: cosine(vector, stored) })
+            })
+            .collect();
+        match scored {
+            Some(hits) => Near::Scored(hits),
+            None => Near::Candidates(
+                best.into_iter()
+                    .map(|Reverse(candidate)| (NodeId(candidate.id), self.nodes[candidate.slot as usize].vector_no))
                     .collect(),
             ),
-            None => Near::Candidates(nodes.map(|node| (NodeId(node.id), node.vector_no)).collect()),
         }
+    }
+
+    /// Whether an index should be built for the vectors there are.
+    pub(super) fn is_due_for_index(&self, from: usize) -> bool {
+        self.vectors.is_due_for_router(from)
+    }
+
+    /// Lists of the index, and how many of them a question visits; none without one.
+    pub(crate) fn index_shape(&self) -> Option<(usize, usize)> {
+        self.vectors.router().map(|router| (router.lists(), router.probes()))
+    }
+
+    pub(super) fn begin_training(&mut self) {
+        self.vectors.begin_training();
+    }
+
+    pub(super) fn vector_codes(&self) -> Codes {
+        self.vectors.snapshot()
+    }
+
+    pub(super) fn training_failed(&mut self) {
+        self.vectors.training_failed();
+    }
+
+    /// Puts a trained index in; returns what is to be stored of it.
+    pub(super) fn install_index(
+        &mut self,
+        trained: Trained,
+        centroids: Vec<f32>,
+        snapshot: &Codes,
+        built_at: i64,
+    ) -> StoredIndex {
+        let (probes, recall) = (trained.router.probes(), trained.recall);
+        let mut members = Vec::with_capacity(self.vectors.len());
+        for (slot, place) in self.vectors.install(trained, snapshot) {
+            let node = &mut self.nodes[slot as usize];
+            node.vector = Some(place);
+            members.push((node.vector_no, place.list()));
+        }
+        members.sort_unstable();
+        StoredIndex { router: StoredRouter { centroids, probes }, members, recall, built_at }
     }
 }

@@ -8,11 +8,12 @@ use aionis_core::{
 };
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{NodeImage, ScopeImage};
+use super::{NodeImage, ScopeImage, router::Router};
 use crate::sqlite::{
     error::driver,
     rows::{choice, edge_type, unreadable, unsigned, uuid, vector},
     space::EmbeddingSpace,
+    vector_index,
 };
 
 impl ScopeImage {
@@ -49,7 +50,7 @@ impl ScopeImage {
         self.around.reserve_exact(nodes);
         self.slots.reserve(nodes);
         self.numbers.reserve(nodes);
-        self.codes.reserve(nodes);
+        self.vectors.reserve(nodes);
     }
 
     fn load_nodes(&mut self, connection: &Connection, scope: &str) -> Result<(), StoreError> {
@@ -74,7 +75,7 @@ impl ScopeImage {
             id: uuid(row, 0)?,
             node_no: row.get(1)?,
             vector_no: 0,
-            code: None,
+            vector: None,
             terms: row.get(8)?,
             owner_agent,
             owner_team,
@@ -100,8 +101,14 @@ impl ScopeImage {
     }
 
     fn load_vectors(&mut self, connection: &Connection, scope: &str, space: &EmbeddingSpace) -> Result<(), StoreError> {
-        let sql = "SELECT node_id, vector_no, vector FROM memory_vectors WHERE scope_key = ?1 AND model = ?2 AND dim = ?3 \
-                   ORDER BY vector_no";
+        let index = vector_index::read(connection, scope, space)?;
+        let router = index.as_ref().and_then(|index| Router::from_stored(&index.router, space));
+        let index = index.filter(|_| router.is_some());
+        if let (Some(router), Some(index)) = (router, &index) {
+            self.vectors.adopt(router, index.members.len());
+        }
+        let sql = "SELECT node_id, vector_no, vector, created_at FROM memory_vectors \
+                   WHERE scope_key = ?1 AND model = ?2 AND dim = ?3 ORDER BY vector_no";
         let mut statement = connection.prepare(sql).map_err(driver)?;
         let dim = i64::try_from(space.dim).unwrap_or(i64::MAX);
         let mut rows = statement.query((scope, &space.name, dim)).map_err(driver)?;
@@ -111,7 +118,11 @@ impl ScopeImage {
             let bytes = bytes
                 .as_blob()
                 .map_err(|e| crate::sqlite::error::inconsistent("memory_vectors", "vector", id, e.to_string()))?;
-            self.put_vector(NodeId(id), row.get(1).map_err(driver)?, &vector(bytes));
+            let (vector_no, created_at) = (row.get(1).map_err(driver)?, row.get(3).map_err(driver)?);
+            match index.as_ref().and_then(|index| index.list_of(vector_no, created_at)) {
+                Some(list) => self.put_vector_in(list, NodeId(id), vector_no, &vector(bytes)),
+                None => self.put_vector(NodeId(id), vector_no, &vector(bytes)),
+            }
         }
         Ok(())
     }

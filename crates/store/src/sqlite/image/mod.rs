@@ -9,8 +9,10 @@ mod delta;
 mod dense;
 mod graph;
 mod lexical;
+mod lists;
 mod load;
 mod quantised;
+mod router;
 
 use aionis_core::{
     ids::NodeId,
@@ -28,8 +30,12 @@ pub(crate) use self::{
     dense::Near,
     lexical::scoped_term,
     quantised::cosine as exact_cosine,
+    router::StoredRouter,
 };
-use self::{lexical::Postings, quantised::Codes};
+use self::{
+    lexical::Postings,
+    lists::{Place, Vectors},
+};
 
 /// Position of a node inside an image.
 type Slot = u32;
@@ -44,7 +50,7 @@ pub(crate) struct ScopeImage {
     slots: HashMap<Uuid, Slot>,
     numbers: HashMap<i64, Slot>,
     strings: Interner,
-    codes: Codes,
+    vectors: Vectors,
     edges: Vec<EdgeView>,
     edge_slots: HashMap<Uuid, u32>,
     around: Vec<Around>,
@@ -105,8 +111,8 @@ struct NodeImage {
     id: Uuid,
     node_no: i64,
     vector_no: i64,
-    /// Position in `codes`, if it has a vector.
-    code: Option<u32>,
+    /// Where its vector is, if it has one.
+    vector: Option<Place>,
     terms: u32,
     owner_agent: u32,
     owner_team: u32,
@@ -137,7 +143,7 @@ impl NodeImage {
             node_type: self.node_type,
             salience: self.salience,
             confidence: self.confidence,
-            ready: self.code.is_some(),
+            ready: self.vector.is_some(),
             draft_topic: self.flags & DRAFT_TOPIC != 0,
         }
     }
@@ -199,7 +205,7 @@ impl ScopeImage {
             slots: HashMap::new(),
             numbers: HashMap::new(),
             strings: Interner::default(),
-            codes: Codes::new(dim, exact_bytes_max),
+            vectors: Vectors::new(dim, exact_bytes_max),
             edges: Vec::new(),
             edge_slots: HashMap::new(),
             around: Vec::new(),
@@ -279,7 +285,7 @@ impl ScopeImage {
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
         1024 + self.nodes.capacity() * (size_of::<NodeImage>() + 96)
             + self.edges.capacity() * (size_of::<EdgeView>() + 64)
-            + self.codes.bytes()
+            + self.vectors.bytes()
             + postings
             + self.clients.len() * 64
     }

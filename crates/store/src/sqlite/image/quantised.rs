@@ -14,9 +14,21 @@ pub(super) struct Codes {
     codes: Vec<i8>,
     factors: Vec<f32>,
     owners: Vec<Slot>,
-    /// The vectors in full precision as well, as long as they fit; else they are read from the database.
+    /// The vectors in full precision as well, if there is room for them; else they are read from the database.
     exact: Option<Vec<f32>>,
-    exact_bytes_max: usize,
+}
+
+/// What a scan over several lists carries from one to the next.
+pub(super) struct Scan {
+    floor: f32,
+    filter_first: bool,
+}
+
+impl Scan {
+    /// A scan that has seen nothing yet.
+    pub(super) const fn new() -> Self {
+        Self { floor: f32::NEG_INFINITY, filter_first: false }
+    }
 }
 
 /// A question in the form the scan takes.
@@ -43,25 +55,88 @@ impl Question {
 }
 
 impl Codes {
-    /// No vectors yet; full precision is kept up to `exact_bytes_max`.
-    pub(super) const fn new(dim: usize, exact_bytes_max: usize) -> Self {
-        let exact = Some(Vec::new());
-        Self { dim, codes: Vec::new(), factors: Vec::new(), owners: Vec::new(), exact, exact_bytes_max }
+    /// No vectors yet, with or without keeping them in full precision.
+    pub(super) const fn new(dim: usize, keep_exact: bool) -> Self {
+        let exact = if keep_exact { Some(Vec::new()) } else { None };
+        Self { dim, codes: Vec::new(), factors: Vec::new(), owners: Vec::new(), exact }
     }
 
-    /// The vectors in full precision, if they are in memory: a function from position to vector.
-    pub(super) fn exact<'a>(&'a self) -> Option<impl Fn(u32) -> &'a [f32]> {
-        let exact = self.exact.as_ref()?;
-        Some(|at: u32| &exact[at as usize * self.dim..(at as usize + 1) * self.dim])
+    pub(super) const fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// A vector in full precision, if those are in memory.
+    pub(super) fn exact(&self, at: u32) -> Option<&[f32]> {
+        let at = at as usize;
+        self.exact.as_ref().map(|exact| &exact[at * self.dim..(at + 1) * self.dim])
+    }
+
+    /// Lets go of full precision.
+    pub(super) fn drop_exact(&mut self) {
+        self.exact = None;
+    }
+
+    /// A vector as a unit vector, as exact as its code.
+    pub(super) fn unit(&self, at: usize) -> impl Iterator<Item = f32> + '_ {
+        let factor = self.factors[at];
+        self.codes[at * self.dim..(at + 1) * self.dim].iter().map(move |code| f32::from(*code) * factor)
+    }
+
+    /// A vector as a question.
+    pub(super) fn question(&self, at: usize) -> Question {
+        let codes = self.codes[at * self.dim..(at + 1) * self.dim].iter().map(|code| i16::from(*code)).collect();
+        Question { codes, factor: self.factors[at] }
+    }
+
+    pub(super) fn owners(&self) -> &[Slot] {
+        &self.owners
+    }
+
+    /// Approximate cosines of all vectors.
+    pub(super) fn products(&self, question: &Question, scores: &mut [f32]) {
+        scaled_products(&self.codes, &question.codes, &self.factors, question.factor, scores);
+    }
+
+    /// Moves all vectors of another into this.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.codes.append(&mut other.codes);
+        self.factors.append(&mut other.factors);
+        self.owners.append(&mut other.owners);
+        match (&mut self.exact, &mut other.exact) {
+            (Some(own), Some(others)) => own.append(others),
+            (own, _) => *own = None,
+        }
+    }
+
+    /// Adds a vector of another with its code, its owner and what there is of full precision.
+    pub(super) fn push_from(&mut self, other: &Self, at: usize) {
+        self.codes.extend_from_slice(&other.codes[at * self.dim..(at + 1) * self.dim]);
+        self.factors.push(other.factors[at]);
+        self.owners.push(other.owners[at]);
+        if let Some(exact) = &mut self.exact {
+            match &other.exact {
+                Some(others) => exact.extend_from_slice(&others[at * self.dim..(at + 1) * self.dim]),
+                None => self.exact = None,
+            }
+        }
+    }
+
+    /// The codes alone, for a reader that works while this changes.
+    pub(super) fn snapshot(&self) -> Self {
+        Self {
+            dim: self.dim,
+            codes: self.codes.clone(),
+            factors: self.factors.clone(),
+            owners: self.owners.clone(),
+            exact: None,
+        }
     }
 
     pub(super) fn reserve(&mut self, more: usize) {
         self.codes.reserve_exact(more * self.dim);
         self.factors.reserve_exact(more);
         self.owners.reserve_exact(more);
-        if (self.owners.len() + more) * self.dim * 4 > self.exact_bytes_max {
-            self.exact = None;
-        } else if let Some(exact) = &mut self.exact {
+        if let Some(exact) = &mut self.exact {
             exact.reserve_exact(more * self.dim);
         }
     }
@@ -81,9 +156,7 @@ impl Codes {
         self.codes.extend(codes);
         self.factors.push(factor);
         self.owners.push(owner);
-        if self.owners.len() * self.dim * 4 > self.exact_bytes_max {
-            self.exact = None;
-        } else if let Some(exact) = &mut self.exact {
+        if let Some(exact) = &mut self.exact {
             exact.extend_from_slice(vector);
         }
         u32::try_from(self.owners.len() - 1).unwrap_or(u32::MAX)
@@ -117,7 +190,7 @@ impl Codes {
         (at != last).then(|| self.owners[at])
     }
 
-    /// Calls `hit` with owner and approximate cosine of every vector whose owner passes, except those below the floor
+    /// Calls `hit` with position, owner and approximate cosine of every vector whose owner passes, except those below the floor
     /// that `hit` returns: the cosine from which on it is interested in more.
     ///
     /// Whichever is cheaper comes first, block by block: with a selective filter the filter (a block without a passing
@@ -125,17 +198,17 @@ impl Codes {
     pub(super) fn scan(
         &self,
         question: &Question,
-        passes: impl Fn(Slot) -> bool,
-        mut hit: impl FnMut(Slot, f32) -> f32,
+        state: &mut Scan,
+        passes: &impl Fn(Slot) -> bool,
+        hit: &mut impl FnMut(u32, Slot, f32) -> f32,
     ) {
         let mut scores = [0.0_f32; BLOCK];
-        let mut floor = f32::NEG_INFINITY;
-        let mut filter_first = false;
+        let Scan { floor, filter_first } = state;
         for (block, owners) in self.owners.chunks(BLOCK).enumerate() {
             let first = block * BLOCK;
-            if filter_first {
+            if *filter_first {
                 let passing = owners.iter().filter(|owner| passes(**owner)).count();
-                filter_first = passing * 4 < owners.len();
+                *filter_first = passing * 4 < owners.len();
                 if passing == 0 {
                     continue;
                 }
@@ -144,16 +217,16 @@ impl Codes {
             let factors = &self.factors[first..first + owners.len()];
             scaled_products(codes, &question.codes, factors, question.factor, &mut scores[..owners.len()]);
             let mut refused = 0;
-            for (owner, score) in owners.iter().zip(&scores) {
-                if *score >= floor {
+            for (at, (owner, score)) in owners.iter().zip(&scores).enumerate() {
+                if *score >= *floor {
                     if passes(*owner) {
-                        floor = hit(*owner, *score);
+                        *floor = hit(u32::try_from(first + at).unwrap_or(u32::MAX), *owner, *score);
                     } else {
                         refused += 1;
                     }
                 }
             }
-            filter_first |= refused * 2 > owners.len();
+            *filter_first |= refused * 2 > owners.len();
         }
     }
 }
@@ -207,7 +280,7 @@ mod tests {
     #[test]
     fn approximate_cosines_are_close_for_any_length_and_dimension() {
         for dim in [1, 3, 64, 255, 256, 1536] {
-            let mut codes = Codes::new(dim, usize::MAX);
+            let mut codes = Codes::new(dim, true);
             let vectors: Vec<_> =
                 (0..700).map(|n| some_vector(n, dim).iter().map(|x| x * 37.0).collect::<Vec<_>>()).collect();
             for (owner, vector) in vectors.iter().enumerate() {
@@ -215,23 +288,19 @@ mod tests {
             }
             let asked = some_vector(9_999, dim);
             let mut seen = 0;
-            codes.scan(
-                &Question::new(&asked),
-                |_| true,
-                |owner, approximate| {
-                    seen += 1;
-                    let exact = cosine(&asked, &vectors[owner as usize]);
-                    assert!((f64::from(approximate) - exact).abs() < 0.02, "{dim}: {approximate} {exact}");
-                    f32::NEG_INFINITY
-                },
-            );
+            codes.scan(&Question::new(&asked), &mut Scan::new(), &|_| true, &mut |_, owner, approximate| {
+                seen += 1;
+                let exact = cosine(&asked, &vectors[owner as usize]);
+                assert!((f64::from(approximate) - exact).abs() < 0.02, "{dim}: {approximate} {exact}");
+                f32::NEG_INFINITY
+            });
             assert_eq!(seen, 700);
         }
     }
 
     #[test]
     fn removal_moves_the_last_and_replacing_keeps_the_place() {
-        let mut codes = Codes::new(4, usize::MAX);
+        let mut codes = Codes::new(4, true);
         for owner in 0..3 {
             codes.push(&some_vector(owner, 4), owner);
         }
@@ -239,14 +308,10 @@ mod tests {
         assert_eq!(codes.remove(1), None);
         codes.replace(0, &[1.0, 0.0, 0.0, 0.0]);
         let mut hits = Vec::new();
-        codes.scan(
-            &Question::new(&[1.0, 0.0, 0.0, 0.0]),
-            |_| true,
-            |owner, cosine| {
-                hits.push((owner, cosine));
-                f32::NEG_INFINITY
-            },
-        );
+        codes.scan(&Question::new(&[1.0, 0.0, 0.0, 0.0]), &mut Scan::new(), &|_| true, &mut |_, owner, cosine| {
+            hits.push((owner, cosine));
+            f32::NEG_INFINITY
+        });
         assert_eq!(hits.len(), 1);
         assert!(hits[0].0 == 2 && (hits[0].1 - 1.0).abs() < 1e-5);
     }

@@ -6,3 +6,4 @@ mod image;
 mod opening;
 mod recall_quality;
 mod tampering;
+mod vector_index;

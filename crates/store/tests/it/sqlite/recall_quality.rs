@@ -1,4 +1,4 @@
-//! Recall of the quantised scan against the exact one.
+//! Recall of the quantised scan and of the index against the exact scan.
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
@@ -12,7 +12,7 @@ use aionis_testkit::{
 };
 
 const DIM: usize = 256;
-const ALL: usize = 20_000;
+const ALL: usize = 100_000;
 
 fn store() -> TempStore {
     TempStore::with(|options| options.space = Some(EmbeddingSpace { name: MODEL.to_owned(), dim: DIM }))
@@ -56,11 +56,13 @@ fn recall(quick: &[DenseHit], exact: &[DenseHit]) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_twenty_thousand_vectors_in_one_scope() {
+async fn of_a_scan_of_twenty_thousand_vectors() {
     let (mut temp, s) = (store(), scope("s"));
+    temp.options.index_from = 0;
+    temp.reopen().await;
     let store = temp.store();
     let mut vectors = ClusteredVectors::new(20, DIM, 200);
-    let stored = fill(&store, &s, &mut vectors, ALL).await;
+    let stored = fill(&store, &s, &mut vectors, ALL / 5).await;
     let (mut sum, mut asked) = (0.0, Vec::new());
     for n in 0..20 {
         let question = vectors.any();
@@ -89,15 +91,51 @@ async fn of_twenty_thousand_vectors_in_one_scope() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_fifty_scopes_of_very_different_sizes() {
+async fn of_an_index_over_a_hundred_thousand_vectors_in_one_scope() {
+    let (mut temp, s) = (store(), scope("s"));
+    let store = temp.store();
+    let mut vectors = ClusteredVectors::new(100, DIM, 300);
+    // The image is in use while it grows: it gets its index under way, and again when it has grown by half.
+    store.scope_status(&s).await.unwrap();
+    fill(&store, &s, &mut vectors, ALL).await;
+    let shape = indexed(&store, &s).await;
+    assert!(shape.1 * 4 < shape.0, "visits {} of {} lists", shape.1, shape.0);
+    let questions: Vec<Vec<f32>> = (0..40).map(|_| vectors.any()).collect();
+    let mean = mean_recall(&store, &s, &questions).await;
+    assert!(mean >= 0.98, "recall@10 is {mean}");
+    drop(store);
+    // After a restart the stored index serves at once.
+    temp.reopen().await;
+    let store = temp.store();
+    indexed(&store, &s).await;
+    let mean = mean_recall(&store, &s, &questions).await;
+    assert!(mean >= 0.98, "recall@10 is {mean} after a restart");
+}
+
+async fn indexed(store: &SqliteStore, scope: &ScopeKey) -> (usize, usize) {
+    let wait = store.wait_for_index(scope);
+    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("no index came").unwrap()
+}
+
+async fn mean_recall(store: &SqliteStore, scope: &ScopeKey, questions: &[Vec<f32>]) -> f64 {
+    let mut sum = 0.0;
+    for question in questions {
+        let exact = near(store, scope, question, true).await;
+        sum += recall(&near(store, scope, question, false).await, &exact);
+    }
+    sum / questions.len() as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hundred_scopes_of_very_different_sizes() {
     let temp = store();
     let store = temp.store();
     let mut vectors = ClusteredVectors::new(50, DIM, 60);
-    let mut left = ALL;
-    for n in 0..50 {
+    let mut left = ALL / 2;
+    for n in 0..200 {
         let s = scope(&format!("s{n}"));
         // Each scope has about two thirds of the one before, so that most are small beside a few large ones.
-        let size = if n < 25 { (left / 3).max(3) } else { 3 + n % 7 };
+        let size = if n < 25 { (left / 3).max(3) } else { 3 + n % 61 };
         left = left.saturating_sub(size);
         let stored = fill(&store, &s, &mut vectors, size).await;
         let (mut sum, questions) = (0.0, 4);
