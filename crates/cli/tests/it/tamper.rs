@@ -213,6 +213,7 @@ const NODE_NOT_BOUND: &[&str] = &[
     "embedding_last_error",
     "embedding_last_attempt_at",
     "embedding_ready_at",
+    "embedding_pending_at",
     "recall_flags",
     "term_count",
     "name_key",
