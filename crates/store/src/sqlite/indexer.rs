@@ -12,7 +12,7 @@ use std::{
 
 use aionis_core::ports::store::StoreError;
 
-use super::{Shared, image::ImageRef, vector_index, writer::WriterQueue};
+use super::{Shared, images::ImageRef, vector_index, writer::WriterQueue};
 
 /// Scopes that may wait for their index; one more is asked for again with its next write.
 const QUEUE_MAX: usize = 256;

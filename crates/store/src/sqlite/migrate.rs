@@ -6,27 +6,13 @@ use aionis_core::{canon::sha256_hex, clock::Timestamp, ports::store::StoreError}
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use super::{DATABASE_FILE, connect, error, lock::DirectoryLock};
-
-struct Migration {
-    version: i64,
-    name: &'static str,
-    sql: &'static str,
-}
+use crate::migration::{Applied, Migration, MigrationReport, check, plan};
 
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") },
     Migration { version: 2, name: "vector_index", sql: include_str!("migrations/0002_vector_index.sql") },
     Migration { version: 3, name: "pending_since", sql: include_str!("migrations/0003_pending_since.sql") },
 ];
-
-/// What a migration run found and did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MigrationReport {
-    /// Names already applied.
-    pub applied_before: Vec<String>,
-    /// Names applied now, or that would be.
-    pub applied_now: Vec<String>,
-}
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
 ///
@@ -35,24 +21,14 @@ pub struct MigrationReport {
 pub fn migrate_only(data_dir: &Path, dry_run: bool, now: Timestamp) -> Result<MigrationReport, StoreError> {
     let path = data_dir.join(DATABASE_FILE);
     if dry_run && !path.exists() {
-        let applied_now = MIGRATIONS.iter().map(full_name).collect();
-        return Ok(MigrationReport { applied_before: Vec::new(), applied_now });
+        return Ok(plan(MIGRATIONS, &[]));
     }
     let _lock = DirectoryLock::take(data_dir)?;
     let mut connection = connect(&path)?;
     if dry_run {
-        let applied = check(&connection)?;
-        let (before, now): (Vec<_>, Vec<_>) = MIGRATIONS.iter().partition(|m| applied.contains(&m.version));
-        return Ok(MigrationReport {
-            applied_before: before.into_iter().map(full_name).collect(),
-            applied_now: now.into_iter().map(full_name).collect(),
-        });
+        return Ok(plan(MIGRATIONS, &check(MIGRATIONS, &applied(&connection)?)?));
     }
     migrate(&mut connection, now)
-}
-
-fn full_name(migration: &Migration) -> String {
-    format!("{:04}_{}", migration.version, migration.name)
 }
 
 /// Brings the schema up to date.
@@ -64,27 +40,22 @@ pub(crate) fn migrate(connection: &mut Connection, now: Timestamp) -> Result<Mig
          ) STRICT;",
     )
     .map_err(error::driver)?;
-    let applied = check(&tx)?;
-    let mut report = MigrationReport { applied_before: Vec::new(), applied_now: Vec::new() };
-    for migration in MIGRATIONS {
-        if applied.contains(&migration.version) {
-            report.applied_before.push(full_name(migration));
-            continue;
-        }
+    let before = check(MIGRATIONS, &applied(&tx)?)?;
+    let report = plan(MIGRATIONS, &before);
+    for migration in MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version)) {
         tx.execute_batch(migration.sql).map_err(error::driver)?;
         tx.execute(
             "INSERT INTO schema_migrations (version, name, sha256, applied_at) VALUES (?1, ?2, ?3, ?4)",
             (migration.version, migration.name, sha256_hex(migration.sql), now.0),
         )
         .map_err(error::driver)?;
-        report.applied_now.push(full_name(migration));
     }
     tx.commit().map_err(error::driver)?;
     Ok(report)
 }
 
-/// Versions already applied, after their checksums were compared with ours.
-fn check(connection: &Connection) -> Result<Vec<i64>, StoreError> {
+/// What is applied; nothing in a new database.
+fn applied(connection: &Connection) -> Result<Vec<Applied>, StoreError> {
     let table = "SELECT name FROM sqlite_master WHERE name = 'schema_migrations'";
     let known: Option<String> = connection.query_row(table, [], |row| row.get(0)).optional().map_err(error::driver)?;
     if known.is_none() {
@@ -93,25 +64,10 @@ fn check(connection: &Connection) -> Result<Vec<i64>, StoreError> {
     let mut statement = connection
         .prepare("SELECT version, name, sha256 FROM schema_migrations ORDER BY version")
         .map_err(error::driver)?;
-    let rows: Vec<(i64, String, String)> = statement
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    statement
+        .query_map([], |row| Ok(Applied { version: row.get(0)?, name: row.get(1)?, sha256: row.get(2)? }))
         .and_then(Iterator::collect)
-        .map_err(error::driver)?;
-    for (version, name, stored) in &rows {
-        let Some(ours) = MIGRATIONS.iter().find(|m| m.version == *version) else {
-            return Err(StoreError::Driver(format!(
-                "the database has migration {version:04}_{name}, which this program does not know: it was made by a \
-                 newer version; use that version or a backup"
-            )));
-        };
-        if sha256_hex(ours.sql) != *stored {
-            return Err(StoreError::Driver(format!(
-                "migration {version:04}_{name} was applied with other content than this program has: the schema cannot \
-                 be trusted; use the version that made it"
-            )));
-        }
-    }
-    Ok(rows.into_iter().map(|(version, _, _)| version).collect())
+        .map_err(error::driver)
 }
 
 #[cfg(test)]

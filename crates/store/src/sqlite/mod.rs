@@ -5,7 +5,7 @@
 //! database, brought up to date by the writer after each commit, and dropped when memory runs short.
 
 mod error;
-mod image;
+mod images;
 mod indexer;
 mod integrity;
 mod lock;
@@ -28,11 +28,9 @@ use aionis_core::{clock::Clock, ports::store::StoreError};
 use rusqlite::Connection;
 use tokio::sync::{Notify, watch};
 
-use self::{image::ImageCache, indexer::Indexer, lock::DirectoryLock, readers::Readers, writer::Writer};
-pub use self::{
-    migrate::{MigrationReport, migrate_only},
-    space::EmbeddingSpace,
-};
+pub use self::migrate::migrate_only;
+use self::{images::ImageCache, indexer::Indexer, lock::DirectoryLock, readers::Readers, writer::Writer};
+pub use crate::space::EmbeddingSpace;
 
 /// Settings of the embedded engine.
 #[derive(Clone, Debug)]

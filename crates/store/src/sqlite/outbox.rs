@@ -17,11 +17,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     SqliteStore,
     error::driver,
-    image::Delta,
     rows::{blob, choice, digest, signed, unreadable, unsigned, uuid},
-    space::EmbeddingSpace,
     write::put_vector,
 };
+use crate::{image::Delta, space::EmbeddingSpace};
 
 #[async_trait]
 impl OutboxStore for SqliteStore {

@@ -18,9 +18,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{
     SqliteStore,
     error::driver,
-    image::{ImageRef, Near, ScopeImage, exact_cosine},
+    images::ImageRef,
     rows::{NODE_COLUMNS, blob, node_row, rule_of, signed, unreadable, uuid, vector},
 };
+use crate::image::{Near, ScopeImage, exact_cosine, scoped_term};
 
 /// How often posting lists are read again because the scope was written meanwhile. After that the image is held still
 /// for the reading: a busy writer waits for a reader rather than starving it.
@@ -296,15 +297,22 @@ fn load_postings(connection: &Connection, image: &ImageRef, terms: &[String]) ->
 
 type PostingRows = Vec<(i64, u16)>;
 
+/// Reads a term's posting list from the inverted index as pairs of row number and count.
+fn read_postings(connection: &Connection, scope_no: i64, term: &str) -> Result<PostingRows, StoreError> {
+    let sql = "SELECT doc, COUNT(*) FROM memory_lexical_terms WHERE term = ?1 GROUP BY doc";
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    statement
+        .query_map([scoped_term(scope_no, term)], |row| Ok((row.get(0)?, row.get(1)?)))
+        .and_then(Iterator::collect)
+        .map_err(driver)
+}
+
 fn read_all(
     connection: &Connection,
     scope_no: i64,
     terms: Vec<String>,
 ) -> Result<Vec<(String, PostingRows)>, StoreError> {
-    terms
-        .into_iter()
-        .map(|term| ScopeImage::read_postings(connection, scope_no, &term).map(|rows| (term, rows)))
-        .collect()
+    terms.into_iter().map(|term| read_postings(connection, scope_no, &term).map(|rows| (term, rows))).collect()
 }
 
 fn node_rows(connection: &Connection, scope: &str, numbers: &[i64]) -> Result<Vec<NodeRow>, StoreError> {

@@ -5,34 +5,15 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     error::driver,
-    image::StoredRouter,
     rows::{digest, signed, vector, vector_bytes},
+};
+use crate::{
+    image::{StoredIndex, StoredRouter},
     space::EmbeddingSpace,
 };
 
 /// Bytes of one member: its vector's row number and its list.
 const MEMBER: usize = 10;
-
-/// An index as it is stored.
-pub(crate) struct StoredIndex {
-    pub(crate) router: StoredRouter,
-    /// Row number and list of every vector that was there when it was built, ordered by row number.
-    pub(crate) members: Vec<(i64, u16)>,
-    /// Recall@10 in its test.
-    pub(crate) recall: f64,
-    /// When its vectors were read, in microseconds: those stored since are not in it.
-    pub(crate) built_at: i64,
-}
-
-impl StoredIndex {
-    /// The list of a vector that has not changed since the index was built.
-    pub(crate) fn list_of(&self, vector_no: i64, created_at: i64) -> Option<u16> {
-        if created_at > self.built_at {
-            return None;
-        }
-        self.members.binary_search_by_key(&vector_no, |member| member.0).ok().map(|at| self.members[at].1)
-    }
-}
 
 /// Reads a scope's index; none when there is none for this space. A damaged one is reported and left out: it is derived.
 pub(crate) fn read(

@@ -17,7 +17,8 @@ use aionis_core::ports::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::{Mutex, oneshot};
 
-use super::{Shared, error::driver, image::Delta};
+use super::{Shared, error::driver};
+use crate::image::Delta;
 
 /// Answers the caller: with nothing when its transaction is durable, or with why it is not.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;

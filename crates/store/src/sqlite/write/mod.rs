@@ -21,9 +21,9 @@ pub(crate) use self::{nodes::index_texts, vectors::put_vector};
 use super::{
     Shared, SqliteStore,
     error::driver,
-    image::{Delta, EdgeDelta},
     rows::{blob, digest, signed},
 };
+use crate::image::{Delta, EdgeDelta};
 
 /// How long answers are kept for repeated requests.
 const REQUEST_TTL_US: i64 = 24 * 3600 * 1_000_000;

@@ -11,9 +11,9 @@ use aionis_core::{
 use rusqlite::{Connection, params};
 
 use super::{Application, vectors::put_vector};
+use crate::image::{Delta, NodeDelta};
 use crate::sqlite::{
     error::driver,
-    image::{Delta, NodeDelta},
     rows::{blob, choice, signed},
 };
 

@@ -8,7 +8,7 @@ use aionis_core::{
 };
 
 use super::{
-    Around, Gate, NodeImage, ScopeImage, Slot,
+    Around, Gate, NodeFacts, NodeImage, ScopeImage, Slot,
     lists::{Moved, Place},
 };
 
@@ -150,7 +150,7 @@ impl Delta {
 
 impl ScopeImage {
     /// Applies a change.
-    pub(super) fn apply(&mut self, delta: &Delta) {
+    pub(crate) fn apply(&mut self, delta: &Delta) {
         self.version += 1;
         match delta {
             Delta::Head { seq, scope_no, .. } => {
@@ -199,7 +199,7 @@ impl ScopeImage {
         slot
     }
 
-    fn count_terms(&mut self, terms: u32, added: bool) {
+    pub(super) fn count_terms(&mut self, terms: u32, added: bool) {
         if terms == 0 {
             return;
         }
@@ -223,42 +223,28 @@ impl ScopeImage {
     }
 
     fn put_node(&mut self, delta: &NodeDelta) {
-        let owner_agent = self.strings.number(delta.owner_agent.as_deref());
-        let owner_team = self.strings.number(delta.owner_team.as_deref());
-        let fresh = NodeImage {
+        // New content: whatever vector there is belongs to the old one.
+        if let Some(&slot) = self.slots.get(&delta.id.0) {
+            self.drop_vector(slot);
+        }
+        let slot = self.put_facts(&NodeFacts {
             id: delta.id.0,
             node_no: delta.node_no,
-            vector_no: 0,
-            vector: None,
-            terms: delta.terms.counts.len,
-            owner_agent,
-            owner_team,
-            name: None,
-            has_client_id: false,
             node_type: delta.node_type,
             tier: delta.tier,
             lane: delta.lane,
+            owner_agent: delta.owner_agent.as_deref(),
+            owner_team: delta.owner_team.as_deref(),
             flags: delta.terms.flags,
+            terms: delta.terms.counts.len,
             // A rule that is written is a draft.
             live_rule: false,
             pending: delta.pending,
             salience: delta.salience,
             confidence: delta.confidence,
-        };
-        let known = self.slots.get(&delta.id.0).copied();
-        let slot = if let Some(slot) = known {
-            self.drop_vector(slot);
-            self.set_pending(delta.id, false);
-            self.count_terms(self.nodes[slot as usize].terms, false);
-            self.count_terms(fresh.terms, true);
-            self.pending += u64::from(fresh.pending);
-            self.gates[slot as usize] = Gate::of(&fresh);
-            self.nodes[slot as usize] = fresh;
-            slot
-        } else {
-            self.push_node(fresh)
-        };
-        self.put_names(slot, delta.terms.name_key.as_deref(), delta.client_id.as_deref());
+            name_key: delta.terms.name_key.as_deref(),
+            client_id: delta.client_id.as_deref(),
+        });
         self.index(slot, delta.replaced_terms.as_deref().unwrap_or_default(), &delta.terms.counts.terms);
     }
 
@@ -274,7 +260,7 @@ impl ScopeImage {
         }
     }
 
-    pub(super) fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
+    pub(crate) fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
         let Some(&slot) = self.slots.get(&id.0) else { return };
         let (place, moved) = self.vectors.put(self.nodes[slot as usize].vector, vector, slot);
         self.record_move(moved);
@@ -282,7 +268,7 @@ impl ScopeImage {
     }
 
     /// Stores the first vector of a node in the list it is known to belong to.
-    pub(super) fn put_vector_in(&mut self, list: u16, id: NodeId, vector_no: i64, vector: &[f32]) {
+    pub(crate) fn put_vector_in(&mut self, list: u16, id: NodeId, vector_no: i64, vector: &[f32]) {
         let Some(&slot) = self.slots.get(&id.0) else { return };
         let place = self.vectors.put_in(list, vector, slot);
         self.has_vector(id, slot, vector_no, place);

@@ -1,5 +1,7 @@
 //! The images in memory: loaded once however many ask, bounded in bytes.
 
+mod load;
+
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -9,8 +11,11 @@ use aionis_core::ports::store::StoreError;
 use hashbrown::HashMap;
 use rusqlite::Connection;
 
-use super::{Delta, ScopeImage, router::Router};
-use crate::sqlite::{indexer::IndexRequests, space::EmbeddingSpace, vector_index::StoredIndex};
+use super::indexer::IndexRequests;
+use crate::{
+    image::{Delta, Router, ScopeImage, StoredIndex},
+    space::EmbeddingSpace,
+};
 
 /// Images by scope key.
 pub(crate) struct ImageCache {
@@ -115,7 +120,7 @@ impl ImageCache {
         }
         let _loading = entry.loading.lock().unwrap_or_else(PoisonError::into_inner);
         if !entry.is_ready() {
-            match ScopeImage::load(connection, scope, space, self.bytes_max / 4) {
+            match load::load(connection, scope, space, self.bytes_max / 4) {
                 Ok(image) => entry.finish(image),
                 Err(e) => {
                     self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(scope);

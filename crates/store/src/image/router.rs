@@ -6,7 +6,7 @@
 //! many lists a question visits is not a setting but the outcome of that test.
 
 use super::quantised::{Codes, Question};
-use crate::sqlite::space::EmbeddingSpace;
+use crate::space::EmbeddingSpace;
 
 /// Share of the exact scan's best ten that a router has to find.
 const RECALL_AT_10_MIN: f64 = 0.995;

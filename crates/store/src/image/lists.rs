@@ -16,7 +16,7 @@ const FILTER_SAMPLE: usize = 32;
 
 /// Where a vector is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     list: u16,
     at: u32,
 }

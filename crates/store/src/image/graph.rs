@@ -44,7 +44,7 @@ impl ScopeImage {
     }
 
     /// Adds an edge or brings a known one up to date.
-    pub(super) fn put_edge(&mut self, edge: EdgeView) {
+    pub(crate) fn put_edge(&mut self, edge: EdgeView) {
         if let Some(&at) = self.edge_slots.get(&edge.id.0) {
             self.edges[at as usize] = edge;
             return;

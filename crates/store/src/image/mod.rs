@@ -1,10 +1,8 @@
 //! Scope images: what recall scans, held in memory per scope and derived from the database.
 //!
-//! An image is loaded when a scope is first read and kept up to date by the writing thread, which applies the deltas of
-//! each durable transaction before it answers anyone. While an image loads, deltas wait beside it and are applied when
-//! it is there; every delta states its full result, so applying one that the load has already seen changes nothing.
+//! An image is loaded when a scope is first read and kept up to date by deltas. Every delta states its full result, so
+//! applying one that the load has already seen changes nothing.
 
-mod cache;
 mod delta;
 mod dense;
 mod graph;
@@ -13,6 +11,7 @@ mod lists;
 mod load;
 mod quantised;
 mod router;
+mod stored_index;
 
 use aionis_core::{
     ids::NodeId,
@@ -25,12 +24,13 @@ use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
 pub(crate) use self::{
-    cache::{ImageCache, ImageRef},
     delta::{Delta, EdgeDelta, NodeDelta},
     dense::Near,
     lexical::scoped_term,
+    load::NodeFacts,
     quantised::cosine as exact_cosine,
-    router::StoredRouter,
+    router::{Router, StoredRouter},
+    stored_index::StoredIndex,
 };
 use self::{
     lexical::Postings,
@@ -38,7 +38,7 @@ use self::{
 };
 
 /// Position of a node inside an image.
-type Slot = u32;
+pub(crate) type Slot = u32;
 
 /// Everything recall scans of one scope.
 pub(crate) struct ScopeImage {
@@ -196,7 +196,7 @@ impl Filter {
 }
 
 impl ScopeImage {
-    fn empty(dim: usize, exact_bytes_max: usize) -> Self {
+    pub(crate) fn empty(dim: usize, exact_bytes_max: usize) -> Self {
         Self {
             scope_no: None,
             head_seq: 0,

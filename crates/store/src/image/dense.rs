@@ -13,8 +13,8 @@ use super::{
     lists::Place,
     quantised::{Codes, Question, cosine},
     router::{StoredRouter, Trained},
+    stored_index::StoredIndex,
 };
-use crate::sqlite::vector_index::StoredIndex;
 
 /// A candidate with its approximate cosine, ordered by it and then by id like the hits: of more equal vectors than there
 /// are candidates the lowest ids are kept.
@@ -94,7 +94,7 @@ impl ScopeImage {
     }
 
     /// Whether an index should be built for the vectors there are.
-    pub(super) fn is_due_for_index(&self, from: usize) -> bool {
+    pub(crate) fn is_due_for_index(&self, from: usize) -> bool {
         self.vectors.is_due_for_router(from)
     }
 
@@ -103,20 +103,20 @@ impl ScopeImage {
         self.vectors.router().map(|router| (router.lists(), router.probes()))
     }
 
-    pub(super) fn begin_training(&mut self) {
+    pub(crate) fn begin_training(&mut self) {
         self.vectors.begin_training();
     }
 
-    pub(super) fn vector_codes(&self) -> Codes {
+    pub(crate) fn vector_codes(&self) -> Codes {
         self.vectors.snapshot()
     }
 
-    pub(super) fn training_failed(&mut self) {
+    pub(crate) fn training_failed(&mut self) {
         self.vectors.training_failed();
     }
 
     /// Puts a trained index in; returns what is to be stored of it.
-    pub(super) fn install_index(
+    pub(crate) fn install_index(
         &mut self,
         trained: Trained,
         centroids: Vec<f32>,

@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use super::Slot;
 
 /// Quantised unit vectors of one dimension, one after the other.
-pub(super) struct Codes {
+pub(crate) struct Codes {
     dim: usize,
     codes: Vec<i8>,
     factors: Vec<f32>,
@@ -32,7 +32,7 @@ impl Scan {
 }
 
 /// A question in the form the scan takes.
-pub(super) struct Question {
+pub(crate) struct Question {
     codes: Vec<i16>,
     factor: f32,
 }

@@ -1,14 +1,11 @@
 //! Posting lists: read from the durable inverted index when a question first needs them, then kept up to date.
 
+use super::{Filter, ScopeImage, Slot};
 use aionis_core::{
     ids::NodeId,
-    ports::store::{NodeFilter, StoreError},
+    ports::store::NodeFilter,
     recall::bm25::{LexicalDoc, LexicalHits, idf, saturation},
 };
-use rusqlite::Connection;
-
-use super::{Filter, ScopeImage, Slot};
-use crate::sqlite::error::driver;
 
 /// Once this many documents are in play, further (more common) terms only add to documents already found. The rarest
 /// terms come first, so what is passed over holds none of them.
@@ -54,20 +51,6 @@ impl ScopeImage {
     /// Terms whose posting list is not in memory.
     pub(crate) fn missing(&self, terms: &[String]) -> Vec<String> {
         terms.iter().filter(|term| !self.postings.contains_key(term.as_str())).cloned().collect()
-    }
-
-    /// Reads a term's posting list from the inverted index as pairs of row number and count.
-    pub(crate) fn read_postings(
-        connection: &Connection,
-        scope_no: i64,
-        term: &str,
-    ) -> Result<Vec<(i64, u16)>, StoreError> {
-        let sql = "SELECT doc, COUNT(*) FROM memory_lexical_terms WHERE term = ?1 GROUP BY doc";
-        let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-        statement
-            .query_map([scoped_term(scope_no, term)], |row| Ok((row.get(0)?, row.get(1)?)))
-            .and_then(Iterator::collect)
-            .map_err(driver)
     }
 
     /// Keeps a posting list that was read while the image had `version`. False when the image has moved on, or the list

@@ -1,0 +1,90 @@
+//! Filling an image from stored rows. Which engine they come from makes no difference.
+
+use aionis_core::{
+    ids::NodeId,
+    model::{Lane, NodeType, Tier},
+};
+use uuid::Uuid;
+
+use super::{Gate, NodeImage, Router, ScopeImage, Slot};
+
+/// A node as stored, as far as an image holds it.
+pub(crate) struct NodeFacts<'a> {
+    pub(crate) id: Uuid,
+    /// Row number where rows have one, else zero.
+    pub(crate) node_no: i64,
+    pub(crate) node_type: NodeType,
+    pub(crate) tier: Tier,
+    pub(crate) lane: Lane,
+    pub(crate) owner_agent: Option<&'a str>,
+    pub(crate) owner_team: Option<&'a str>,
+    pub(crate) flags: u8,
+    pub(crate) terms: u32,
+    pub(crate) live_rule: bool,
+    pub(crate) pending: bool,
+    pub(crate) salience: f64,
+    pub(crate) confidence: f64,
+    pub(crate) name_key: Option<&'a str>,
+    pub(crate) client_id: Option<&'a str>,
+}
+
+impl ScopeImage {
+    /// Makes room for so many nodes.
+    pub(crate) fn reserve(&mut self, nodes: usize) {
+        self.nodes.reserve_exact(nodes);
+        self.gates.reserve_exact(nodes);
+        self.around.reserve_exact(nodes);
+        self.slots.reserve(nodes);
+        self.numbers.reserve(nodes);
+        self.vectors.reserve(nodes);
+    }
+
+    /// Takes a node in, or brings a known one up to date: everything but its vector and its words.
+    pub(crate) fn put_facts(&mut self, facts: &NodeFacts<'_>) -> Slot {
+        let owner_agent = self.strings.number(facts.owner_agent);
+        let owner_team = self.strings.number(facts.owner_team);
+        let known = self.slots.get(&facts.id).copied();
+        let (vector, vector_no) = known.map_or((None, 0), |slot| {
+            let node = &self.nodes[slot as usize];
+            (node.vector, node.vector_no)
+        });
+        let node = NodeImage {
+            id: facts.id,
+            node_no: facts.node_no,
+            vector_no,
+            vector,
+            terms: facts.terms,
+            owner_agent,
+            owner_team,
+            name: None,
+            has_client_id: false,
+            node_type: facts.node_type,
+            tier: facts.tier,
+            lane: facts.lane,
+            flags: facts.flags,
+            live_rule: facts.live_rule,
+            pending: facts.pending,
+            salience: facts.salience,
+            confidence: facts.confidence,
+        };
+        let slot = match known {
+            None => self.push_node(node),
+            Some(slot) => {
+                self.set_pending(NodeId(facts.id), false);
+                self.count_terms(self.nodes[slot as usize].terms, false);
+                self.count_terms(node.terms, true);
+                self.pending += u64::from(node.pending);
+                self.gates[slot as usize] = Gate::of(&node);
+                self.nodes[slot as usize] = node;
+                slot
+            }
+        };
+        self.put_names(slot, facts.name_key, facts.client_id);
+        slot
+    }
+
+    /// Takes a stored router over, before any vector is in.
+    pub(crate) fn adopt_router(&mut self, router: Router, vectors: usize) {
+        self.vectors.adopt(router, vectors);
+    }
+}
