@@ -4,6 +4,7 @@
 pub mod conformance;
 pub mod fixtures;
 mod sound;
+pub mod postgres;
 pub mod sqlite;
 
 pub use sound::{VerifiedScope, assert_sound, verify};

@@ -190,7 +190,9 @@ impl ScopeImage {
     pub(super) fn push_node(&mut self, node: NodeImage) -> Slot {
         let slot = Slot::try_from(self.nodes.len()).unwrap_or(Slot::MAX);
         self.slots.insert(node.id, slot);
-        self.numbers.insert(node.node_no, slot);
+        if node.node_no != 0 {
+            self.numbers.insert(node.node_no, slot);
+        }
         self.pending += u64::from(node.pending);
         self.count_terms(node.terms, true);
         self.gates.push(Gate::of(&node));
@@ -240,6 +242,7 @@ impl ScopeImage {
             // A rule that is written is a draft.
             live_rule: false,
             pending: delta.pending,
+            ready: false,
             salience: delta.salience,
             confidence: delta.confidence,
             name_key: delta.terms.name_key.as_deref(),

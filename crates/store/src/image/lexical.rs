@@ -50,6 +50,9 @@ impl ScopeImage {
 
     /// Terms whose posting list is not in memory.
     pub(crate) fn missing(&self, terms: &[String]) -> Vec<String> {
+        if self.postings_complete {
+            return Vec::new();
+        }
         terms.iter().filter(|term| !self.postings.contains_key(term.as_str())).cloned().collect()
     }
 
@@ -89,6 +92,30 @@ impl ScopeImage {
         for (term, count) in terms {
             if let Some(postings) = self.postings.get_mut(term.as_str()) {
                 postings.set(slot, u16::try_from(*count).unwrap_or(u16::MAX));
+            }
+        }
+    }
+
+    /// From now on every posting list is in memory: what is not there does not occur.
+    pub(crate) fn hold_all_postings(&mut self) {
+        self.postings_complete = true;
+    }
+
+    /// Takes documents out of all posting lists, in one pass.
+    pub(crate) fn forget_documents(&mut self, slots: &hashbrown::HashSet<Slot>) {
+        if !slots.is_empty() {
+            self.postings.values_mut().for_each(|list| list.entries.retain(|entry| !slots.contains(&entry.0)));
+        }
+    }
+
+    /// Adds a document to the posting lists of its terms, which come as "term count term count …".
+    pub(crate) fn add_document(&mut self, slot: Slot, terms: &str) {
+        let mut words = terms.split_ascii_whitespace();
+        while let (Some(term), Some(count)) = (words.next(), words.next()) {
+            let count = count.parse().unwrap_or(u16::MAX);
+            match self.postings.get_mut(term) {
+                Some(list) => list.set(slot, count),
+                None => _ = self.postings.insert(term.into(), Postings { entries: vec![(slot, count)] }),
             }
         }
     }

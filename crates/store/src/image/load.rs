@@ -22,6 +22,8 @@ pub(crate) struct NodeFacts<'a> {
     pub(crate) terms: u32,
     pub(crate) live_rule: bool,
     pub(crate) pending: bool,
+    /// Whether it has a vector that the image does not hold.
+    pub(crate) ready: bool,
     pub(crate) salience: f64,
     pub(crate) confidence: f64,
     pub(crate) name_key: Option<&'a str>,
@@ -64,6 +66,7 @@ impl ScopeImage {
             flags: facts.flags,
             live_rule: facts.live_rule,
             pending: facts.pending,
+            ready: facts.ready,
             salience: facts.salience,
             confidence: facts.confidence,
         };

@@ -48,6 +48,7 @@ pub(crate) struct ScopeImage {
     /// Per node, always of its present state.
     gates: Vec<Gate>,
     slots: HashMap<Uuid, Slot>,
+    /// By row number, where rows have one.
     numbers: HashMap<i64, Slot>,
     strings: Interner,
     vectors: Vectors,
@@ -56,6 +57,8 @@ pub(crate) struct ScopeImage {
     around: Vec<Around>,
     clients: HashMap<Box<str>, Slot>,
     postings: HashMap<Box<str>, Postings>,
+    /// Whether every posting list is in memory.
+    postings_complete: bool,
     /// Changes with every delta; a posting list loaded meanwhile is not kept.
     version: u64,
     total_terms: u64,
@@ -73,30 +76,41 @@ struct Gate {
     bits: u8,
 }
 
-impl Gate {
+/// The bits of a gate.
+pub(crate) mod gate {
     /// May be a seed of the text endpoint, owners aside.
-    const SEED: u8 = 1;
+    pub(crate) const SEED: u8 = 1;
     /// Its kind may be a seed of the vector endpoint.
-    const REFERENCE: u8 = 2;
+    pub(crate) const REFERENCE: u8 = 2;
     /// Everyone in the scope may see it.
-    const SHARED: u8 = 4;
+    pub(crate) const SHARED: u8 = 4;
+}
 
+impl Gate {
     fn of(node: &NodeImage) -> Self {
-        let mut bits = 0;
-        if node.flags & DRAFT_TOPIC == 0 && node.is_shown() {
-            bits |= Self::SEED;
-        }
-        if matches!(
-            node.node_type,
-            NodeType::Event | NodeType::Topic | NodeType::Concept | NodeType::Entity | NodeType::Rule
-        ) {
-            bits |= Self::REFERENCE;
-        }
-        if node.lane == Lane::Shared {
-            bits |= Self::SHARED;
-        }
+        let bits = gate_bits(node.node_type, node.tier, node.lane, node.flags, node.live_rule);
         Self { owner_agent: node.owner_agent, owner_team: node.owner_team, terms: node.terms, bits }
     }
+}
+
+/// The bits of a node's gate, which storage may hold beside its vector.
+pub(crate) fn gate_bits(node_type: NodeType, tier: Tier, lane: Lane, flags: u8, live_rule: bool) -> u8 {
+    let mut bits = 0;
+    if flags & DRAFT_TOPIC == 0 && is_shown(node_type, tier, flags, live_rule) {
+        bits |= gate::SEED;
+    }
+    if matches!(node_type, NodeType::Event | NodeType::Topic | NodeType::Concept | NodeType::Entity | NodeType::Rule) {
+        bits |= gate::REFERENCE;
+    }
+    if lane == Lane::Shared {
+        bits |= gate::SHARED;
+    }
+    bits
+}
+
+/// Whether recall may show a node at all, owners aside.
+fn is_shown(node_type: NodeType, tier: Tier, flags: u8, live_rule: bool) -> bool {
+    tier.is_recallable() && flags & SUPERSEDED == 0 && (node_type != NodeType::Rule || live_rule)
 }
 
 /// Edges at one node, as positions in `edges`.
@@ -125,6 +139,8 @@ struct NodeImage {
     flags: u8,
     live_rule: bool,
     pending: bool,
+    /// Whether it has a vector that is not held here.
+    ready: bool,
     salience: f64,
     confidence: f64,
 }
@@ -132,9 +148,7 @@ struct NodeImage {
 impl NodeImage {
     /// Whether recall may show the node at all, owners aside.
     fn is_shown(&self) -> bool {
-        self.tier.is_recallable()
-            && self.flags & SUPERSEDED == 0
-            && (self.node_type != NodeType::Rule || self.live_rule)
+        is_shown(self.node_type, self.tier, self.flags, self.live_rule)
     }
 
     fn vitals(&self) -> NodeVitals {
@@ -143,7 +157,7 @@ impl NodeImage {
             node_type: self.node_type,
             salience: self.salience,
             confidence: self.confidence,
-            ready: self.vector.is_some(),
+            ready: self.ready || self.vector.is_some(),
             draft_topic: self.flags & DRAFT_TOPIC != 0,
         }
     }
@@ -185,13 +199,13 @@ impl Filter {
     }
 
     /// Whether a node may be a seed.
-    fn seeds(&self, gate: Gate) -> bool {
+    fn seeds(&self, of: Gate) -> bool {
         let needed = match self.rules {
-            SeedRules::Everything => Gate::SEED,
-            SeedRules::Reference => Gate::SEED | Gate::REFERENCE,
+            SeedRules::Everything => gate::SEED,
+            SeedRules::Reference => gate::SEED | gate::REFERENCE,
         };
-        gate.bits & needed == needed
-            && (gate.bits & Gate::SHARED != 0 || gate.owner_agent == self.agent || gate.owner_team == self.team)
+        of.bits & needed == needed
+            && (of.bits & gate::SHARED != 0 || of.owner_agent == self.agent || of.owner_team == self.team)
     }
 }
 
@@ -211,6 +225,7 @@ impl ScopeImage {
             around: Vec::new(),
             clients: HashMap::new(),
             postings: HashMap::new(),
+            postings_complete: false,
             version: 0,
             total_terms: 0,
             documents: 0,
@@ -228,6 +243,11 @@ impl ScopeImage {
             team: self.strings.known(viewer.team.as_ref()),
             rules: SeedRules::Everything,
         }
+    }
+
+    /// Where a node is, if it is known.
+    pub(crate) fn slot_of(&self, id: Uuid) -> Option<Slot> {
+        self.slots.get(&id).copied()
     }
 
     fn slot(&self, id: NodeId) -> Option<&NodeImage> {

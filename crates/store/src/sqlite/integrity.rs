@@ -11,11 +11,10 @@ use aionis_core::{
     ports::store::{
         CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredNodeRow,
     },
-    write::{NodeContent, edge_digest, node_digest},
+    write::{edge_digest, node_digest},
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, Row};
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
@@ -23,29 +22,13 @@ use super::{
     error::driver,
     rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
 };
-
-/// A node's content as stored.
-pub(crate) struct StoredContent {
-    id: NodeId,
-    client_id: Option<String>,
-    node_type: NodeType,
-    pub(crate) title: Option<String>,
-    pub(crate) text_summary: Option<String>,
-    slots: Value,
-    raw_ref: Option<String>,
-    evidence_ref: Option<String>,
-    lane: Lane,
-    producer_agent_id: Option<String>,
-    owner_agent_id: Option<String>,
-    owner_team_id: Option<String>,
-}
+use crate::content::StoredContent;
 
 const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id";
 
-impl StoredContent {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
+fn read_content(row: &Row<'_>) -> rusqlite::Result<StoredContent> {
+    Ok(StoredContent {
             id: NodeId(uuid(row, 0)?),
             client_id: row.get(1)?,
             node_type: choice(row, 2, NodeType::parse)?,
@@ -58,26 +41,7 @@ impl StoredContent {
             producer_agent_id: row.get(9)?,
             owner_agent_id: row.get(10)?,
             owner_team_id: row.get(11)?,
-        })
-    }
-
-    /// The content its digest covers.
-    pub(crate) fn content(&self) -> NodeContent<'_> {
-        NodeContent {
-            id: self.id,
-            client_id: self.client_id.as_deref(),
-            node_type: self.node_type,
-            title: self.title.as_deref(),
-            text_summary: self.text_summary.as_deref(),
-            slots: &self.slots,
-            raw_ref: self.raw_ref.as_deref(),
-            evidence_ref: self.evidence_ref.as_deref(),
-            lane: self.lane,
-            producer_agent_id: self.producer_agent_id.as_deref(),
-            owner_agent_id: self.owner_agent_id.as_deref(),
-            owner_team_id: self.owner_team_id.as_deref(),
-        }
-    }
+    })
 }
 
 /// Reads one node's content.
@@ -86,7 +50,7 @@ pub(crate) fn stored_content(connection: &Connection, scope: &str, id: NodeId) -
     connection
         .prepare_cached(&sql)
         .map_err(driver)?
-        .query_row((scope, blob(id.0)), StoredContent::read)
+        .query_row((scope, blob(id.0)), read_content)
         .map_err(|e| unreadable("memory_nodes", id, e))
 }
 
@@ -292,7 +256,7 @@ fn stored_node_row(row: &Row<'_>) -> rusqlite::Result<StoredNodeRow> {
     let read = || -> rusqlite::Result<StoredNodeRow> {
         Ok(StoredNodeRow {
             id,
-            recomputed: Ok(node_digest(&StoredContent::read(row)?.content())),
+            recomputed: Ok(node_digest(&read_content(row)?.content())),
             stored: digest(row, 12)?,
             commit_seq: unsigned(row, 13)?,
             commit_id: CommitId(uuid(row, 14)?),

@@ -3,6 +3,10 @@
 
 mod sqlite;
 
-mod conformance {
+mod on_sqlite {
     aionis_testkit::store_conformance!(aionis_testkit::sqlite::subject);
+}
+
+mod on_postgres {
+    aionis_testkit::store_conformance!(aionis_testkit::postgres::subject);
 }

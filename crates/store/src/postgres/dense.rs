@@ -1,0 +1,165 @@
+//! Nearest vectors: exact through the primary key in a small scope, by the HNSW index in a large one, filters always inside
+//! the search.
+
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use aionis_core::{
+    ids::NodeId,
+    ports::store::{DenseHit, DenseQuery, SeedRules, StoreError},
+};
+use pgvector::Vector;
+use sqlx::{AssertSqlSafe, Row};
+
+use super::{
+    Shared,
+    error::driver,
+    rows::get,
+    session::{For, begin, literal},
+};
+use crate::{image::gate, space::EmbeddingSpace};
+
+/// Candidates the index is asked for beyond the limit: a quarter and so many, scored again in full precision.
+const MORE_CANDIDATES: usize = 50;
+/// Most candidates an HNSW search keeps in view.
+const EF_SEARCH_MAX: usize = 1_000;
+/// Vectors an index scan may look at before it gives up; the exact search takes over then.
+const SCAN_TUPLES_MAX: usize = 100_000;
+/// How long an estimate of the size of the table holds, in microseconds.
+const ESTIMATE_US: i64 = 60_000_000;
+
+/// The statements of a space, and what is known of the table.
+pub(crate) struct Dense {
+    exact: String,
+    indexed: String,
+    estimate: AtomicU64,
+    estimated_at: AtomicI64,
+}
+
+impl Dense {
+    pub(crate) fn new(space: &EmbeddingSpace) -> Self {
+        // Model and dimension stand in the text, because a partial index is matched by constants.
+        let of_space = format!("model = {} AND dim = {}", literal(&space.name), space.dim);
+        let seen = "scope_key = $1 AND (gate & $3) = $3 AND (gate & $4 <> 0 OR owner_agent_id = $5 OR owner_team_id = $6)";
+        let exact = format!(
+            "SELECT node_id, 1 - (embedding <=> $2) FROM memory_vectors WHERE {of_space} AND {seen} \
+             ORDER BY embedding <=> $2, node_id LIMIT $7"
+        );
+        let dim = space.dim;
+        let indexed = format!(
+            "SELECT node_id, 1 - (embedding <=> $2) FROM memory_vectors WHERE {of_space} AND {seen} \
+             ORDER BY embedding::halfvec({dim}) <=> $2::halfvec({dim}) LIMIT $7"
+        );
+        Self { exact, indexed, estimate: AtomicU64::new(0), estimated_at: AtomicI64::new(i64::MIN) }
+    }
+}
+
+impl Shared {
+    /// The nearest vectors, best first, ties by id.
+    pub(crate) async fn nearest(&self, query: &DenseQuery, of_scope: u64) -> Result<Vec<DenseHit>, StoreError> {
+        let wanted = query.limit + query.limit / 4 + MORE_CANDIDATES;
+        if query.limit == 0 || of_scope == 0 {
+            return Ok(Vec::new());
+        }
+        let exact = query.exact
+            || of_scope <= self.options.exact_max
+            || self.space.dim > super::space::INDEXED_DIM_MAX
+            || exact_is_cheaper(of_scope, self.vectors_estimate().await?.max(of_scope), wanted);
+        if !exact {
+            let hits = self.search(query, &self.dense.indexed, wanted, Some(wanted)).await?;
+            // An index scan that gave up early may have missed matches under a filter.
+            if hits.len() >= query.limit || hits.len() as u64 >= of_scope {
+                return Ok(best_first(hits, query.limit));
+            }
+        }
+        let hits = self.search(query, &self.dense.exact, query.limit, None).await?;
+        Ok(best_first(hits, query.limit))
+    }
+
+    async fn search(
+        &self,
+        query: &DenseQuery,
+        sql: &str,
+        limit: usize,
+        index: Option<usize>,
+    ) -> Result<Vec<DenseHit>, StoreError> {
+        let mut settings = String::new();
+        if let Some(candidates) = index {
+            // Writing to a text cannot fail. Sorting is priced out, so that the index gives the order.
+            let _ = write!(
+                settings,
+                "SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = 'relaxed_order'; \
+                 SET LOCAL hnsw.max_scan_tuples = {SCAN_TUPLES_MAX}; SET LOCAL enable_sort = off; \
+                 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off",
+                candidates.clamp(40, EF_SEARCH_MAX)
+            );
+        }
+        let tenant = For::Tenant(query.scope.tenant());
+        let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, &settings).await?;
+        let needed = match query.filter.rules {
+            SeedRules::Everything => gate::SEED,
+            SeedRules::Reference => gate::SEED | gate::REFERENCE,
+        };
+        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .bind(query.scope.as_str())
+            .bind(Vector::from(query.vector.clone()))
+            .bind(i16::from(needed))
+            .bind(i16::from(gate::SHARED))
+            .bind(query.filter.viewer.agent.as_deref())
+            .bind(query.filter.viewer.team.as_deref())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        rows.iter().map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? })).collect()
+    }
+
+    /// About how many vectors there are in all scopes, as the server's statistics say.
+    async fn vectors_estimate(&self) -> Result<u64, StoreError> {
+        let now = self.clock.now().0;
+        if now.saturating_sub(self.dense.estimated_at.load(Ordering::Relaxed)) < ESTIMATE_US {
+            return Ok(self.dense.estimate.load(Ordering::Relaxed));
+        }
+        let estimate: f32 = sqlx::query("SELECT reltuples FROM pg_class WHERE oid = 'memory_vectors'::regclass")
+            .fetch_one(&self.pool)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(driver)?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rough count, never negative here")]
+        let estimate = estimate.max(0.0) as u64;
+        self.dense.estimate.store(estimate, Ordering::Relaxed);
+        self.dense.estimated_at.store(now, Ordering::Relaxed);
+        Ok(estimate)
+    }
+}
+
+/// Whether comparing all vectors of a scope costs less than searching the index of all scopes. A vector compared costs
+/// about 4 µs; the index looks at `candidates · all / of_scope` vectors, at about 15 µs each, to find that many of the
+/// scope.
+fn exact_is_cheaper(of_scope: u64, all: u64, candidates: usize) -> bool {
+    let index = (candidates as u128) * u128::from(all) * 15;
+    u128::from(of_scope) * u128::from(of_scope) * 4 < index
+}
+
+/// The best hits, best first, ties by id.
+fn best_first(mut hits: Vec<DenseHit>, limit: usize) -> Vec<DenseHit> {
+    hits.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
+    hits.truncate(limit);
+    hits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exact_is_cheaper;
+
+    #[test]
+    fn a_small_share_of_a_large_table_is_compared_and_a_large_one_searched() {
+        assert!(exact_is_cheaper(500, 100_000, 100));
+        assert!(exact_is_cheaper(5_000, 100_000, 100));
+        assert!(!exact_is_cheaper(20_000, 100_000, 100));
+        assert!(!exact_is_cheaper(100_000, 100_000, 100));
+        assert!(exact_is_cheaper(20_000, 10_000_000, 100));
+    }
+}

@@ -1,0 +1,305 @@
+//! Images of scopes in memory, brought up to date from the database.
+//!
+//! Another process may write at any time, so an image is only as good as the last question for what has changed. Every
+//! change of a scope has a number; a refresh reads what has a larger one than the image has seen. What this process
+//! committed itself is known, and waited for, without asking.
+
+use std::sync::{
+    Arc, Mutex, PoisonError, RwLock,
+    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
+};
+
+use aionis_core::{
+    ids::{EdgeId, NodeId, ScopeKey},
+    model::{EdgeType, Lane, NodeType, RuleState, Tier},
+    ports::store::StoreError,
+    recall::EdgeView,
+};
+use futures_util::TryStreamExt;
+use hashbrown::{HashMap, HashSet};
+use sqlx::postgres::PgRow;
+
+use super::{
+    Shared,
+    error::driver,
+    rows::{choice, get, unsigned},
+    session::{For, begin},
+};
+use crate::image::{NodeFacts, ScopeImage};
+
+/// Images by scope.
+pub(crate) struct Images {
+    entries: Mutex<HashMap<ScopeKey, Arc<Entry>>>,
+    bytes_max: usize,
+    bytes: AtomicUsize,
+    tick: AtomicU64,
+}
+
+/// One scope's image.
+pub(crate) struct Entry {
+    image: RwLock<ScopeImage>,
+    /// Held by the one who refreshes.
+    refreshing: tokio::sync::Mutex<()>,
+    loaded: AtomicBool,
+    /// Change the image has seen.
+    seen: AtomicI64,
+    /// Newest change this process knows of.
+    known: AtomicI64,
+    /// Number of the last refresh that began, and of the last that succeeded.
+    begun: AtomicU64,
+    succeeded: AtomicU64,
+    vectors: AtomicU64,
+    used: AtomicU64,
+    weight: AtomicUsize,
+}
+
+/// How fresh an image has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// It has seen every change this process knows of.
+    Known,
+    /// It has seen every change there was when this was asked.
+    Now,
+}
+
+/// Head, then changed nodes, then changed edges, in one shape.
+const REFRESH: &str = "\
+SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
+       NULL::float8, NULL::int2, NULL::int4, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
+       NULL::text, NULL::text, NULL::text, NULL::text \
+FROM memory_scopes WHERE scope_key = $1 \
+UNION ALL \
+SELECT 1::int2, n.id, NULL, NULL, n.content_seq, NULL, NULL, NULL, n.salience, n.confidence, n.recall_flags, n.term_count, \
+       n.type, n.tier, n.memory_lane, n.embedding_status, n.owner_agent_id, n.owner_team_id, n.name_key, n.client_id, \
+       n.lexical_terms, r.state \
+FROM memory_nodes n \
+LEFT JOIN memory_rule_defs r ON n.type = 'rule' AND r.scope_key = n.scope_key AND r.rule_node_id = n.id \
+WHERE n.scope_key = $1 AND n.change_no > $2 \
+UNION ALL \
+SELECT 2::int2, e.id, e.src_id, e.dst_id, e.commit_seq, NULL, NULL, NULL, e.weight, e.confidence, NULL, NULL, e.type, NULL, \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+FROM memory_edges e WHERE e.scope_key = $1 AND e.change_no > $2";
+
+impl Images {
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { entries: Mutex::default(), bytes_max, bytes: AtomicUsize::new(0), tick: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// This process has committed a change.
+    pub(crate) fn note(&self, scope: &ScopeKey, change_no: i64) {
+        let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
+        if let Some(entry) = entry {
+            entry.known.fetch_max(change_no, Ordering::AcqRel);
+        }
+    }
+
+    /// The image of a scope, as fresh as asked.
+    pub(crate) async fn get(
+        &self,
+        shared: &Shared,
+        scope: &ScopeKey,
+        freshness: Freshness,
+    ) -> Result<Arc<Entry>, StoreError> {
+        let entry = {
+            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(entries.entry_ref(scope).or_insert_with(|| Arc::new(Entry::new(shared.space.dim))))
+        };
+        entry.used.store(self.tick.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        // A refresh that begins from now on will do.
+        let arrived = entry.begun.load(Ordering::Acquire);
+        let fresh_enough = |entry: &Entry| {
+            let known = entry.loaded.load(Ordering::Acquire)
+                && entry.seen.load(Ordering::Acquire) >= entry.known.load(Ordering::Acquire);
+            known && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
+        };
+        if fresh_enough(&entry) {
+            return Ok(entry);
+        }
+        let guard = entry.refreshing.lock().await;
+        if !fresh_enough(&entry) {
+            entry.refresh(shared, scope).await?;
+            self.weigh(&entry);
+            self.evict(scope);
+        }
+        drop(guard);
+        Ok(entry)
+    }
+
+    fn weigh(&self, entry: &Entry) {
+        let bytes = entry.image.read().unwrap_or_else(PoisonError::into_inner).bytes();
+        let before = entry.weight.swap(bytes, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Drops the images used least recently until the rest fits; never the one just asked for.
+    fn evict(&self, keep: &ScopeKey) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.bytes() > self.bytes_max {
+            let oldest = entries
+                .iter()
+                .filter(|(scope, entry)| *scope != keep && entry.weight.load(Ordering::Relaxed) > 0)
+                .min_by_key(|(_, entry)| entry.used.load(Ordering::Relaxed))
+                .map(|(scope, _)| scope.clone());
+            let Some(oldest) = oldest else { return };
+            if let Some(entry) = entries.remove(&oldest) {
+                self.bytes.fetch_sub(entry.weight.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn new(dim: usize) -> Self {
+        Self {
+            image: RwLock::new(ScopeImage::empty(dim, 0)),
+            refreshing: tokio::sync::Mutex::new(()),
+            loaded: AtomicBool::new(false),
+            seen: AtomicI64::new(0),
+            known: AtomicI64::new(0),
+            begun: AtomicU64::new(0),
+            succeeded: AtomicU64::new(0),
+            vectors: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            weight: AtomicUsize::new(0),
+        }
+    }
+
+    /// Reads the image.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&ScopeImage) -> T) -> T {
+        work(&self.image.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Vectors stored in the scope.
+    pub(crate) fn vectors(&self) -> u64 {
+        self.vectors.load(Ordering::Relaxed)
+    }
+
+    async fn refresh(&self, shared: &Shared, scope: &ScopeKey) -> Result<(), StoreError> {
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let timeout = shared.options.statement_timeout;
+        let mut tx = begin(&shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
+        let seen = if self.loaded.load(Ordering::Acquire) { self.seen.load(Ordering::Acquire) } else { -1 };
+        let head = if seen < 0 {
+            // The first time rows are read as they come, into an image nobody reads yet.
+            let mut image = ScopeImage::empty(shared.space.dim, 0);
+            image.hold_all_postings();
+            let mut fresh = Fresh::default();
+            let mut rows = sqlx::query(REFRESH).bind(scope.as_str()).bind(seen).fetch(&mut *tx);
+            while let Some(row) = rows.try_next().await.map_err(driver)? {
+                fresh.take(&mut image, &row)?;
+            }
+            drop(rows);
+            let head = fresh.finish(&mut image);
+            *self.image.write().unwrap_or_else(PoisonError::into_inner) = image;
+            head
+        } else {
+            let rows =
+                sqlx::query(REFRESH).bind(scope.as_str()).bind(seen).fetch_all(&mut *tx).await.map_err(driver)?;
+            if rows.len() == 1 && rows.first().is_some_and(|row| get::<i64>(row, 5).is_ok_and(|n| n == seen)) {
+                Head::read(&rows[0])?
+            } else {
+                let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
+                apply(&mut image, &rows)?
+            }
+        };
+        // Nothing was changed: dropping the transaction ends it without waiting for the server.
+        drop(tx);
+        self.vectors.store(head.vectors, Ordering::Relaxed);
+        self.seen.fetch_max(head.change_no, Ordering::AcqRel);
+        self.known.fetch_max(head.change_no, Ordering::AcqRel);
+        self.loaded.store(true, Ordering::Release);
+        self.succeeded.fetch_max(number, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+/// Applies changes to an image that is in use.
+fn apply(image: &mut ScopeImage, rows: &[PgRow]) -> Result<Head, StoreError> {
+    // Old words go first, in one pass; what the new ones are is in the rows.
+    let mut rewritten = HashSet::new();
+    for row in rows.iter().filter(|row| get::<i16>(row, 0).is_ok_and(|kind| kind == 1)) {
+        if let Some(slot) = image.slot_of(get(row, 1)?)
+            && unsigned(row, 4)? > image.head_seq
+        {
+            rewritten.insert(slot);
+        }
+    }
+    image.forget_documents(&rewritten);
+    let mut fresh = Fresh::default();
+    for row in rows {
+        fresh.take(image, row)?;
+    }
+    Ok(fresh.finish(image))
+}
+
+#[derive(Clone, Copy, Default)]
+struct Head {
+    seq: u64,
+    change_no: i64,
+    vectors: u64,
+}
+
+impl Head {
+    fn read(row: &PgRow) -> Result<Self, StoreError> {
+        Ok(Self { seq: unsigned(row, 4)?, change_no: get(row, 5)?, vectors: unsigned(row, 7)? })
+    }
+}
+
+/// What a refresh has read so far. Edges wait until all nodes are there.
+#[derive(Default)]
+struct Fresh {
+    head: Head,
+    edges: Vec<EdgeView>,
+}
+
+impl Fresh {
+    fn take(&mut self, image: &mut ScopeImage, row: &PgRow) -> Result<(), StoreError> {
+        match get::<i16>(row, 0)? {
+            0 => self.head = Head::read(row)?,
+            1 => {
+                let rule_state: Option<&str> = get(row, 21)?;
+                let status: &str = get(row, 15)?;
+                let slot = image.put_facts(&NodeFacts {
+                    id: get(row, 1)?,
+                    node_no: 0,
+                    node_type: choice(row, 12, NodeType::parse)?,
+                    tier: choice(row, 13, Tier::parse)?,
+                    lane: choice(row, 14, Lane::parse)?,
+                    owner_agent: get(row, 16)?,
+                    owner_team: get(row, 17)?,
+                    flags: u8::try_from(get::<i16>(row, 10)?).unwrap_or(0),
+                    terms: u32::try_from(get::<i32>(row, 11)?).unwrap_or(0),
+                    live_rule: rule_state.and_then(RuleState::parse).is_some_and(RuleState::is_live),
+                    pending: status == "pending",
+                    ready: status == "ready",
+                    salience: get(row, 8)?,
+                    confidence: get(row, 9)?,
+                    name_key: get(row, 18)?,
+                    client_id: get(row, 19)?,
+                });
+                image.add_document(slot, get(row, 20)?);
+            }
+            _ => self.edges.push(EdgeView {
+                id: EdgeId(get(row, 1)?),
+                edge_type: choice(row, 12, EdgeType::parse)?,
+                src: NodeId(get(row, 2)?),
+                dst: NodeId(get(row, 3)?),
+                weight: get(row, 8)?,
+                confidence: get(row, 9)?,
+                commit_seq: unsigned(row, 4)?,
+            }),
+        }
+        Ok(())
+    }
+
+    fn finish(self, image: &mut ScopeImage) -> Head {
+        self.edges.into_iter().for_each(|edge| image.put_edge(edge));
+        image.head_seq = self.head.seq;
+        self.head
+    }
+}

@@ -1,0 +1,181 @@
+//! The PostgreSQL engine: for many processes over one database.
+//!
+//! Rows, vectors and the queue live in PostgreSQL with pgvector. What the words, the graph and the filters of recall need
+//! is held in memory per scope, as in the embedded engine, and brought up to date with every answer: a recall asks first
+//! for what has changed since its image was made. See `docs/adr/0013-postgresql-engine.md`.
+
+mod dense;
+mod error;
+mod groups;
+mod images;
+mod integrity;
+mod migrate;
+mod outbox;
+mod recall;
+mod rows;
+mod session;
+mod space;
+mod wake;
+mod write;
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use aionis_core::{clock::Clock, ports::store::StoreError};
+use sqlx::{
+    ConnectOptions, Executor, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use self::{dense::Dense, error::driver, groups::Groups, images::Images, wake::Wake};
+use crate::{migration::MigrationReport, space::EmbeddingSpace};
+
+/// Settings of the PostgreSQL engine.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database`.
+    pub url: String,
+    /// Space of the vectors this process derives and compares; none takes the space the store was stamped with.
+    pub space: Option<EmbeddingSpace>,
+    /// Dimension of a store that has no space yet and gets none now.
+    pub fallback_dim: usize,
+    /// Connections.
+    pub connections_max: u32,
+    /// Longest wait for a connection.
+    pub acquire_timeout: Duration,
+    /// Longest time of one statement.
+    pub statement_timeout: Duration,
+    /// Writes that may wait; one more is refused.
+    pub write_queue_max: usize,
+    /// Writes of one scope folded into one transaction at most.
+    pub group_max: usize,
+    /// Memory for scope images, in bytes.
+    pub image_bytes_max: usize,
+    /// Vectors of one scope up to which every one is compared; larger scopes are searched by the HNSW index.
+    pub exact_max: u64,
+    /// Claims of one outbox item before it is given up.
+    pub outbox_attempts_max: u32,
+}
+
+impl PostgresOptions {
+    /// The defaults for a database.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            space: None,
+            fallback_dim: 1536,
+            connections_max: 16,
+            acquire_timeout: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+            write_queue_max: 3096,
+            group_max: 128,
+            image_bytes_max: 2 << 30,
+            exact_max: 1_000,
+            outbox_attempts_max: 25,
+        }
+    }
+}
+
+/// Short name of this version's schema: changes with every migration.
+pub fn schema_fingerprint() -> String {
+    migrate::fingerprint()
+}
+
+/// The PostgreSQL engine.
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+    groups: Groups,
+}
+
+/// What all parts use.
+pub(crate) struct Shared {
+    pub(crate) pool: PgPool,
+    pub(crate) space: EmbeddingSpace,
+    pub(crate) images: Images,
+    pub(crate) dense: Dense,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) wake: Wake,
+    pub(crate) options: PostgresOptions,
+}
+
+impl PostgresStore {
+    /// Connects, brings the schema up to date, checks the embedding space.
+    ///
+    /// # Errors
+    /// The server cannot be reached or is too old; the schema is unknown or altered; the stored vectors are of another
+    /// space; the runtime role is missing and cannot be made.
+    pub async fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let connect = connect_options(&options.url)?;
+        let mut owner = connect.connect().await.map_err(driver)?;
+        migrate::migrate(&mut owner, clock.now()).await?;
+        let space = space::settle(&mut owner, options.space.as_ref(), options.fallback_dim).await?;
+        let _ = sqlx::Connection::close(owner).await;
+        let pool = PgPoolOptions::new()
+            .max_connections(options.connections_max)
+            .acquire_timeout(options.acquire_timeout)
+            // A connection the server has closed fails at BEGIN, which is tried again on another one.
+            .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    // From here on nothing is done as the owner, for whom row-level security does not hold.
+                    connection.execute("SET ROLE aionis_runtime").await?;
+                    Ok(())
+                })
+            })
+            .connect_with(connect)
+            .await
+            .map_err(driver)?;
+        let wake = Wake::start(pool.clone());
+        let images = Images::new(options.image_bytes_max);
+        let dense = Dense::new(&space);
+        let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, options: options.clone() });
+        let groups = Groups::new(Arc::clone(&shared));
+        Ok(Self { shared, groups })
+    }
+
+    /// Migrates a database and nothing else; with `dry_run` only tells what would be done.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`].
+    pub async fn migrate_only(url: &str, dry_run: bool, clock: &dyn Clock) -> Result<MigrationReport, StoreError> {
+        connect_options(url)?;
+        migrate::run(url, dry_run, clock.now()).await
+    }
+
+    /// The space of the stored vectors.
+    pub fn space(&self) -> &EmbeddingSpace {
+        &self.shared.space
+    }
+
+    /// Bytes held by scope images now.
+    pub fn image_bytes(&self) -> usize {
+        self.shared.images.bytes()
+    }
+
+    /// Reads a fact about the store, or stores `fresh` for it when there is none.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
+        let insert = "INSERT INTO aionis_meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
+        sqlx::query(insert).bind(key).bind(fresh).execute(&self.shared.pool).await.map_err(driver)?;
+        sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
+            .bind(key)
+            .fetch_one(&self.shared.pool)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(driver)
+    }
+
+    /// Finishes queued writes and closes all connections.
+    pub async fn close(&self) {
+        self.groups.drain().await;
+        self.shared.wake.stop();
+        self.shared.pool.close().await;
+    }
+}
+
+fn connect_options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|e| StoreError::Driver(format!("DATABASE_URL is no PostgreSQL address: {e}")))?;
+    Ok(options.application_name("aionis").log_statements(tracing::log::LevelFilter::Off))
+}

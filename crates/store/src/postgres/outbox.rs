@@ -1,0 +1,482 @@
+//! The queue of derived work. Items are claimed by compare-and-set, so any number of workers may try; a fence makes a late
+//! completion a no-op.
+
+use aionis_core::{
+    clock::Timestamp,
+    ids::{NodeId, ScopeKey},
+    model::{Lane, NodeType, RuleState, Tier},
+    ports::store::{
+        ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText, StoreError,
+    },
+    write::{EmbedJob, check_vector_at, embed_text},
+};
+use async_trait::async_trait;
+use hashbrown::{HashMap, HashSet};
+use pgvector::Vector;
+use sqlx::{PgConnection, Postgres, Transaction, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    PostgresStore,
+    error::driver,
+    rows::{choice, digest, get, signed, unsigned},
+    session::{For, begin},
+};
+use crate::image::gate_bits;
+
+/// Open items: an equal share for every tenant, the oldest of each first. The partial index holds open items only.
+const CLAIM: &str = "\
+WITH open AS (
+    SELECT scope_key, id, tenant_id, available_at, created_at,
+        row_number() OVER (PARTITION BY tenant_id ORDER BY available_at, created_at, id) AS turn
+    FROM memory_outbox
+    WHERE published_at IS NULL AND failed_at IS NULL AND available_at <= $1
+        AND (lease_until IS NULL OR lease_until <= $1)
+), chosen AS (
+    SELECT scope_key, id FROM open ORDER BY turn, available_at, created_at, id LIMIT $2
+)
+UPDATE memory_outbox o SET claimed_by = $3, lease_until = $4, fence = fence + 1, attempts = attempts + 1
+FROM chosen c
+WHERE o.scope_key = c.scope_key AND o.id = c.id AND o.published_at IS NULL AND o.failed_at IS NULL
+    AND o.available_at <= $1 AND (o.lease_until IS NULL OR o.lease_until <= $1)
+RETURNING o.scope_key, o.id, o.fence, o.payload, o.attempts, o.created_at, o.available_at";
+
+/// Claims that are still held.
+const HELD: &str = "o.scope_key = q.scope_key AND o.id = q.id AND o.fence = q.fence AND o.claimed_by IS NOT NULL \
+                    AND o.published_at IS NULL AND o.failed_at IS NULL";
+
+impl PostgresStore {
+    async fn begin_all(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await
+    }
+}
+
+/// Claims column by column.
+fn columns<'a>(items: impl Iterator<Item = &'a OutboxItem>) -> (Vec<String>, Vec<Uuid>, Vec<i64>) {
+    let mut all = (Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        all.0.push(item.scope.as_str().to_owned());
+        all.1.push(item.id);
+        all.2.push(signed(item.fence));
+    }
+    all
+}
+
+#[async_trait]
+impl OutboxStore for PostgresStore {
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<OutboxItem>, StoreError> {
+        let lease_until = request.now.0 + i64::try_from(request.lease.as_micros()).unwrap_or(i64::MAX);
+        let mut tx = self.begin_all().await?;
+        let mut rows = sqlx::query(CLAIM)
+            .bind(request.now.0)
+            .bind(signed(request.limit as u64))
+            .bind(&request.worker)
+            .bind(lease_until)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        rows.sort_by_key(|row| (get::<i64>(row, 6).unwrap_or(0), get::<i64>(row, 5).unwrap_or(0)));
+        let mut items = Vec::with_capacity(rows.len());
+        let mut unreadable = Vec::new();
+        for row in &rows {
+            match claimed(row)? {
+                Ok(item) => items.push(item),
+                Err(problem) => unreadable.push(problem),
+            }
+        }
+        for (scope, id, problem) in unreadable {
+            // It holds up nothing: it becomes a dead letter, and the others are claimed.
+            tracing::error!(scope, %id, problem, "the payload of an outbox row cannot be read");
+            let sql = "UPDATE memory_outbox SET claimed_by = NULL, lease_until = NULL, failed_at = $3, \
+                       failed_reason = 'unreadable_payload', last_error = $4 WHERE scope_key = $1 AND id = $2";
+            sqlx::query(sql)
+                .bind(scope)
+                .bind(id)
+                .bind(request.now.0)
+                .bind(problem)
+                .execute(&mut *tx)
+                .await
+                .map_err(driver)?;
+        }
+        tx.commit().await.map_err(driver)?;
+        Ok(items)
+    }
+
+    async fn extend(&self, items: &[OutboxItem], until: Timestamp) -> Result<(), StoreError> {
+        let (scopes, ids, fences) = columns(items.iter());
+        let mut tx = self.begin_all().await?;
+        let sql = format!(
+            "UPDATE memory_outbox o SET lease_until = $4 \
+             FROM UNNEST($1::text[], $2::uuid[], $3::bigint[]) AS q (scope_key, id, fence) WHERE {HELD}"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(scopes)
+            .bind(ids)
+            .bind(fences)
+            .bind(until.0)
+            .execute(&mut *tx)
+            .await
+            .map_err(driver)?;
+        tx.commit().await.map_err(driver)
+    }
+
+    async fn pending_texts(&self, items: &[OutboxItem]) -> Result<Vec<PendingText>, StoreError> {
+        let wanted: Vec<(&ScopeKey, NodeId)> =
+            items.iter().flat_map(|item| item.nodes.iter().map(|id| (&item.scope, *id))).collect();
+        let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest, \
+                   EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.model = $3 \
+                       AND v.node_id = n.id AND v.source_digest = n.digest) \
+                   FROM UNNEST($1::text[], $2::uuid[]) AS q (scope_key, id) \
+                   JOIN memory_nodes n ON n.scope_key = q.scope_key AND n.id = q.id";
+        let mut tx = self.begin_all().await?;
+        let rows = sqlx::query(sql)
+            .bind(wanted.iter().map(|(scope, _)| scope.as_str().to_owned()).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
+            .bind(&self.shared.space.name)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let mut found: HashMap<(String, NodeId), PendingText> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (scope, id): (String, NodeId) = (get(row, 0)?, NodeId(get(row, 1)?));
+            let node_type = choice(row, 2, NodeType::parse)?;
+            let text = embed_text(node_type, get(row, 3)?, get(row, 4)?).map(str::to_owned);
+            let key = ScopeKey::from_stored(&scope)?;
+            let pending = PendingText { scope: key, id, text, digest: digest(row, 5)?, ready: get(row, 6)? };
+            found.insert((scope, id), pending);
+        }
+        Ok(wanted
+            .into_iter()
+            .filter_map(|(scope, id)| found.get(&(scope.as_str().to_owned(), id)).cloned())
+            .collect())
+    }
+
+    async fn complete(
+        &self,
+        items: &[OutboxItem],
+        nodes: Vec<EmbeddedNode>,
+        model: &str,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let mut by_scope: std::collections::BTreeMap<&ScopeKey, (Vec<&OutboxItem>, Vec<&EmbeddedNode>)> =
+            std::collections::BTreeMap::new();
+        for item in items {
+            by_scope.entry(&item.scope).or_default().0.push(item);
+        }
+        for node in &nodes {
+            if let Some(of_scope) = by_scope.get_mut(&node.scope) {
+                of_scope.1.push(node);
+            }
+        }
+        let mut stored = 0;
+        // One transaction per scope: a lock on one scope is never held while another is waited for.
+        for (scope, (items, nodes)) in by_scope {
+            stored += self.complete_scope(scope, &items, &nodes, model, now).await?;
+        }
+        Ok(stored)
+    }
+
+    async fn fail(&self, items: Vec<FailedItem>, now: Timestamp) -> Result<(), StoreError> {
+        let attempts_max = self.shared.options.outbox_attempts_max;
+        let mut tx = self.begin_all().await?;
+        let mut given_up: Vec<(ScopeKey, Vec<Uuid>, String)> = Vec::new();
+        let (scopes, ids, fences) = columns(items.iter().map(|failed| &failed.item));
+        let verdicts: Vec<(Option<i64>, Option<&'static str>)> = items
+            .iter()
+            .map(|failed| {
+                let exhausted = failed.counts && failed.item.attempts >= attempts_max;
+                match failed.retry_at.filter(|_| !exhausted) {
+                    Some(at) => (Some(at.0), None),
+                    None if exhausted => (None, Some("max_attempts_exceeded")),
+                    None => (None, Some("rejected")),
+                }
+            })
+            .collect();
+        let sql = format!(
+            "UPDATE memory_outbox o SET claimed_by = NULL, lease_until = NULL, last_error = q.error, \
+                 attempts = o.attempts - q.uncounted, available_at = COALESCE(q.retry_at, o.available_at), \
+                 failed_at = CASE WHEN q.reason IS NULL THEN NULL ELSE $8 END, failed_reason = q.reason \
+             FROM UNNEST($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::int4[], $6::bigint[], $7::text[]) \
+                 AS q (scope_key, id, fence, error, uncounted, retry_at, reason) WHERE {HELD} \
+             RETURNING o.scope_key, o.id, o.failed_reason IS NOT NULL"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(scopes)
+            .bind(ids)
+            .bind(fences)
+            .bind(items.iter().map(|failed| failed.error.clone()).collect::<Vec<_>>())
+            .bind(items.iter().map(|failed| i32::from(!failed.counts)).collect::<Vec<_>>())
+            .bind(verdicts.iter().map(|(retry_at, _)| *retry_at).collect::<Vec<_>>())
+            .bind(verdicts.iter().map(|(_, reason)| *reason).collect::<Vec<_>>())
+            .bind(now.0)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let held: HashSet<(String, Uuid)> = rows
+            .iter()
+            .filter(|row| get::<bool>(row, 2).unwrap_or(false))
+            .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
+            .collect::<Result<_, StoreError>>()?;
+        tx.commit().await.map_err(driver)?;
+        for failed in items {
+            if held.contains(&(failed.item.scope.as_str().to_owned(), failed.item.id)) {
+                let nodes = failed.item.nodes.iter().map(|id| id.0).collect();
+                given_up.push((failed.item.scope, nodes, failed.error));
+            }
+        }
+        for (scope, nodes, error) in given_up {
+            self.mark_failed(&scope, nodes, &error, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn outbox_status(&self) -> Result<OutboxStatus, StoreError> {
+        let sql = "SELECT (SELECT COUNT(*) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
+                   (SELECT MIN(created_at) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
+                   (SELECT COUNT(*) FROM memory_outbox WHERE failed_at IS NOT NULL)";
+        let mut tx = self.begin_all().await?;
+        let row = sqlx::query(sql).fetch_one(&mut *tx).await.map_err(driver)?;
+        Ok(OutboxStatus {
+            pending: unsigned(&row, 0)?,
+            dead: unsigned(&row, 2)?,
+            oldest_pending: get::<Option<i64>>(&row, 1)?.map(Timestamp),
+        })
+    }
+
+    async fn work_arrived(&self) {
+        self.shared.wake.work_arrived().await;
+    }
+}
+
+type Unreadable = (String, Uuid, String);
+
+fn claimed(row: &PgRow) -> Result<Result<OutboxItem, Unreadable>, StoreError> {
+    let (scope, id): (String, Uuid) = (get(row, 0)?, get(row, 1)?);
+    let (nodes, force) = match EmbedJob::read(get(row, 3)?) {
+        Ok(read) => read,
+        Err(problem) => return Ok(Err((scope, id, problem))),
+    };
+    Ok(Ok(OutboxItem {
+        scope: ScopeKey::from_stored(&scope)?,
+        id,
+        fence: unsigned(row, 2)?,
+        nodes,
+        force,
+        attempts: u32::try_from(get::<i32>(row, 4)?).unwrap_or(0),
+        created_at: Timestamp(get(row, 5)?),
+    }))
+}
+
+/// A node whose vector is about to be stored, as it is now.
+struct Target {
+    gate: u8,
+    owner_agent: Option<String>,
+    owner_team: Option<String>,
+}
+
+impl PostgresStore {
+    /// Locks a scope for a change and returns the number the change gets; none when there is no such scope.
+    async fn next_change(connection: &mut PgConnection, scope: &ScopeKey) -> Result<Option<i64>, StoreError> {
+        let sql = "UPDATE memory_scopes SET change_no = change_no + 1 WHERE scope_key = $1 RETURNING change_no";
+        let row = sqlx::query(sql).bind(scope.as_str()).fetch_optional(connection).await.map_err(driver)?;
+        row.map(|row| get(&row, 0)).transpose()
+    }
+
+    async fn complete_scope(
+        &self,
+        scope: &ScopeKey,
+        items: &[&OutboxItem],
+        nodes: &[&EmbeddedNode],
+        model: &str,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
+        let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(0) };
+        let (scopes, ids, fences) = columns(items.iter().copied());
+        let sql = format!(
+            "UPDATE memory_outbox o SET published_at = $4, claimed_by = NULL, lease_until = NULL, last_error = NULL \
+             FROM UNNEST($1::text[], $2::uuid[], $3::bigint[]) AS q (scope_key, id, fence) WHERE {HELD} RETURNING o.id"
+        );
+        let published = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(scopes)
+            .bind(ids)
+            .bind(fences)
+            .bind(now.0)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let held: HashSet<Uuid> = published.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        // A claim that was taken over is the other worker's to complete; its vectors are not stored twice.
+        let mut forced: HashMap<NodeId, bool> = HashMap::new();
+        for item in items.iter().filter(|item| held.contains(&item.id)) {
+            for id in &item.nodes {
+                *forced.entry(*id).or_insert(false) |= item.force;
+            }
+        }
+        let nodes: Vec<&EmbeddedNode> = nodes.iter().copied().filter(|node| forced.contains_key(&node.id)).collect();
+        let stored = self.settle(&mut tx, scope, &nodes, &forced, (model, change_no), now).await?;
+        tx.commit().await.map_err(driver)?;
+        self.shared.images.note(scope, change_no);
+        self.shared.wake.committed(false);
+        Ok(stored)
+    }
+
+    /// Stores vectors of nodes that still have the content they derive from, and why others have none.
+    async fn settle(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        scope: &ScopeKey,
+        nodes: &[&EmbeddedNode],
+        forced: &HashMap<NodeId, bool>,
+        (label, change_no): (&str, i64),
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        if nodes.is_empty() {
+            return Ok(0);
+        }
+        let space = &self.shared.space;
+        let targets = self.targets(tx, scope, nodes, forced).await?;
+        let mut good: (Vec<Uuid>, Vec<Vec<u8>>, Vec<Vector>) = Default::default();
+        let mut gates: (Vec<i16>, Vec<Option<String>>, Vec<Option<String>>) = Default::default();
+        let mut bad: (Vec<Uuid>, Vec<String>) = Default::default();
+        for node in nodes {
+            let Some(target) = targets.get(&node.id) else { continue };
+            // A vector that cannot be compared with the others is none.
+            let usable = node.result.as_ref().map_err(Clone::clone).and_then(|vector| {
+                check_vector_at("embedding", vector, space.dim).map(|()| vector).map_err(|e| {
+                    e.issues.into_iter().map(|issue| format!("the derived vector {}", issue.message)).collect()
+                })
+            });
+            match usable {
+                Ok(vector) => {
+                    good.0.push(node.id.0);
+                    good.1.push(node.digest.0.to_vec());
+                    good.2.push(Vector::from(vector.clone()));
+                    gates.0.push(i16::from(target.gate));
+                    gates.1.push(target.owner_agent.clone());
+                    gates.2.push(target.owner_team.clone());
+                }
+                Err(reason) => {
+                    bad.0.push(node.id.0);
+                    bad.1.push(reason);
+                }
+            }
+        }
+        let count = good.0.len();
+        let sql = "\
+            WITH vectors AS ( \
+                INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id, \
+                    owner_team_id, created_at, embedding) \
+                SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding \
+                FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[]) \
+                    AS q (id, digest, gate, agent, team, embedding) \
+                ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, \
+                    source_digest = excluded.source_digest, origin = excluded.origin, gate = excluded.gate, \
+                    owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id, \
+                    created_at = excluded.created_at, embedding = excluded.embedding \
+                RETURNING (xmax = 0) AS fresh \
+            ), counted AS ( \
+                UPDATE memory_scopes SET vector_count = vector_count + (SELECT COUNT(*) FROM vectors WHERE fresh) \
+                WHERE scope_key = $1 \
+            ), failed AS ( \
+                UPDATE memory_nodes n SET embedding_status = 'failed', embedding_attempts = embedding_attempts + 1, \
+                    embedding_last_error = q.reason, embedding_last_attempt_at = $4, change_no = $12 \
+                FROM UNNEST($13::uuid[], $14::text[]) AS q (id, reason) WHERE n.scope_key = $1 AND n.id = q.id \
+            ) \
+            UPDATE memory_nodes n SET embedding_status = 'ready', embedding_model = $11, \
+                embedding_attempts = embedding_attempts + 1, embedding_last_error = NULL, \
+                embedding_last_attempt_at = $4, embedding_ready_at = $4, change_no = $12 \
+            WHERE n.scope_key = $1 AND n.id = ANY($5)";
+        sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(&space.name)
+            .bind(i32::try_from(space.dim).unwrap_or(i32::MAX))
+            .bind(now.0)
+            .bind(good.0)
+            .bind(good.1)
+            .bind(gates.0)
+            .bind(gates.1)
+            .bind(gates.2)
+            .bind(good.2)
+            .bind(label)
+            .bind(change_no)
+            .bind(bad.0)
+            .bind(bad.1)
+            .execute(&mut **tx)
+            .await
+            .map_err(driver)?;
+        Ok(count)
+    }
+
+    /// Those of the nodes that still have the content a vector was derived from and want it: a vector that the caller
+    /// brought meanwhile stays, unless deriving was forced.
+    async fn targets(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        scope: &ScopeKey,
+        nodes: &[&EmbeddedNode],
+        forced: &HashMap<NodeId, bool>,
+    ) -> Result<HashMap<NodeId, Target>, StoreError> {
+        let sql = "SELECT n.id, n.type, n.tier, n.memory_lane, n.recall_flags, r.state, n.owner_agent_id, n.owner_team_id, \
+                   EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id \
+                       AND v.source_digest = n.digest AND v.origin = 'client') \
+                   FROM UNNEST($2::uuid[], $3::bytea[]) AS q (id, digest) \
+                   JOIN memory_nodes n ON n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest \
+                   LEFT JOIN memory_rule_defs r ON n.type = 'rule' AND r.scope_key = $1 AND r.rule_node_id = n.id";
+        let rows = sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(nodes.iter().map(|node| node.id.0).collect::<Vec<_>>())
+            .bind(nodes.iter().map(|node| node.digest.0.to_vec()).collect::<Vec<_>>())
+            .bind(&self.shared.space.name)
+            .fetch_all(&mut **tx)
+            .await
+            .map_err(driver)?;
+        let mut targets = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let id = NodeId(get(row, 0)?);
+            let callers: bool = get(row, 8)?;
+            if callers && !forced.get(&id).copied().unwrap_or(false) {
+                continue;
+            }
+            let state: Option<&str> = get(row, 5)?;
+            let gate = gate_bits(
+                choice(row, 1, NodeType::parse)?,
+                choice(row, 2, Tier::parse)?,
+                choice(row, 3, Lane::parse)?,
+                u8::try_from(get::<i16>(row, 4)?).unwrap_or(0),
+                state.and_then(RuleState::parse).is_some_and(RuleState::is_live),
+            );
+            targets.insert(id, Target { gate, owner_agent: get(row, 6)?, owner_team: get(row, 7)? });
+        }
+        Ok(targets)
+    }
+
+    /// Nodes of an item that was given up wait no more.
+    async fn mark_failed(
+        &self,
+        scope: &ScopeKey,
+        nodes: Vec<Uuid>,
+        error: &str,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
+        let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(()) };
+        let sql = "UPDATE memory_nodes SET embedding_status = 'failed', embedding_last_error = $3, \
+                   embedding_last_attempt_at = $4, change_no = $5 \
+                   WHERE scope_key = $1 AND id = ANY($2) AND embedding_status = 'pending'";
+        sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(nodes)
+            .bind(error)
+            .bind(now.0)
+            .bind(change_no)
+            .execute(&mut *tx)
+            .await
+            .map_err(driver)?;
+        tx.commit().await.map_err(driver)?;
+        self.shared.images.note(scope, change_no);
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! Reading for recall: words, graph and filters from the scope's image, vectors and rows from the database.
+
+use std::{sync::Arc, time::Duration};
+
+use aionis_core::{
+    clock::Timestamp,
+    ids::{CommitId, NodeId, ScopeKey},
+    model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
+    ports::store::{
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
+        ScopeStatus, StoreError,
+    },
+    recall::{EdgeView, NodeVitals, bm25::LexicalHits, context::ContextRule},
+};
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use pgvector::Vector;
+use sqlx::{Row, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    PostgresStore,
+    error::driver,
+    images::{Entry, Freshness},
+    rows::{choice, get, json, json_of, parsed, signed, unsigned},
+    session::{For, begin},
+};
+
+/// Longest time between two looks for a commit of another process when no hint comes.
+const COMMIT_POLL: Duration = Duration::from_millis(100);
+
+impl PostgresStore {
+    async fn image(&self, scope: &ScopeKey, freshness: Freshness) -> Result<Arc<Entry>, StoreError> {
+        self.shared.images.get(&self.shared, scope, freshness).await
+    }
+
+    async fn begin_for(&self, scope: &ScopeKey) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+        begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
+    }
+}
+
+#[async_trait]
+impl RecallStore for PostgresStore {
+    async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
+        // Every recall begins here, and so every recall begins with an image that is up to date.
+        let image = self.image(scope, Freshness::Now).await?;
+        let (head_seq, (nodes, pending)) = image.read(|image| (image.head_seq, image.counts()));
+        let oldest_pending = if pending > 0 { self.oldest_pending(scope).await? } else { None };
+        Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
+    }
+
+    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
+        let mut commits = self.shared.wake.commits();
+        loop {
+            commits.mark_unchanged();
+            let image = self.image(scope, Freshness::Now).await?;
+            if image.read(|image| image.head_seq) >= seq {
+                return Ok(());
+            }
+            // A hint may be lost; a look now and then finds what it was about. The sender outlives this call.
+            let _ = tokio::time::timeout(COMMIT_POLL, commits.changed()).await;
+        }
+    }
+
+    async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
+        let image = self.image(&query.scope, Freshness::Known).await?;
+        self.shared.nearest(&query, image.vectors()).await
+    }
+
+    async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {
+        let image = self.image(&query.scope, Freshness::Known).await?;
+        Ok(image.read(|image| image.lexical(&query.filter, &query.terms, query.limit)))
+    }
+
+    async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError> {
+        let image = self.image(&query.scope, Freshness::Known).await?;
+        Ok(image.read(|image| image.named(&query.names, &query.among)))
+    }
+
+    async fn quoted(
+        &self,
+        scope: &ScopeKey,
+        filter: &NodeFilter,
+        literals: &[String],
+    ) -> Result<Vec<NodeId>, StoreError> {
+        let image = self.image(scope, Freshness::Known).await?;
+        Ok(image.read(|image| image.quoted(filter, literals)))
+    }
+
+    async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
+        let image = self.image(&query.scope, Freshness::Known).await?;
+        let floor = (query.min_weight, query.min_confidence);
+        Ok(image.read(|image| image.edges_around(&query.around, floor, query.limit)))
+    }
+
+    async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {
+        let image = self.image(scope, Freshness::Known).await?;
+        Ok(image.read(|image| image.vitals(ids, viewer)))
+    }
+
+    async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
+        let sql = "SELECT n.id, n.type, n.client_id, n.title, n.text_summary, n.slots::text, n.tier, n.memory_lane, \
+                   n.producer_agent_id, n.owner_agent_id, n.owner_team_id, n.raw_ref, n.evidence_ref, n.embedding_status, \
+                   n.embedding_model, n.salience, n.importance, n.confidence, n.last_activated, n.created_at, n.updated_at, \
+                   n.commit_seq, n.commit_id, \
+                   CASE WHEN r.state IS NOT NULL THEN ARRAY[r.state, r.rule_scope, r.target_agent_id, r.target_team_id, \
+                       r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count \
+                   FROM memory_nodes n LEFT JOIN memory_rule_defs r \
+                       ON n.type = 'rule' AND r.scope_key = n.scope_key AND r.rule_node_id = n.id \
+                   WHERE n.scope_key = $1 AND n.id = ANY($2)";
+        let mut tx = self.begin_for(scope).await?;
+        let found = sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(uuids(ids))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let by_id: HashMap<NodeId, NodeRow> =
+            found.iter().map(|row| node_row(row).map(|node| (node.id, node))).collect::<Result<_, _>>()?;
+        Ok(ids.iter().filter_map(|id| by_id.get(id).cloned()).collect())
+    }
+
+    async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
+        let mut tx = self.begin_for(scope).await?;
+        let wanted: Vec<i64> = seqs.iter().map(|seq| signed(*seq)).collect();
+        let found = sqlx::query("SELECT seq, id FROM memory_commits WHERE scope_key = $1 AND seq = ANY($2)")
+            .bind(scope.as_str())
+            .bind(wanted)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let ids: HashMap<u64, CommitId> =
+            found.iter().map(|row| Ok((unsigned(row, 0)?, CommitId(get(row, 1)?)))).collect::<Result<_, StoreError>>()?;
+        Ok(seqs.iter().filter_map(|seq| ids.get(seq).map(|id| (*seq, *id))).collect())
+    }
+
+    async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
+        let mut tx = self.begin_for(scope).await?;
+        let sql = "SELECT node_id, embedding FROM memory_vectors WHERE scope_key = $1 AND model = $2 AND node_id = ANY($3)";
+        let found = sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(&self.shared.space.name)
+            .bind(uuids(ids))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let vectors: HashMap<NodeId, Vec<f32>> = found
+            .iter()
+            .map(|row| Ok((NodeId(get(row, 0)?), get::<Vector>(row, 1)?.to_vec())))
+            .collect::<Result<_, StoreError>>()?;
+        Ok(ids.iter().filter_map(|id| vectors.get(id).map(|vector| (*id, vector.clone()))).collect())
+    }
+
+    async fn record_recalls(&self, audits: Vec<RecallAudit>) -> Result<(), StoreError> {
+        let sql = "INSERT INTO memory_recall_audit (scope_key, id, endpoint, consumer_agent_id, consumer_team_id, \
+                   query_sha256, seed_count, node_count, edge_count, created_at) \
+                   SELECT * FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], \
+                   $8::int4[], $9::int4[], $10::bigint[])";
+        let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
+        let each = |f: fn(&RecallAudit) -> String| audits.iter().map(f).collect::<Vec<_>>();
+        let some = |f: fn(&RecallAudit) -> Option<String>| audits.iter().map(f).collect::<Vec<_>>();
+        let mut tx =
+            begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
+        sqlx::query(sql)
+            .bind(each(|a| a.scope.as_str().to_owned()))
+            .bind(audits.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())
+            .bind(each(|a| a.endpoint.to_owned()))
+            .bind(some(|a| a.viewer.agent.clone()))
+            .bind(some(|a| a.viewer.team.clone()))
+            .bind(each(|a| a.query_sha256.clone()))
+            .bind(audits.iter().map(|a| count(a.seeds)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|a| count(a.nodes)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|a| count(a.edges)).collect::<Vec<_>>())
+            .bind(audits.iter().map(|a| a.at.0).collect::<Vec<_>>())
+            .execute(&mut *tx)
+            .await
+            .map_err(driver)?;
+        tx.commit().await.map_err(driver)
+    }
+}
+
+impl PostgresStore {
+    async fn oldest_pending(&self, scope: &ScopeKey) -> Result<Option<Timestamp>, StoreError> {
+        let mut tx = self.begin_for(scope).await?;
+        let sql = "SELECT embedding_pending_at FROM memory_nodes WHERE scope_key = $1 AND embedding_status = 'pending' \
+                   ORDER BY embedding_pending_at LIMIT 1";
+        let found = sqlx::query(sql).bind(scope.as_str()).fetch_optional(&mut *tx).await.map_err(driver)?;
+        let since: Option<Option<i64>> = found.map(|row| row.try_get(0)).transpose().map_err(driver)?;
+        Ok(since.flatten().map(Timestamp))
+    }
+}
+
+fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.0).collect()
+}
+
+fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
+    let rule: Option<Vec<Option<String>>> = get(row, 23)?;
+    Ok(NodeRow {
+        id: NodeId(get(row, 0)?),
+        node_type: choice(row, 1, NodeType::parse)?,
+        client_id: get(row, 2)?,
+        title: get(row, 3)?,
+        text_summary: get(row, 4)?,
+        slots: json(row, 5)?,
+        tier: choice(row, 6, Tier::parse)?,
+        lane: choice(row, 7, Lane::parse)?,
+        producer_agent_id: get(row, 8)?,
+        owner_agent_id: get(row, 9)?,
+        owner_team_id: get(row, 10)?,
+        raw_ref: get(row, 11)?,
+        evidence_ref: get(row, 12)?,
+        embedding_status: choice(row, 13, EmbeddingStatus::parse)?,
+        embedding_model: get(row, 14)?,
+        salience: get(row, 15)?,
+        importance: get(row, 16)?,
+        confidence: get(row, 17)?,
+        last_activated: get::<Option<i64>>(row, 18)?.map(Timestamp),
+        created_at: Timestamp(get(row, 19)?),
+        updated_at: Timestamp(get(row, 20)?),
+        commit_seq: unsigned(row, 21)?,
+        commit_id: CommitId(get(row, 22)?),
+        rule: rule.map(|texts| rule_of(row, texts)).transpose()?,
+    })
+}
+
+fn rule_of(row: &PgRow, mut texts: Vec<Option<String>>) -> Result<ContextRule, StoreError> {
+    let mut text = |at: usize| texts.get_mut(at).and_then(Option::take);
+    Ok(ContextRule {
+        state: parsed(&text(0).unwrap_or_default(), RuleState::parse)?,
+        rule_scope: parsed(&text(1).unwrap_or_default(), RuleScope::parse)?,
+        target_agent_id: text(2),
+        target_team_id: text(3),
+        if_json: json_of(&text(4).unwrap_or_default())?,
+        then_json: json_of(&text(5).unwrap_or_default())?,
+        exceptions_json: json_of(&text(6).unwrap_or_default())?,
+        positive: get(row, 24)?,
+        negative: get(row, 25)?,
+    })
+}

@@ -1,0 +1,52 @@
+//! Transactions: each names the tenant it works for, so that row-level security holds, and how long its statements may
+//! take. Both travel with BEGIN in one round trip.
+
+use std::{fmt::Write as _, time::Duration};
+
+use aionis_core::ports::store::StoreError;
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+
+use super::error::driver;
+
+/// For whom a transaction works.
+#[derive(Clone, Copy)]
+pub(crate) enum For<'a> {
+    /// One tenant: nothing of another is seen or changed.
+    Tenant(&'a str),
+    /// All of them: workers, verification, maintenance.
+    Everyone,
+}
+
+/// A text as an SQL literal. Only for statements that take no parameters.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// Starts a transaction. `more` is appended to BEGIN: statements without parameters whose rows nobody reads.
+pub(crate) async fn begin(
+    pool: &PgPool,
+    tenant: For<'_>,
+    timeout: Duration,
+    more: &str,
+) -> Result<Transaction<'static, Postgres>, StoreError> {
+    let tenant = match tenant {
+        For::Tenant(name) => literal(name),
+        For::Everyone => "'*'".to_owned(),
+    };
+    let mut sql = format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {}", timeout.as_millis());
+    if !more.is_empty() {
+        // Writing to a text cannot fail.
+        let _ = write!(sql, "; {more}");
+    }
+    pool.begin_with(AssertSqlSafe(sql)).await.map_err(driver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal;
+
+    #[test]
+    fn quotes_are_doubled() {
+        assert_eq!(literal("a'b''c\\"), "'a''b''''c\\'");
+    }
+}

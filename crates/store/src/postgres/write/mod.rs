@@ -1,0 +1,182 @@
+//! Applying a group of prepared writes: lock the scope, read, plan, store.
+
+mod rows;
+mod stored;
+
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use aionis_core::{
+    clock::Timestamp,
+    ids::ScopeKey,
+    ports::store::StoreError,
+    write::{PartPlan, PreparedPart, PreparedWrite, WriteOutcome, plan_part},
+};
+
+use self::{rows::Rows, stored::Stored};
+use super::{
+    Shared,
+    error::{driver, inconsistent, is_transient},
+    session::{For, begin, literal},
+};
+
+/// How often a transaction that lost against another one, or its connection, is run again.
+const TRIES: u32 = 4;
+
+type Outcomes = Vec<Result<WriteOutcome, StoreError>>;
+
+/// Applies writes that do not depend on each other, in order, in one transaction.
+pub(crate) async fn apply_group(shared: &Shared, writes: &[PreparedWrite]) -> Outcomes {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        match transaction(shared, writes).await {
+            Ok(outcomes) => return outcomes,
+            Err(error) if is_transient(&error) && tried < TRIES => {
+                tracing::debug!(error = %error, tried, "a write transaction is run again");
+                tokio::time::sleep(Duration::from_millis(20 << tried)).await;
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, writes = writes.len(), "a write transaction failed");
+                return writes.iter().map(|_| Err(error.clone())).collect();
+            }
+        }
+    }
+}
+
+/// One scope's share of a group.
+struct Share<'a> {
+    /// Position in the group, the part, and whether it is the write's own scope.
+    items: Vec<(usize, &'a PreparedPart, bool)>,
+}
+
+async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcomes, StoreError> {
+    let mut shares: BTreeMap<&ScopeKey, Share<'_>> = BTreeMap::new();
+    for (at, write) in writes.iter().enumerate() {
+        for (n, part) in write.parts.iter().enumerate() {
+            shares.entry(&part.scope).or_insert_with(|| Share { items: Vec::new() }).items.push((at, part, n == 0));
+        }
+    }
+    let now = shared.clock.now();
+    let tenant = writes[0].parts[0].scope.tenant();
+    let lock = lock_sql(shares.keys().copied(), now);
+    let mut tx = begin(&shared.pool, For::Tenant(tenant), shared.options.statement_timeout, &lock).await?;
+    let mut outcomes: Vec<Option<Result<WriteOutcome, StoreError>>> = writes.iter().map(|_| None).collect();
+    // Plans of every write, per part in the order of its parts.
+    let mut plans: Vec<Vec<Option<PartPlan>>> = writes.iter().map(|w| w.parts.iter().map(|_| None).collect()).collect();
+    let mut stored = Vec::with_capacity(shares.len());
+    for (scope, share) in &shares {
+        let items: Vec<_> = share.items.iter().map(|(at, part, _)| (&writes[*at], *part)).collect();
+        let mut held = Stored::read(&mut tx, scope.as_str(), &shared.space.name, &items).await?;
+        for (at, part, primary) in &share.items {
+            if outcomes[*at].is_some() {
+                continue;
+            }
+            let write = &writes[*at];
+            match plan_one(write, part, &mut held, *primary, now) {
+                Ok(Planned::Repeated(earlier)) => outcomes[*at] = Some(Ok(earlier)),
+                Ok(Planned::New(plan)) => {
+                    let n = write.parts.iter().position(|own| own.scope == part.scope).unwrap_or(0);
+                    plans[*at][n] = Some(*plan);
+                }
+                Err(error @ StoreError::Rejected(_)) => outcomes[*at] = Some(Err(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        stored.push(held);
+    }
+    for (at, write) in writes.iter().enumerate() {
+        if outcomes[at].is_none() {
+            let of_parts: Vec<PartPlan> = plans[at].iter_mut().filter_map(Option::take).collect();
+            outcomes[at] = Some(Ok(WriteOutcome::of(write, &of_parts)));
+            plans[at] = of_parts.into_iter().map(Some).collect();
+        } else {
+            // Refused or answered from before: nothing of it is stored in any scope.
+            plans[at].iter_mut().for_each(|plan| *plan = None);
+        }
+    }
+    let mut changed = Vec::new();
+    let mut has_work = false;
+    for ((scope, share), held) in shares.iter().zip(stored) {
+        let mut rows = Rows::default();
+        for (at, part, primary) in &share.items {
+            let write = &writes[*at];
+            let n = write.parts.iter().position(|own| own.scope == part.scope).unwrap_or(0);
+            let (Some(plan), Some(Ok(outcome))) = (&plans[*at][n], &outcomes[*at]) else { continue };
+            rows.add(write, part, plan, |id| held.nodes.get(&id))?;
+            if *primary {
+                rows.remember(write, outcome)?;
+            }
+        }
+        if rows.is_empty() {
+            continue;
+        }
+        if rows.head_hash.is_empty() {
+            (rows.head_seq, rows.head_hash) = (super::rows::signed(held.head.0), held.head.1.0.to_vec());
+        }
+        has_work |= rows.has_work();
+        let change_no = held.change_no + 1;
+        rows.store(&mut tx, scope.as_str(), (&shared.space.name, shared.space.dim), change_no, now).await?;
+        changed.push(((*scope).clone(), change_no));
+    }
+    if changed.is_empty() {
+        // Nothing was stored: the scope row that the lock may have made goes too.
+        tx.rollback().await.map_err(driver)?;
+    } else {
+        tx.commit().await.map_err(driver)?;
+        for (scope, change_no) in changed {
+            shared.images.note(&scope, change_no);
+        }
+        shared.wake.committed(has_work);
+    }
+    let unplanned = || Err(StoreError::Driver("a write was left without an outcome".to_owned()));
+    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unplanned)).collect())
+}
+
+enum Planned {
+    /// The answer given before to the same request.
+    Repeated(WriteOutcome),
+    New(Box<PartPlan>),
+}
+
+fn plan_one(
+    write: &PreparedWrite,
+    part: &PreparedPart,
+    held: &mut Stored,
+    primary: bool,
+    now: Timestamp,
+) -> Result<Planned, StoreError> {
+    if primary
+        && let Some(idempotency) = &write.idempotency
+        && let Some((asked_before, outcome)) = held.request(&idempotency.key)
+        && idempotency.answers(*asked_before, write.request_digest)?
+    {
+        let mut earlier: WriteOutcome = serde_json::from_str(outcome)
+            .map_err(|e| inconsistent("memory_requests", "outcome", &idempotency.key, e.to_string()))?;
+        earlier.replayed = true;
+        return Ok(Planned::Repeated(earlier));
+    }
+    let state = held.state(write, part, primary);
+    let plan = plan_part(write, part, &state, now)?;
+    if let Some(commit) = &plan.commit {
+        held.head = (commit.header.seq, commit.hash);
+    }
+    Ok(Planned::New(Box::new(plan)))
+}
+
+/// Makes the rows of the scopes where there are none, and locks them in one order, so that groups over several scopes
+/// cannot wait for each other in a circle.
+fn lock_sql<'a>(scopes: impl Iterator<Item = &'a ScopeKey>, now: Timestamp) -> String {
+    let mut sql = String::new();
+    for scope in scopes {
+        let key = literal(scope.as_str());
+        // Writing to a text cannot fail.
+        let _ = write!(
+            sql,
+            "INSERT INTO memory_scopes (scope_key, head_seq, head_hash, node_count, edge_count, vector_count, change_no, \
+             created_at, updated_at) VALUES ({key}, 0, decode(repeat('00', 32), 'hex'), 0, 0, 0, 0, {now}, {now}) \
+             ON CONFLICT (scope_key) DO NOTHING; SELECT 1 FROM memory_scopes WHERE scope_key = {key} FOR UPDATE; ",
+            now = now.0
+        );
+    }
+    sql.trim_end_matches("; ").to_owned()
+}
