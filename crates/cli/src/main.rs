@@ -83,7 +83,7 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
     match command {
         Command::Serve(args) => commands::serve::run(args).await,
         Command::Worker(args) => commands::worker::run(args).await,
-        Command::Migrate(args) => commands::migrate::run(&args),
+        Command::Migrate(args) => commands::migrate::run(&args).await,
         Command::Verify(args) => commands::verify::run(args).await,
         Command::Demo(args) => commands::demo::run(args, false).await,
         Command::Quickstart(args) => commands::demo::run(args, true).await,

@@ -47,9 +47,18 @@ pub(crate) struct StorageSettings {
     /// Vectors of one scope from which on they get an index; 0 for never, so that every search looks at all of them.
     #[arg(long, env = "AIONIS_VECTOR_INDEX_FROM", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(0..=100_000_000))]
     pub(crate) vector_index_from: u32,
-    /// Address of a PostgreSQL database; this version has the embedded engine only.
+    /// Address of a PostgreSQL database with pgvector; unset for the embedded engine.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) database_url: SecretArg,
+    /// Connections to PostgreSQL.
+    #[arg(long, env = "DB_POOL_MAX", default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub(crate) db_pool_max: u32,
+    /// Longest wait for a connection to PostgreSQL.
+    #[arg(long, env = "DB_POOL_CONNECTION_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub(crate) db_acquire_timeout_ms: u64,
+    /// Longest time of one statement in PostgreSQL.
+    #[arg(long, env = "AIONIS_DB_STATEMENT_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub(crate) db_statement_timeout_ms: u64,
 }
 
 /// Which embeddings.
@@ -110,7 +119,7 @@ pub(crate) struct EmbeddingSettings {
 
 /// A secret on the command line or in the environment; never shown.
 #[derive(Clone)]
-pub(crate) struct SecretArg(String);
+pub(crate) struct SecretArg(pub(crate) String);
 
 impl SecretArg {
     fn secret(&self) -> Option<Secret> {
@@ -272,12 +281,11 @@ pub(crate) struct Settings {
 impl StorageSettings {
     /// Refuses a database that this version cannot use, before another one is used in its place.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.database_url.0.is_empty() {
+        let url = &self.database_url.0;
+        if url.is_empty() || url.starts_with("postgres://") || url.starts_with("postgresql://") {
             return Ok(());
         }
-        Err(Failure::new(
-            "DATABASE_URL is set, but this version has the embedded engine only: unset it to use AIONIS_DATA_DIR",
-        ))
+        Err(Failure::new("DATABASE_URL must begin with postgres:// or postgresql://; unset it for the embedded engine"))
     }
 }
 
@@ -411,6 +419,8 @@ pub(crate) fn unknown_variables() -> Vec<String> {
         "AIONIS_READERS",
         "AIONIS_WRITE_GROUP_MAX",
         "AIONIS_IMAGE_CACHE_MIB",
+        "AIONIS_VECTOR_INDEX_FROM",
+        "AIONIS_DB_STATEMENT_TIMEOUT_MS",
         "AIONIS_MODEL_DIR",
         "AIONIS_MODEL_URL",
         "AIONIS_API_KEY",

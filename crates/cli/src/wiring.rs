@@ -1,6 +1,6 @@
 //! Puts the parts together: the only place where adapters meet the engine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::{Clock, SystemClock},
@@ -13,14 +13,17 @@ use aionis_engine::{
     Engine, EngineSettings, NoVectors, QuerySource,
     worker::{Worker, WorkerSettings},
 };
-use aionis_store::sqlite::{EmbeddingSpace, SqliteOptions, SqliteStore};
+use aionis_store::{Deployment, EmbeddingSpace, StoreOptions, postgres::PostgresOptions, sqlite::SqliteOptions};
 use uuid::Uuid;
 
-use crate::{failure::Failure, settings::Settings};
+use crate::{
+    failure::Failure,
+    settings::{Settings, StorageSettings},
+};
 
 /// Everything that runs, put together.
 pub(crate) struct Parts {
-    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) store: Arc<dyn Deployment>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) embedder: Option<Arc<dyn Embedder>>,
     pub(crate) provider: Provider,
@@ -38,7 +41,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
     let provider = tokio::task::spawn_blocking(move || aionis_embed::build(&embed))
         .await
         .map_err(|e| Failure::new(format!("the embedding provider could not be set up: {e}")))??;
-    let store = Arc::new(open_store(settings, &provider, Arc::clone(&clock))?);
+    let store = open_store(settings, &provider, Arc::clone(&clock)).await?;
     let (embedder, queries): (_, QuerySource) = match &provider {
         Provider::Ready(embedder) => {
             let queries = QueryEmbedder::new(Arc::clone(embedder), settings.memory.query_settings());
@@ -51,7 +54,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
         write: WriteSettings {
             default_tenant: settings.memory.memory_tenant_id.clone(),
             text_max_len: settings.memory.max_text_len as usize,
-            redactor: redactor(settings, &store).await?,
+            redactor: redactor(settings, &*store).await?,
             embedding_dim: store.space().dim,
             can_embed: !matches!(queries, Err(NoVectors::Disabled)),
         },
@@ -67,25 +70,52 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
 }
 
 /// Opens the store alone.
-pub(crate) fn open_store(
+pub(crate) async fn open_store(
     settings: &Settings,
     provider: &Provider,
     clock: Arc<dyn Clock>,
-) -> Result<SqliteStore, Failure> {
-    let storage = &settings.storage;
-    let mut options = SqliteOptions::new(&storage.data_dir);
-    options.space = space(provider);
-    if let Some(dim) = settings.embedding.embedding_dim {
-        options.fallback_dim = dim as usize;
+) -> Result<Arc<dyn Deployment>, Failure> {
+    let memory = &settings.memory;
+    let queue_max = memory.api_write_max_inflight as usize + memory.api_write_queue_max as usize + 64;
+    let fallback_dim = settings.embedding.embedding_dim.map(|dim| dim as usize);
+    let mut options = store_options(&settings.storage);
+    match &mut options {
+        StoreOptions::Embedded(options) => {
+            options.space = space(provider);
+            options.fallback_dim = fallback_dim.unwrap_or(options.fallback_dim);
+            options.write_queue_max = queue_max;
+            options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
+        }
+        StoreOptions::Postgres(options) => {
+            options.space = space(provider);
+            options.fallback_dim = fallback_dim.unwrap_or(options.fallback_dim);
+            options.write_queue_max = queue_max;
+            options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
+        }
     }
-    options.readers = usize::from(storage.readers);
+    Ok(aionis_store::open(&options, clock).await?)
+}
+
+/// Which store the settings name, without what depends on the embedding provider: PostgreSQL when `DATABASE_URL` is set,
+/// else the embedded engine.
+pub(crate) fn store_options(storage: &StorageSettings) -> StoreOptions {
+    let image_bytes_max = storage.image_cache_mib as usize * 1024 * 1024;
+    let url = &storage.database_url.0;
+    if url.is_empty() {
+        let mut options = SqliteOptions::new(&storage.data_dir);
+        options.readers = usize::from(storage.readers);
+        options.group_max = usize::from(storage.write_group_max);
+        options.image_bytes_max = image_bytes_max;
+        options.index_from = storage.vector_index_from as usize;
+        return StoreOptions::Embedded(options);
+    }
+    let mut options = PostgresOptions::new(url);
+    options.connections_max = storage.db_pool_max;
+    options.acquire_timeout = Duration::from_millis(storage.db_acquire_timeout_ms);
+    options.statement_timeout = Duration::from_millis(storage.db_statement_timeout_ms);
     options.group_max = usize::from(storage.write_group_max);
-    options.write_queue_max =
-        settings.memory.api_write_max_inflight as usize + settings.memory.api_write_queue_max as usize + 64;
-    options.image_bytes_max = storage.image_cache_mib as usize * 1024 * 1024;
-    options.index_from = storage.vector_index_from as usize;
-    options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
-    Ok(SqliteStore::open(&options, clock)?)
+    options.image_bytes_max = image_bytes_max;
+    StoreOptions::Postgres(options)
 }
 
 /// The space of a provider's vectors; a missing model counts as the one that is to come.
@@ -101,7 +131,7 @@ fn space(provider: &Provider) -> Option<EmbeddingSpace> {
 }
 
 /// The redactor with the store's own key, so that tokens cannot be reversed by trying all phone numbers.
-async fn redactor(settings: &Settings, store: &SqliteStore) -> Result<Option<Redactor>, Failure> {
+async fn redactor(settings: &Settings, store: &dyn Deployment) -> Result<Option<Redactor>, Failure> {
     if !settings.memory.pii_redaction {
         return Ok(None);
     }

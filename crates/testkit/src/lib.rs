@@ -3,8 +3,8 @@
 
 pub mod conformance;
 pub mod fixtures;
-mod sound;
 pub mod postgres;
+mod sound;
 pub mod sqlite;
 
 pub use sound::{VerifiedScope, assert_sound, verify};

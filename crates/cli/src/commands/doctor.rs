@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, sync::Arc};
 
-use aionis_core::{clock::SystemClock, ports::store::IntegrityStore};
+use aionis_core::clock::SystemClock;
 use aionis_embed::Provider;
 use clap::Args;
 use serde::Serialize;
@@ -90,12 +90,14 @@ fn check_provider(provider: &Result<Provider, aionis_embed::BuildError>) -> Resu
 }
 
 async fn check_store(settings: &Settings, provider: &Provider) -> Result<String, String> {
-    let store = wiring::open_store(settings, provider, Arc::new(SystemClock)).map_err(|e| e.to_string())?;
+    let store = wiring::open_store(settings, provider, Arc::new(SystemClock)).await.map_err(|e| e.to_string())?;
     let scopes = store.scopes(None, None).await.map_err(|e| e.to_string())?;
     let problems = store.physical_check().await.map_err(|e| e.to_string())?;
     store.close().await;
     match problems.first() {
-        None => Ok(format!("sound, {} scope(s), in {}", scopes.len(), settings.storage.data_dir.display())),
+        None => {
+            Ok(format!("sound, {} scope(s), in {}", scopes.len(), wiring::store_options(&settings.storage).place()))
+        }
         Some(problem) => Err(format!("the database file is damaged: {problem}")),
     }
 }

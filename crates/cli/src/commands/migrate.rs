@@ -1,7 +1,6 @@
 //! `aionis migrate`.
 
-use aionis_core::clock::{Clock, SystemClock};
-use aionis_store::sqlite::migrate_only;
+use aionis_core::clock::SystemClock;
 use clap::Args;
 use serde_json::json;
 
@@ -9,6 +8,7 @@ use crate::{
     failure::{Failure, Verdict},
     output,
     settings::StorageSettings,
+    wiring,
 };
 
 /// Flags of `aionis migrate`.
@@ -24,9 +24,10 @@ pub(crate) struct MigrateArgs {
     json: bool,
 }
 
-pub(crate) fn run(args: &MigrateArgs) -> Result<Verdict, Failure> {
+pub(crate) async fn run(args: &MigrateArgs) -> Result<Verdict, Failure> {
     args.storage.check()?;
-    let report = migrate_only(&args.storage.data_dir, args.dry_run, SystemClock.now())?;
+    let options = wiring::store_options(&args.storage);
+    let report = aionis_store::migrate(&options, args.dry_run, &SystemClock).await?;
     if args.json {
         output::json(&json!({
             "dry_run": args.dry_run,

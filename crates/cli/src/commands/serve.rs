@@ -9,7 +9,7 @@ use std::{
 
 use aionis_api::{AppState, EmbeddingState, HealthState, router};
 use aionis_embed::Provider;
-use aionis_store::sqlite::SqliteStore;
+use aionis_store::Deployment;
 use clap::Args;
 use tokio::{
     net::TcpListener,
@@ -156,7 +156,7 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
     let space = parts.store.space();
     HealthState {
         database_target_hash: None,
-        engine: "embedded",
+        engine: parts.store.engine(),
         embedding: EmbeddingState { provider: space.name.clone(), dim: space.dim, status, hint },
         worker,
         outbox_age_max_s: args.http.ready_outbox_age_max_s,
@@ -177,7 +177,8 @@ fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Insta
         app_env = ?args.settings.memory.app_env,
         embedding_provider = parts.store.space().name,
         embedding_dim = parts.store.space().dim,
-        data_dir = %args.settings.storage.data_dir.display(),
+        engine = parts.store.engine(),
+        store = crate::wiring::store_options(&args.settings.storage).place(),
         memory_recall_profile = args.settings.memory.memory_recall_profile.as_str(),
         "memory api config"
     );
@@ -188,7 +189,7 @@ fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Insta
 }
 
 /// Loads what was used last, after the service answers; a failure only makes the first recall slower.
-async fn warm(store: Arc<SqliteStore>) {
+async fn warm(store: Arc<dyn Deployment>) {
     match store.warm(WARM_SCOPES).await {
         Ok(scopes) => tracing::debug!(scopes, bytes = store.image_bytes(), "scope images are loaded"),
         Err(e) => tracing::warn!(error = %e, "scope images could not be loaded ahead"),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aionis_core::clock::SystemClock;
 use aionis_engine::verify::{Progress, VerifyReport, verify};
-use aionis_store::sqlite::{DATABASE_FILE, SqliteOptions, SqliteStore};
+use aionis_store::{StoreOptions, sqlite::DATABASE_FILE};
 use clap::Args;
 use indicatif::ProgressBar;
 
@@ -12,6 +12,7 @@ use crate::{
     failure::{Failure, Verdict},
     output,
     settings::StorageSettings,
+    wiring,
 };
 
 /// Flags of `aionis verify`.
@@ -35,13 +36,16 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(args: VerifyArgs) -> Result<Verdict, Failure> {
     args.storage.check()?;
-    let path = args.storage.data_dir.join(DATABASE_FILE);
-    if !path.exists() {
-        return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
+    let options = wiring::store_options(&args.storage);
+    if let StoreOptions::Embedded(embedded) = &options {
+        let path = embedded.data_dir.join(DATABASE_FILE);
+        if !path.exists() {
+            return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
+        }
     }
-    let store = SqliteStore::open(&SqliteOptions::new(&args.storage.data_dir), Arc::new(SystemClock))?;
+    let store = aionis_store::open(&options, Arc::new(SystemClock)).await?;
     let bar = Bar(Mutex::new(None));
-    let report = verify(&store, (args.tenant.as_deref(), args.scope.as_deref()), args.physical, &bar).await?;
+    let report = verify(&*store, (args.tenant.as_deref(), args.scope.as_deref()), args.physical, &bar).await?;
     bar.clear();
     store.close().await;
     if report.scopes.is_empty() && (args.tenant.is_some() || args.scope.is_some()) {

@@ -28,8 +28,11 @@ pub(crate) fn fingerprint() -> String {
 }
 
 /// Migrates a database; with `dry_run` only tells what would be done.
-pub(crate) async fn run(url: &str, dry_run: bool, now: Timestamp) -> Result<MigrationReport, StoreError> {
-    let mut connection = PgConnection::connect(url).await.map_err(driver)?;
+pub(crate) async fn run(
+    mut connection: PgConnection,
+    dry_run: bool,
+    now: Timestamp,
+) -> Result<MigrationReport, StoreError> {
     let report = if dry_run {
         let applied = applied(&mut connection).await?;
         Ok(plan(MIGRATIONS, &check(MIGRATIONS, &applied)?))
@@ -118,7 +121,9 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), StoreError> {
         return Err(StoreError::Driver(format!("PostgreSQL 15 or newer is needed, the server is {server}")));
     }
     let Some(vector) = vector else {
-        return Err(StoreError::Driver("the server has no pgvector extension; install pgvector 0.8 or newer".to_owned()));
+        return Err(StoreError::Driver(
+            "the server has no pgvector extension; install pgvector 0.8 or newer".to_owned(),
+        ));
     };
     let mut parts = vector.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < PGVECTOR_MIN {

@@ -20,13 +20,20 @@ mod write;
 
 use std::{str::FromStr, sync::Arc, time::Duration};
 
-use aionis_core::{clock::Clock, ports::store::StoreError};
+use aionis_core::{clock::Clock, ids::ScopeKey, ports::store::StoreError};
 use sqlx::{
     ConnectOptions, Executor, PgPool, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use self::{dense::Dense, error::driver, groups::Groups, images::Images, wake::Wake};
+use self::{
+    dense::Dense,
+    error::driver,
+    groups::Groups,
+    images::{Freshness, Images},
+    session::For,
+    wake::Wake,
+};
 use crate::{migration::MigrationReport, space::EmbeddingSpace};
 
 /// Settings of the PostgreSQL engine.
@@ -105,7 +112,7 @@ impl PostgresStore {
     /// space; the runtime role is missing and cannot be made.
     pub async fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let connect = connect_options(&options.url)?;
-        let mut owner = connect.connect().await.map_err(driver)?;
+        let mut owner = connect.connect().await.map_err(|e| unreachable(&connect, e))?;
         migrate::migrate(&mut owner, clock.now()).await?;
         let space = space::settle(&mut owner, options.space.as_ref(), options.fallback_dim).await?;
         let _ = sqlx::Connection::close(owner).await;
@@ -137,8 +144,9 @@ impl PostgresStore {
     /// # Errors
     /// As [`PostgresStore::open`].
     pub async fn migrate_only(url: &str, dry_run: bool, clock: &dyn Clock) -> Result<MigrationReport, StoreError> {
-        connect_options(url)?;
-        migrate::run(url, dry_run, clock.now()).await
+        let connect = connect_options(url)?;
+        let owner = connect.connect().await.map_err(|e| unreachable(&connect, e))?;
+        migrate::run(owner, dry_run, clock.now()).await
     }
 
     /// The space of the stored vectors.
@@ -166,6 +174,26 @@ impl PostgresStore {
             .map_err(driver)
     }
 
+    /// Loads the images of the scopes written last, so that the first recall does not pay for it.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
+        let mut tx =
+            session::begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
+        let rows = sqlx::query("SELECT scope_key FROM memory_scopes ORDER BY updated_at DESC LIMIT $1")
+            .bind(i64::try_from(scopes_max).unwrap_or(i64::MAX))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        drop(tx);
+        for row in &rows {
+            let scope = ScopeKey::from_stored(row.try_get(0).map_err(driver)?)?;
+            self.shared.images.get(&self.shared, &scope, Freshness::Known).await?;
+        }
+        Ok(rows.len())
+    }
+
     /// Finishes queued writes and closes all connections.
     pub async fn close(&self) {
         self.groups.drain().await;
@@ -178,4 +206,13 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| StoreError::Driver(format!("DATABASE_URL is no PostgreSQL address: {e}")))?;
     Ok(options.application_name("aionis").log_statements(tracing::log::LevelFilter::Off))
+}
+
+/// A connection that failed, with where it was to go and without the credentials.
+fn unreachable(options: &PgConnectOptions, error: sqlx::Error) -> StoreError {
+    let place = format!("{}:{}/{}", options.get_host(), options.get_port(), options.get_database().unwrap_or_default());
+    match driver(error) {
+        StoreError::Driver(text) => StoreError::Driver(format!("{place}: {text}")),
+        other => StoreError::Unavailable(format!("cannot connect to {place} ({other}); check DATABASE_URL")),
+    }
 }

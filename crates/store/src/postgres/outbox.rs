@@ -145,10 +145,7 @@ impl OutboxStore for PostgresStore {
             let pending = PendingText { scope: key, id, text, digest: digest(row, 5)?, ready: get(row, 6)? };
             found.insert((scope, id), pending);
         }
-        Ok(wanted
-            .into_iter()
-            .filter_map(|(scope, id)| found.get(&(scope.as_str().to_owned(), id)).cloned())
-            .collect())
+        Ok(wanted.into_iter().filter_map(|(scope, id)| found.get(&(scope.as_str().to_owned(), id)).cloned()).collect())
     }
 
     async fn complete(
@@ -269,9 +266,58 @@ fn claimed(row: &PgRow) -> Result<Result<OutboxItem, Unreadable>, StoreError> {
 
 /// A node whose vector is about to be stored, as it is now.
 struct Target {
+    /// Whether it has no vector yet.
+    fresh: bool,
     gate: u8,
     owner_agent: Option<String>,
     owner_team: Option<String>,
+}
+
+/// Derived vectors that can be stored, column by column, and why others cannot.
+#[derive(Default)]
+struct Sorted {
+    ids: Vec<Uuid>,
+    digests: Vec<Vec<u8>>,
+    fresh: Vec<bool>,
+    gates: Vec<i16>,
+    agents: Vec<Option<String>>,
+    teams: Vec<Option<String>>,
+    vectors: Vec<Vector>,
+    bad_ids: Vec<Uuid>,
+    bad_digests: Vec<Vec<u8>>,
+    reasons: Vec<String>,
+}
+
+impl Sorted {
+    fn of(nodes: &[&EmbeddedNode], targets: &HashMap<NodeId, Target>, dim: usize) -> Self {
+        let mut sorted = Self::default();
+        for node in nodes {
+            let Some(target) = targets.get(&node.id) else { continue };
+            // A vector that cannot be compared with the others is none.
+            let usable = node.result.as_ref().map_err(Clone::clone).and_then(|vector| {
+                check_vector_at("embedding", vector, dim).map(|()| vector).map_err(|e| {
+                    e.issues.into_iter().map(|issue| format!("the derived vector {}", issue.message)).collect()
+                })
+            });
+            match usable {
+                Ok(vector) => {
+                    sorted.ids.push(node.id.0);
+                    sorted.digests.push(node.digest.0.to_vec());
+                    sorted.fresh.push(target.fresh);
+                    sorted.gates.push(i16::from(target.gate));
+                    sorted.agents.push(target.owner_agent.clone());
+                    sorted.teams.push(target.owner_team.clone());
+                    sorted.vectors.push(Vector::from(vector.clone()));
+                }
+                Err(reason) => {
+                    sorted.bad_ids.push(node.id.0);
+                    sorted.bad_digests.push(node.digest.0.to_vec());
+                    sorted.reasons.push(reason);
+                }
+            }
+        }
+        sorted
+    }
 }
 
 impl PostgresStore {
@@ -292,7 +338,6 @@ impl PostgresStore {
     ) -> Result<usize, StoreError> {
         let timeout = self.shared.options.statement_timeout;
         let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
-        let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(0) };
         let (scopes, ids, fences) = columns(items.iter().copied());
         let sql = format!(
             "UPDATE memory_outbox o SET published_at = $4, claimed_by = NULL, lease_until = NULL, last_error = NULL \
@@ -315,98 +360,105 @@ impl PostgresStore {
             }
         }
         let nodes: Vec<&EmbeddedNode> = nodes.iter().copied().filter(|node| forced.contains_key(&node.id)).collect();
-        let stored = self.settle(&mut tx, scope, &nodes, &forced, (model, change_no), now).await?;
+        let targets = self.targets(&mut tx, scope, &nodes, &forced).await?;
+        let sorted = Sorted::of(&nodes, &targets, self.shared.space.dim);
+        // Putting a vector into an HNSW index takes milliseconds: the scope, which writers wait for, is locked after it.
+        self.put_vectors(&mut tx, scope, &sorted, now).await?;
+        let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(0) };
+        let stored = self.settle(&mut tx, scope, &sorted, (model, change_no), now).await?;
         tx.commit().await.map_err(driver)?;
         self.shared.images.note(scope, change_no);
         self.shared.wake.committed(false);
         Ok(stored)
     }
 
-    /// Stores vectors of nodes that still have the content they derive from, and why others have none.
+    async fn put_vectors(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        scope: &ScopeKey,
+        sorted: &Sorted,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if sorted.ids.is_empty() {
+            return Ok(());
+        }
+        let sql = "INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id, \
+                       owner_team_id, created_at, embedding) \
+                   SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding \
+                   FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[]) \
+                       AS q (id, digest, gate, agent, team, embedding) \
+                   ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, \
+                       source_digest = excluded.source_digest, origin = excluded.origin, gate = excluded.gate, \
+                       owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id, \
+                       created_at = excluded.created_at, embedding = excluded.embedding";
+        sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(&self.shared.space.name)
+            .bind(i32::try_from(self.shared.space.dim).unwrap_or(i32::MAX))
+            .bind(now.0)
+            .bind(&sorted.ids)
+            .bind(&sorted.digests)
+            .bind(&sorted.gates)
+            .bind(&sorted.agents)
+            .bind(&sorted.teams)
+            .bind(&sorted.vectors)
+            .execute(&mut **tx)
+            .await
+            .map(|_| ())
+            .map_err(driver)
+    }
+
+    /// Under the lock of the scope: vectors of content that was replaced meanwhile go again, the others make their nodes
+    /// ready. Returns how many do.
     async fn settle(
         &self,
         tx: &mut Transaction<'static, Postgres>,
         scope: &ScopeKey,
-        nodes: &[&EmbeddedNode],
-        forced: &HashMap<NodeId, bool>,
+        sorted: &Sorted,
         (label, change_no): (&str, i64),
         now: Timestamp,
     ) -> Result<usize, StoreError> {
-        if nodes.is_empty() {
+        if sorted.ids.is_empty() && sorted.bad_ids.is_empty() {
             return Ok(0);
         }
-        let space = &self.shared.space;
-        let targets = self.targets(tx, scope, nodes, forced).await?;
-        let mut good: (Vec<Uuid>, Vec<Vec<u8>>, Vec<Vector>) = Default::default();
-        let mut gates: (Vec<i16>, Vec<Option<String>>, Vec<Option<String>>) = Default::default();
-        let mut bad: (Vec<Uuid>, Vec<String>) = Default::default();
-        for node in nodes {
-            let Some(target) = targets.get(&node.id) else { continue };
-            // A vector that cannot be compared with the others is none.
-            let usable = node.result.as_ref().map_err(Clone::clone).and_then(|vector| {
-                check_vector_at("embedding", vector, space.dim).map(|()| vector).map_err(|e| {
-                    e.issues.into_iter().map(|issue| format!("the derived vector {}", issue.message)).collect()
-                })
-            });
-            match usable {
-                Ok(vector) => {
-                    good.0.push(node.id.0);
-                    good.1.push(node.digest.0.to_vec());
-                    good.2.push(Vector::from(vector.clone()));
-                    gates.0.push(i16::from(target.gate));
-                    gates.1.push(target.owner_agent.clone());
-                    gates.2.push(target.owner_team.clone());
-                }
-                Err(reason) => {
-                    bad.0.push(node.id.0);
-                    bad.1.push(reason);
-                }
-            }
-        }
-        let count = good.0.len();
         let sql = "\
-            WITH vectors AS ( \
-                INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id, \
-                    owner_team_id, created_at, embedding) \
-                SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding \
-                FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[]) \
-                    AS q (id, digest, gate, agent, team, embedding) \
-                ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, \
-                    source_digest = excluded.source_digest, origin = excluded.origin, gate = excluded.gate, \
-                    owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id, \
-                    created_at = excluded.created_at, embedding = excluded.embedding \
-                RETURNING (xmax = 0) AS fresh \
-            ), counted AS ( \
-                UPDATE memory_scopes SET vector_count = vector_count + (SELECT COUNT(*) FROM vectors WHERE fresh) \
-                WHERE scope_key = $1 \
+            WITH stale AS ( \
+                DELETE FROM memory_vectors v USING UNNEST($3::uuid[], $4::bytea[]) AS q (id, digest) \
+                WHERE v.scope_key = $1 AND v.model = $2 AND v.node_id = q.id AND v.source_digest = q.digest \
+                    AND NOT EXISTS (SELECT 1 FROM memory_nodes n \
+                        WHERE n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest) \
             ), failed AS ( \
                 UPDATE memory_nodes n SET embedding_status = 'failed', embedding_attempts = embedding_attempts + 1, \
-                    embedding_last_error = q.reason, embedding_last_attempt_at = $4, change_no = $12 \
-                FROM UNNEST($13::uuid[], $14::text[]) AS q (id, reason) WHERE n.scope_key = $1 AND n.id = q.id \
+                    embedding_last_error = q.reason, embedding_last_attempt_at = $5, change_no = $7 \
+                FROM UNNEST($8::uuid[], $9::text[], $10::bytea[]) AS q (id, reason, digest) \
+                WHERE n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest \
+            ), ready AS ( \
+                UPDATE memory_nodes n SET embedding_status = 'ready', embedding_model = $6, \
+                    embedding_attempts = embedding_attempts + 1, embedding_last_error = NULL, \
+                    embedding_last_attempt_at = $5, embedding_ready_at = $5, change_no = $7 \
+                FROM UNNEST($3::uuid[], $4::bytea[], $11::bool[]) AS q (id, digest, fresh) \
+                WHERE n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest RETURNING q.fresh \
+            ), counted AS ( \
+                UPDATE memory_scopes SET vector_count = vector_count + (SELECT COUNT(*) FROM ready WHERE fresh) \
+                WHERE scope_key = $1 \
             ) \
-            UPDATE memory_nodes n SET embedding_status = 'ready', embedding_model = $11, \
-                embedding_attempts = embedding_attempts + 1, embedding_last_error = NULL, \
-                embedding_last_attempt_at = $4, embedding_ready_at = $4, change_no = $12 \
-            WHERE n.scope_key = $1 AND n.id = ANY($5)";
-        sqlx::query(sql)
+            SELECT COUNT(*) FROM ready";
+        let row = sqlx::query(sql)
             .bind(scope.as_str())
-            .bind(&space.name)
-            .bind(i32::try_from(space.dim).unwrap_or(i32::MAX))
+            .bind(&self.shared.space.name)
+            .bind(&sorted.ids)
+            .bind(&sorted.digests)
             .bind(now.0)
-            .bind(good.0)
-            .bind(good.1)
-            .bind(gates.0)
-            .bind(gates.1)
-            .bind(gates.2)
-            .bind(good.2)
             .bind(label)
             .bind(change_no)
-            .bind(bad.0)
-            .bind(bad.1)
-            .execute(&mut **tx)
+            .bind(&sorted.bad_ids)
+            .bind(&sorted.reasons)
+            .bind(&sorted.bad_digests)
+            .bind(&sorted.fresh)
+            .fetch_one(&mut **tx)
             .await
             .map_err(driver)?;
-        Ok(count)
+        Ok(usize::try_from(get::<i64>(&row, 0)?).unwrap_or(0))
     }
 
     /// Those of the nodes that still have the content a vector was derived from and want it: a vector that the caller
@@ -420,7 +472,8 @@ impl PostgresStore {
     ) -> Result<HashMap<NodeId, Target>, StoreError> {
         let sql = "SELECT n.id, n.type, n.tier, n.memory_lane, n.recall_flags, r.state, n.owner_agent_id, n.owner_team_id, \
                    EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id \
-                       AND v.source_digest = n.digest AND v.origin = 'client') \
+                       AND v.source_digest = n.digest AND v.origin = 'client'), \
+                   NOT EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id) \
                    FROM UNNEST($2::uuid[], $3::bytea[]) AS q (id, digest) \
                    JOIN memory_nodes n ON n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest \
                    LEFT JOIN memory_rule_defs r ON n.type = 'rule' AND r.scope_key = $1 AND r.rule_node_id = n.id";
@@ -447,7 +500,8 @@ impl PostgresStore {
                 u8::try_from(get::<i16>(row, 4)?).unwrap_or(0),
                 state.and_then(RuleState::parse).is_some_and(RuleState::is_live),
             );
-            targets.insert(id, Target { gate, owner_agent: get(row, 6)?, owner_team: get(row, 7)? });
+            targets
+                .insert(id, Target { fresh: get(row, 9)?, gate, owner_agent: get(row, 6)?, owner_team: get(row, 7)? });
         }
         Ok(targets)
     }

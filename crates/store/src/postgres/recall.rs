@@ -109,12 +109,7 @@ impl RecallStore for PostgresStore {
                        ON n.type = 'rule' AND r.scope_key = n.scope_key AND r.rule_node_id = n.id \
                    WHERE n.scope_key = $1 AND n.id = ANY($2)";
         let mut tx = self.begin_for(scope).await?;
-        let found = sqlx::query(sql)
-            .bind(scope.as_str())
-            .bind(uuids(ids))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(driver)?;
+        let found = sqlx::query(sql).bind(scope.as_str()).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
         let by_id: HashMap<NodeId, NodeRow> =
             found.iter().map(|row| node_row(row).map(|node| (node.id, node))).collect::<Result<_, _>>()?;
         Ok(ids.iter().filter_map(|id| by_id.get(id).cloned()).collect())
@@ -129,14 +124,17 @@ impl RecallStore for PostgresStore {
             .fetch_all(&mut *tx)
             .await
             .map_err(driver)?;
-        let ids: HashMap<u64, CommitId> =
-            found.iter().map(|row| Ok((unsigned(row, 0)?, CommitId(get(row, 1)?)))).collect::<Result<_, StoreError>>()?;
+        let ids: HashMap<u64, CommitId> = found
+            .iter()
+            .map(|row| Ok((unsigned(row, 0)?, CommitId(get(row, 1)?))))
+            .collect::<Result<_, StoreError>>()?;
         Ok(seqs.iter().filter_map(|seq| ids.get(seq).map(|id| (*seq, *id))).collect())
     }
 
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
         let mut tx = self.begin_for(scope).await?;
-        let sql = "SELECT node_id, embedding FROM memory_vectors WHERE scope_key = $1 AND model = $2 AND node_id = ANY($3)";
+        let sql =
+            "SELECT node_id, embedding FROM memory_vectors WHERE scope_key = $1 AND model = $2 AND node_id = ANY($3)";
         let found = sqlx::query(sql)
             .bind(scope.as_str())
             .bind(&self.shared.space.name)
@@ -159,8 +157,7 @@ impl RecallStore for PostgresStore {
         let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
         let each = |f: fn(&RecallAudit) -> String| audits.iter().map(f).collect::<Vec<_>>();
         let some = |f: fn(&RecallAudit) -> Option<String>| audits.iter().map(f).collect::<Vec<_>>();
-        let mut tx =
-            begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
+        let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
         sqlx::query(sql)
             .bind(each(|a| a.scope.as_str().to_owned()))
             .bind(audits.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())

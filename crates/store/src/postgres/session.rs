@@ -33,7 +33,8 @@ pub(crate) async fn begin(
         For::Tenant(name) => literal(name),
         For::Everyone => "'*'".to_owned(),
     };
-    let mut sql = format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {}", timeout.as_millis());
+    let mut sql =
+        format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {}", timeout.as_millis());
     if !more.is_empty() {
         // Writing to a text cannot fail.
         let _ = write!(sql, "; {more}");

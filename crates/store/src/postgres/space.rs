@@ -77,7 +77,7 @@ pub(crate) async fn make_index(owner: &mut PgConnection, space: &EmbeddingSpace)
         return Ok(());
     }
     let sql = format!(
-        "CREATE INDEX IF NOT EXISTS {} ON memory_vectors USING hnsw ((embedding::halfvec({})) halfvec_cosine_ops) \
+        "CREATE INDEX IF NOT EXISTS {} ON memory_vectors USING hnsw ((l2_normalize(embedding)::halfvec({})) halfvec_cosine_ops) \
          WHERE model = {} AND dim = {}",
         index_name(space),
         space.dim,

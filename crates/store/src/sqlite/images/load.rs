@@ -72,7 +72,7 @@ fn node(image: &mut ScopeImage, row: &rusqlite::Row<'_>) -> rusqlite::Result<()>
         terms: row.get(8)?,
         live_rule: rule_state.as_deref().and_then(RuleState::parse).is_some_and(RuleState::is_live),
         pending: row.get_ref(11)?.as_str()? == "pending",
-            ready: false,
+        ready: false,
         salience: row.get(9)?,
         confidence: row.get(10)?,
         name_key: text(12)?,

@@ -1,0 +1,145 @@
+//! What a program needs of a store beside the ports: to open it whichever engine it is, and to run it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use aionis_core::{
+    clock::Clock,
+    ports::store::{Store, StoreError},
+};
+use async_trait::async_trait;
+
+use crate::{
+    EmbeddingSpace, MigrationReport,
+    postgres::{PostgresOptions, PostgresStore},
+    sqlite::{SqliteOptions, SqliteStore, migrate_only},
+};
+
+/// A store in operation.
+#[async_trait]
+pub trait Deployment: Store {
+    /// `embedded` or `postgres`.
+    fn engine(&self) -> &'static str;
+
+    /// The space of the stored vectors.
+    fn space(&self) -> &EmbeddingSpace;
+
+    /// Bytes held by scope images now.
+    fn image_bytes(&self) -> usize;
+
+    /// Reads a fact about the store, or stores `fresh` for it when there is none.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError>;
+
+    /// Loads the images of the scopes written last, so that the first recall does not pay for it.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError>;
+
+    /// Finishes queued writes and lets go of everything.
+    async fn close(&self);
+}
+
+/// Which store to open.
+#[derive(Clone, Debug)]
+pub enum StoreOptions {
+    /// SQLite in a directory of this machine.
+    Embedded(SqliteOptions),
+    /// A PostgreSQL database.
+    Postgres(PostgresOptions),
+}
+
+impl StoreOptions {
+    /// Where the data is, without credentials, for messages.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Embedded(options) => options.data_dir.display().to_string(),
+            Self::Postgres(options) => {
+                let without_user = options.url.rsplit_once('@').map_or(options.url.as_str(), |(_, rest)| rest);
+                without_user.trim_start_matches("postgres://").trim_start_matches("postgresql://").to_owned()
+            }
+        }
+    }
+}
+
+/// Opens a store: brings the schema up to date, checks the embedding space.
+///
+/// # Errors
+/// As [`SqliteStore::open`] and [`PostgresStore::open`].
+pub async fn open(options: &StoreOptions, clock: Arc<dyn Clock>) -> Result<Arc<dyn Deployment>, StoreError> {
+    Ok(match options {
+        StoreOptions::Embedded(options) => {
+            let options = options.clone();
+            let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&options, clock));
+            Arc::new(opened.await.map_err(|e| StoreError::Driver(format!("opening failed: {e}")))??)
+        }
+        StoreOptions::Postgres(options) => Arc::new(PostgresStore::open(options, clock).await?),
+    })
+}
+
+/// Brings the schema up to date and nothing else; with `dry_run` only tells what would be done.
+///
+/// # Errors
+/// As [`open`].
+pub async fn migrate(options: &StoreOptions, dry_run: bool, clock: &dyn Clock) -> Result<MigrationReport, StoreError> {
+    match options {
+        StoreOptions::Embedded(options) => migrate_only(&PathBuf::clone(&options.data_dir), dry_run, clock.now()),
+        StoreOptions::Postgres(options) => PostgresStore::migrate_only(&options.url, dry_run, clock).await,
+    }
+}
+
+#[async_trait]
+impl Deployment for SqliteStore {
+    fn engine(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn space(&self) -> &EmbeddingSpace {
+        Self::space(self)
+    }
+
+    fn image_bytes(&self) -> usize {
+        Self::image_bytes(self)
+    }
+
+    async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
+        Self::meta_or_insert(self, key, fresh).await
+    }
+
+    async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
+        Self::warm(self, scopes_max).await
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
+}
+
+#[async_trait]
+impl Deployment for PostgresStore {
+    fn engine(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn space(&self) -> &EmbeddingSpace {
+        Self::space(self)
+    }
+
+    fn image_bytes(&self) -> usize {
+        Self::image_bytes(self)
+    }
+
+    async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
+        Self::meta_or_insert(self, key, fresh).await
+    }
+
+    async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
+        Self::warm(self, scopes_max).await
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
+    }
+}
