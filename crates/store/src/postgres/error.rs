@@ -3,6 +3,9 @@
 use aionis_core::ports::store::StoreError;
 use sqlx::Error;
 
+/// What is said when no connection could be had in time. Waiting again would only make the caller wait longer.
+const NO_CONNECTION: &str = "no connection to PostgreSQL could be had in time";
+
 /// A driver error as a storage error. Nothing depends on names of constraints or on texts, which differ between servers.
 pub(crate) fn driver(error: Error) -> StoreError {
     match &error {
@@ -21,7 +24,8 @@ pub(crate) fn driver(error: Error) -> StoreError {
                 _ => StoreError::Driver(text),
             }
         }
-        Error::Io(_) | Error::Tls(_) | Error::PoolTimedOut | Error::PoolClosed | Error::WorkerCrashed => {
+        Error::PoolTimedOut => StoreError::Unavailable(NO_CONNECTION.to_owned()),
+        Error::Io(_) | Error::Tls(_) | Error::PoolClosed | Error::WorkerCrashed => {
             StoreError::Unavailable(error.to_string())
         }
         // What an aborted connection leaves behind.
@@ -33,7 +37,7 @@ pub(crate) fn driver(error: Error) -> StoreError {
 /// Whether the same transaction may succeed when it is run again: it lost against another one, or its connection was
 /// lost.
 pub(crate) fn is_transient(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable(_))
+    matches!(error, StoreError::Unavailable(text) if text != NO_CONNECTION)
 }
 
 /// A stored value that cannot be.

@@ -87,6 +87,11 @@ pub fn schema_fingerprint() -> String {
     migrate::fingerprint()
 }
 
+/// How statements are planned: once, and by way of indexes, whatever the statistics say. Every statement of this engine is
+/// written for an index, and a table that was never analysed must not make it read the whole of it.
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+                     SET enable_mergejoin = off; SET jit = off";
+
 /// The PostgreSQL engine.
 pub struct PostgresStore {
     shared: Arc<Shared>,
@@ -125,6 +130,7 @@ impl PostgresStore {
                 Box::pin(async move {
                     // From here on nothing is done as the owner, for whom row-level security does not hold.
                     connection.execute("SET ROLE aionis_runtime").await?;
+                    connection.execute(PLANS).await?;
                     Ok(())
                 })
             })

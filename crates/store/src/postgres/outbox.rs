@@ -291,8 +291,10 @@ struct Sorted {
 impl Sorted {
     fn of(nodes: &[&EmbeddedNode], targets: &HashMap<NodeId, Target>, dim: usize) -> Self {
         let mut sorted = Self::default();
+        // Several items may name one node; its content is the same for all, and so is its vector.
+        let mut seen = HashSet::new();
         for node in nodes {
-            let Some(target) = targets.get(&node.id) else { continue };
+            let Some(target) = targets.get(&node.id).filter(|_| seen.insert(node.id)) else { continue };
             // A vector that cannot be compared with the others is none.
             let usable = node.result.as_ref().map_err(Clone::clone).and_then(|vector| {
                 check_vector_at("embedding", vector, dim).map(|()| vector).map_err(|e| {

@@ -6,7 +6,10 @@ use std::{fmt::Write as _, time::Duration};
 use aionis_core::ports::store::StoreError;
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
-use super::error::driver;
+use super::error::{driver, is_transient};
+
+/// Closed connections that are passed over before a transaction is given up.
+const STALE_CONNECTIONS_MAX: usize = 64;
 
 /// For whom a transaction works.
 #[derive(Clone, Copy)]
@@ -39,7 +42,15 @@ pub(crate) async fn begin(
         // Writing to a text cannot fail.
         let _ = write!(sql, "; {more}");
     }
-    pool.begin_with(AssertSqlSafe(sql)).await.map_err(driver)
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        match pool.begin_with(AssertSqlSafe(sql.clone())).await.map_err(driver) {
+            // A connection the server has closed since it was last used: the next one may be better.
+            Err(error) if is_transient(&error) && tried < STALE_CONNECTIONS_MAX => {}
+            done => return done,
+        }
+    }
 }
 
 #[cfg(test)]

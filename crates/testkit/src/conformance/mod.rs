@@ -124,6 +124,7 @@ macro_rules! store_conformance {
                 a_vector_brought_while_one_is_derived_stays,
                 a_touched_node_has_waited_since_it_was_written,
                 an_unreadable_item_holds_up_no_other,
+                one_node_named_by_several_items_gets_one_vector,
                 waiting_workers_are_woken_by_work,
                 the_queue_reports_its_state,
             ];

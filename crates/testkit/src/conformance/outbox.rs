@@ -471,6 +471,21 @@ pub async fn an_unreadable_item_holds_up_no_other(subject: &Subject) {
     assert_eq!((queue(subject).await.pending, queue(subject).await.dead), (1, 1));
 }
 
+/// A node that was written again and again before a worker came is named by every item, and all of them are done at once.
+pub async fn one_node_named_by_several_items_gets_one_vector(subject: &Subject) {
+    let s = scope("s");
+    for text in ["one", "two", "three"] {
+        wait_for_vector(subject, &s, "a", text).await;
+    }
+    let items = subject.claim("w", 10).await;
+    assert_eq!(items.len(), 3);
+    assert!(subject.complete(&items).await >= 1);
+    let id = node_id(&s, "a");
+    assert_eq!(subject.store.stored_vectors(&s, &[id]).await.unwrap(), [(id, vector_for("three"))]);
+    assert_eq!(queue(subject).await, OutboxStatus::default());
+    assert_eq!(subject.near(&s, &vector_for("three"), 10).await.len(), 1);
+}
+
 /// A write wakes a worker, before it sleeps or after.
 pub async fn waiting_workers_are_woken_by_work(subject: &Subject) {
     let s = scope("s");

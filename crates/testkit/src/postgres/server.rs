@@ -102,7 +102,7 @@ impl PrivateServer {
         let durable = if self.durable { "on" } else { "off" };
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\nmax_connections = 400\n\
-             shared_buffers = '512MB'\nfsync = {durable}\nfull_page_writes = {durable}\nsynchronous_commit = {durable}\n\
+             shared_buffers = '512MB'\nfsync = {durable}\nfull_page_writes = {durable}\nsynchronous_commit = on\n\
              max_wal_size = '4GB'\nwal_level = logical\nmax_replication_slots = 10\nautovacuum_naptime = '5s'\n\
              log_min_messages = warning\nrestart_after_crash = on\nmaintenance_work_mem = '512MB'\njit = off\n",
             self.port

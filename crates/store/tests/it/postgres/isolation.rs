@@ -1,0 +1,184 @@
+//! Tenants are kept apart by the database itself: raw SQL as the program's role sees and changes one tenant's rows only.
+
+use aionis_core::{
+    ids::ScopeKey,
+    ports::store::{RecallAudit, RecallStore, WriteStore},
+};
+use aionis_store::postgres::PostgresStore;
+use aionis_testkit::{
+    conformance::Subject,
+    fixtures::{DIM, WriteBuilder, agent, anyone, everything, scope_of},
+    postgres::{TempDatabase, options},
+};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+const TABLES: &[&str] = &[
+    "memory_scopes",
+    "memory_commits",
+    "memory_nodes",
+    "memory_node_versions",
+    "memory_edges",
+    "memory_vectors",
+    "memory_rule_defs",
+    "memory_outbox",
+    "memory_requests",
+    "memory_recall_audit",
+];
+
+/// A row in every table for a tenant.
+async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
+    let s = scope_of(tenant, "s");
+    let rule = |node: &mut aionis_core::write::NodeInput| {
+        node.node_type = aionis_core::model::NodeType::Rule;
+        node.slots = Some(serde_json::json!({ "if": {}, "then": {} }));
+    };
+    let write = |text: &str, key: &str| {
+        WriteBuilder::new(&s)
+            .deriving()
+            .key(key, true)
+            .node("a", text)
+            .node("b", "two")
+            .vector(vec![1.0; DIM])
+            .node("r", "a rule")
+            .with(rule)
+            .edge("a", "b")
+    };
+    store.write(write("one", "k1").prepared()).await.unwrap();
+    store.write(write("another", "k2").prepared()).await.unwrap();
+    let audit = RecallAudit {
+        scope: s.clone(),
+        endpoint: "recall",
+        viewer: anyone(),
+        query_sha256: "q".to_owned(),
+        seeds: 1,
+        nodes: 1,
+        edges: 1,
+        at: aionis_core::clock::Timestamp(1),
+    };
+    store.record_recalls(vec![audit]).await.unwrap();
+    s
+}
+
+async fn tenants_seen(connection: &mut PgConnection, table: &str) -> Vec<String> {
+    let sql = format!("SELECT DISTINCT tenant_id FROM {table} ORDER BY 1");
+    let rows = sqlx::query(AssertSqlSafe(sql)).fetch_all(connection).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Runs statements as the program's role, for a tenant or for none.
+async fn as_runtime(connection: &mut PgConnection, tenant: Option<&str>) {
+    sqlx::raw_sql("RESET aionis.tenant; SET ROLE aionis_runtime").execute(&mut *connection).await.unwrap();
+    if let Some(tenant) = tenant {
+        let sql = format!("SET aionis.tenant = '{tenant}'");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_sql_sees_one_tenant_in_every_table() {
+    let database = TempDatabase::new().await;
+    let store =
+        PostgresStore::open(&options(&database.url()), aionis_testkit::fixtures::FakeClock::new()).await.unwrap();
+    for tenant in ["acme", "globex"] {
+        fill(&store, tenant).await;
+    }
+    let mut connection = database.owner().await;
+    for table in TABLES {
+        assert_eq!(tenants_seen(&mut connection, table).await, ["acme", "globex"], "{table} holds both");
+    }
+    for (tenant, other) in [("acme", "globex"), ("globex", "acme")] {
+        as_runtime(&mut connection, Some(tenant)).await;
+        for table in TABLES {
+            assert_eq!(tenants_seen(&mut connection, table).await, [tenant], "{table} as {tenant}");
+            // Naming the other's rows does not help.
+            let sql = format!("SELECT COUNT(*) FROM {table} WHERE scope_key = '{other}/s'");
+            let seen: i64 = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap().get(0);
+            assert_eq!(seen, 0, "{table}");
+            let sql = format!("DELETE FROM {table} WHERE scope_key = '{other}/s'");
+            let deleted = sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+            assert_eq!(deleted.rows_affected(), 0, "{table}");
+        }
+        // Nor may a row be written for the other, or moved to it.
+        let insert = format!(
+            "INSERT INTO memory_requests (scope_key, request_key, request_sha256, outcome, created_at) \
+                              VALUES ('{other}/s', 'forged', '\\x00', '{{}}', 0)"
+        );
+        let refused = sqlx::query(AssertSqlSafe(insert)).execute(&mut connection).await.unwrap_err();
+        assert!(refused.to_string().contains("row-level security"), "{refused}");
+        let moved = format!("UPDATE memory_requests SET scope_key = '{other}/s' WHERE scope_key = '{tenant}/s'");
+        let refused = sqlx::query(AssertSqlSafe(moved)).execute(&mut connection).await.unwrap_err();
+        assert!(refused.to_string().contains("row-level security"), "{refused}");
+    }
+    as_runtime(&mut connection, None).await;
+    for table in TABLES {
+        assert_eq!(tenants_seen(&mut connection, table).await, Vec::<String>::new(), "{table} for nobody");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_programs_role_can_neither_change_the_schema_nor_switch_protection_off() {
+    let database = TempDatabase::new().await;
+    let mut connection = database.owner().await;
+    as_runtime(&mut connection, Some("acme")).await;
+    for sql in [
+        "ALTER TABLE memory_nodes DISABLE ROW LEVEL SECURITY",
+        "DROP POLICY tenant ON memory_nodes",
+        "DROP TABLE memory_nodes",
+        "TRUNCATE memory_nodes",
+        "UPDATE schema_migrations SET sha256 = 'x'",
+    ] {
+        let refused = sqlx::raw_sql(sql).execute(&mut connection).await.unwrap_err();
+        let code = refused.as_database_error().and_then(|e| e.code().map(std::borrow::Cow::into_owned));
+        assert_eq!(code.as_deref(), Some("42501"), "{sql}: {refused}");
+    }
+}
+
+/// A table that is added without protection is noticed here.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_table_with_a_scope_is_protected_and_its_keys_lead_with_the_scope() {
+    let database = TempDatabase::new().await;
+    let mut connection = database.owner().await;
+    let rows = sqlx::query(
+        "SELECT c.relname::text, c.relrowsecurity FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+         WHERE c.relkind = 'r' AND a.attname = 'scope_key' AND c.relnamespace = 'public'::regnamespace ORDER BY 1",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    let mut tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(rows.iter().all(|row| row.get::<bool, _>(1)), "{tables:?}");
+    let mut wanted: Vec<String> = TABLES.iter().map(|table| (*table).to_owned()).collect();
+    (tables.sort(), wanted.sort());
+    assert_eq!(tables, wanted, "the list of this test is complete");
+    let keys = sqlx::query(
+        "SELECT c.relname::text, a.attname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+         WHERE i.indisunique AND i.indrelid::regclass::text LIKE 'memory_%'",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert!(keys.len() >= TABLES.len());
+    for key in keys {
+        assert_eq!(key.get::<String, _>(1), "scope_key", "{}", key.get::<String, _>(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_of_one_tenant_never_hold_anything_of_another() {
+    let subject: Subject = aionis_testkit::postgres::subject().await;
+    let (a, b) = (scope_of("acme", "s"), scope_of("globex", "s"));
+    subject.write(WriteBuilder::new(&a).node("secret", "the vault code").vector(vec![1.0; DIM])).await;
+    subject.write(WriteBuilder::new(&b).node("other", "nothing here").vector(vec![-1.0; DIM])).await;
+    for (own, foreign) in [(&a, &b), (&b, &a)] {
+        let status = subject.status(own).await;
+        assert_eq!((status.head_seq, status.nodes), (1, 1));
+        let seen: Vec<_> = subject.near(own, &[1.0; DIM], 10).await.into_iter().map(|hit| hit.id).collect();
+        assert_eq!(seen.len(), 1);
+        assert!(subject.store.rows(foreign, &seen).await.unwrap().is_empty(), "an id of another tenant is no key");
+        assert!(subject.store.stored_vectors(foreign, &seen).await.unwrap().is_empty());
+        let quoted = subject.store.quoted(own, &everything(agent("x")), &["secret".to_owned()]).await.unwrap();
+        assert_eq!(quoted.is_empty(), own != &a);
+    }
+    assert_eq!(subject.store.outbox_status().await.unwrap().pending, 0);
+}

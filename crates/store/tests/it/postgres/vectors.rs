@@ -1,0 +1,75 @@
+//! Recall of the vector index against the exact search, in a large scope and in small ones beside it.
+
+use std::sync::Arc;
+
+use aionis_core::{
+    ids::{NodeId, ScopeKey},
+    model::Viewer,
+    ports::store::{DenseHit, DenseQuery, RecallStore, WriteStore},
+};
+use aionis_store::{EmbeddingSpace, postgres::PostgresStore};
+use aionis_testkit::{
+    fixtures::{ClusteredVectors, FakeClock, WriteBuilder, agent, anyone, everything, scope},
+    postgres::{TempDatabase, options},
+};
+
+const DIM: usize = 384;
+
+async fn open(database: &TempDatabase) -> Arc<PostgresStore> {
+    let mut options = options(&database.url());
+    options.space = Some(EmbeddingSpace { name: "test:large".to_owned(), dim: DIM });
+    Arc::new(PostgresStore::open(&options, FakeClock::new()).await.unwrap())
+}
+
+/// Writes vectors; one in fifty is shared, the rest is private to "owner".
+async fn fill(store: &PostgresStore, scope: &ScopeKey, vectors: &mut ClusteredVectors, count: usize) {
+    for first in (0..count).step_by(500) {
+        let mut write = WriteBuilder::new(scope).dim(DIM);
+        for n in first..(first + 500).min(count) {
+            write = write.node(&format!("n{n}"), "").vector(vectors.any());
+            if n % 50 != 0 {
+                write = write.private(Some("owner"), None);
+            }
+        }
+        store.write(write.prepared()).await.unwrap();
+    }
+}
+
+async fn near(store: &PostgresStore, scope: &ScopeKey, viewer: Viewer, vector: &[f32], exact: bool) -> Vec<DenseHit> {
+    let filter = everything(viewer);
+    store.dense(DenseQuery { scope: scope.clone(), filter, vector: vector.to_vec(), limit: 10, exact }).await.unwrap()
+}
+
+async fn recall(store: &PostgresStore, scope: &ScopeKey, viewer: &Viewer, vectors: &mut ClusteredVectors) -> f64 {
+    let (mut found, mut wanted) = (0, 0);
+    for _ in 0..20 {
+        let question = vectors.any();
+        let exact: Vec<NodeId> =
+            near(store, scope, viewer.clone(), &question, true).await.into_iter().map(|hit| hit.id).collect();
+        let quick = near(store, scope, viewer.clone(), &question, false).await;
+        assert_eq!(quick.len(), exact.len(), "never fewer than there are");
+        wanted += exact.len();
+        found += quick.iter().filter(|hit| exact.contains(&hit.id)).count();
+    }
+    found as f64 / wanted as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_and_small_scopes_in_one_table_find_what_the_exact_search_finds() {
+    let database = TempDatabase::new().await;
+    let store = open(&database).await;
+    let mut vectors = ClusteredVectors::new(1, DIM, 40);
+    let sizes = [4_000, 1_500, 600, 80, 7];
+    for size in sizes {
+        fill(&store, &scope(&format!("s{size}")), &mut vectors, size).await;
+    }
+    sqlx::query("ANALYZE memory_vectors").execute(&mut database.owner().await).await.unwrap();
+    for size in sizes {
+        let s = scope(&format!("s{size}"));
+        store.scope_status(&s).await.unwrap();
+        for viewer in [agent("owner"), anyone()] {
+            let mean = recall(&store, &s, &viewer, &mut vectors).await;
+            assert!(mean >= 0.98, "recall@10 is {mean} in a scope of {size} for {viewer:?}");
+        }
+    }
+}
