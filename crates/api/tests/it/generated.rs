@@ -12,8 +12,8 @@ use tokio::runtime::Runtime;
 use crate::harness::{DIM, RECALL, RECALL_TEXT, Service, WRITE, event};
 
 /// Few keys and scopes, so that requests meet what earlier ones stored.
-const KEYS: [&str; 6] = ["a", "b", "a:b", " c ", "é", "d-1"];
-const SCOPES: [&str; 3] = ["default", "side", "x/y"];
+pub(crate) const KEYS: [&str; 6] = ["a", "b", "a:b", " c ", "é", "d-1"];
+pub(crate) const SCOPES: [&str; 3] = ["default", "side", "x/y"];
 const TENANTS: [&str; 2] = ["default", "acme"];
 const IDS: [&str; 3] = [
     "00000000-0000-4000-8000-000000000001",
@@ -155,7 +155,7 @@ fn edge() -> BoxedStrategy<Value> {
     )
 }
 
-fn write() -> BoxedStrategy<Value> {
+pub(crate) fn write() -> BoxedStrategy<Value> {
     let list = |item, max| vec(item, 0..max).prop_map(Value::from).boxed();
     object(
         vec![("input_text", text().boxed()), ("nodes", list(node(), 4)), ("edges", list(edge(), 3))],
@@ -171,7 +171,7 @@ fn write() -> BoxedStrategy<Value> {
     )
 }
 
-fn recall() -> BoxedStrategy<Value> {
+pub(crate) fn recall() -> BoxedStrategy<Value> {
     let number = |max: u64| (1..=max).prop_map(Value::from).boxed();
     object(
         vec![("query_text", text().boxed()), ("query_embedding", numbers())],

@@ -11,7 +11,7 @@ use aionis_core::{
     clock::Clock,
     ports::{
         embed::Embedder,
-        store::{IntegrityStore, OutboxStatus, OutboxStore, Store},
+        store::{OutboxStatus, Store},
     },
     recall::Profile,
     redact::Redactor,
@@ -25,8 +25,12 @@ use aionis_engine::{
     Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
     worker::{Round, Worker, WorkerSettings},
 };
-use aionis_store::sqlite::{EmbeddingSpace, SqliteOptions, SqliteStore};
-use aionis_testkit::fixtures::FakeClock;
+use aionis_store::{
+    Deployment, EmbeddingSpace,
+    postgres::{PostgresOptions, PostgresStore},
+    sqlite::{SqliteOptions, SqliteStore},
+};
+use aionis_testkit::{fixtures::FakeClock, postgres::TempDatabase};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -35,7 +39,6 @@ use axum::{
 use http_body_util::BodyExt;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tower::ServiceExt;
 
 pub(crate) const WRITE: &str = "/v1/memory/write";
@@ -67,6 +70,15 @@ pub(crate) struct Setup {
     pub(crate) metrics: Option<PrometheusHandle>,
 }
 
+impl Setup {
+    fn space(&self) -> Option<EmbeddingSpace> {
+        match &self.vectors {
+            Vectors::From(e) => Some(EmbeddingSpace { name: e.name().to_owned(), dim: e.dim() }),
+            Vectors::Disabled | Vectors::ModelMissing => None,
+        }
+    }
+}
+
 impl Default for Setup {
     fn default() -> Self {
         let gate = GateSettings { max_inflight: 64, max_queue: 64, queue_timeout: Duration::from_secs(30) };
@@ -87,10 +99,11 @@ impl Default for Setup {
 pub(crate) struct Service {
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Arc<FakeClock>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Deployment>,
     router: Router,
     worker: Option<Worker>,
-    _dir: TempDir,
+    // After the store: whatever the store lives in.
+    _home: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Service {
@@ -105,6 +118,29 @@ impl Service {
         change(&mut setup);
         let dir = tempfile::tempdir().unwrap();
         let clock = FakeClock::new();
+        let mut options = SqliteOptions::new(dir.path());
+        options.space = setup.space();
+        options.fallback_dim = setup.dim;
+        let store = Arc::new(SqliteStore::open(&options, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
+        Self::over(store, clock, setup, Box::new(dir))
+    }
+
+    /// The default service on PostgreSQL.
+    pub(crate) async fn start_on_postgres() -> Self {
+        let (setup, database, clock) = (Setup::default(), TempDatabase::new().await, FakeClock::new());
+        let mut options = PostgresOptions::new(database.url());
+        options.space = setup.space();
+        options.connections_max = 8;
+        let store = PostgresStore::open(&options, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+        Self::over(Arc::new(store), clock, setup, Box::new(database))
+    }
+
+    fn over(
+        store: Arc<dyn Deployment>,
+        clock: Arc<FakeClock>,
+        setup: Setup,
+        home: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Self {
         let (embedder, queries, status): (_, QuerySource, _) = match setup.vectors {
             Vectors::From(embedder) => {
                 let queries = QueryEmbedder::new(Arc::clone(&embedder), QuerySettings::default());
@@ -113,10 +149,6 @@ impl Service {
             Vectors::Disabled => (None, Err(NoVectors::Disabled), "disabled"),
             Vectors::ModelMissing => (None, Err(NoVectors::ModelMissing), "model_missing"),
         };
-        let mut options = SqliteOptions::new(dir.path());
-        options.space = embedder.as_ref().map(|e| EmbeddingSpace { name: e.name().to_owned(), dim: e.dim() });
-        options.fallback_dim = setup.dim;
-        let store = Arc::new(SqliteStore::open(&options, Arc::clone(&clock) as Arc<dyn Clock>).unwrap());
         let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
         let settings = EngineSettings {
             write: WriteSettings {
@@ -136,7 +168,7 @@ impl Service {
         let engine = Arc::new(Engine::new(Arc::clone(&shared), queries, settings, Arc::clone(&time)));
         let health = HealthState {
             database_target_hash: None,
-            engine: "embedded",
+            engine: store.engine(),
             embedding: EmbeddingState {
                 provider: store.space().name.clone(),
                 dim: store.space().dim,
@@ -156,7 +188,7 @@ impl Service {
             let settings = WorkerSettings { name: "worker".to_owned(), ..WorkerSettings::default() };
             Worker::new(shared, embedder, time, settings)
         });
-        Self { engine, clock, store, router: router(state), worker, _dir: dir }
+        Self { engine, clock, store, router: router(state), worker, _home: home }
     }
 
     /// Sends any request.

@@ -3,6 +3,7 @@
 
 mod answers;
 mod derive;
+mod differential;
 mod fuzz_smoke;
 mod generated;
 mod golden;

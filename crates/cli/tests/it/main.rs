@@ -9,6 +9,7 @@ mod found_at_once;
 mod kill9;
 mod model;
 mod ownership;
+mod postgres;
 mod schema;
 mod settings;
 mod sigterm;

@@ -55,6 +55,20 @@ impl PrivateServer {
         self.process.as_ref().map(Child::id)
     }
 
+    /// Runs one statement as the owner of everything, in the database `postgres`.
+    ///
+    /// # Panics
+    /// The statement fails.
+    pub fn execute(&self, sql: &str) {
+        let output = as_server_user(&mut Command::new(self.binaries.join("psql")))
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .arg(self.url("postgres"))
+            .current_dir(self.data())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Kills it as a crash would, with all its connections.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -63,26 +63,26 @@ async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcom
     let mut outcomes: Vec<Option<Result<WriteOutcome, StoreError>>> = writes.iter().map(|_| None).collect();
     // Plans of every write, per part in the order of its parts.
     let mut plans: Vec<Vec<Option<PartPlan>>> = writes.iter().map(|w| w.parts.iter().map(|_| None).collect()).collect();
-    let mut stored = Vec::with_capacity(shares.len());
+    let mut stored: BTreeMap<&ScopeKey, Stored> = BTreeMap::new();
     for (scope, share) in &shares {
         let items: Vec<_> = share.items.iter().map(|(at, part, _)| (&writes[*at], *part)).collect();
-        let mut held = Stored::read(&mut tx, scope.as_str(), &shared.space.name, &items).await?;
-        for (at, part, primary) in &share.items {
-            if outcomes[*at].is_some() {
-                continue;
-            }
-            let write = &writes[*at];
-            match plan_one(write, part, &mut held, *primary, now) {
-                Ok(Planned::Repeated(earlier)) => outcomes[*at] = Some(Ok(earlier)),
+        stored.insert(scope, Stored::read(&mut tx, scope.as_str(), &shared.space.name, &items).await?);
+    }
+    // In the order of the writes and of their parts, so that the first mistake is the one that is told.
+    for (at, write) in writes.iter().enumerate() {
+        for (n, part) in write.parts.iter().enumerate() {
+            let Some(held) = stored.get_mut(&part.scope) else { continue };
+            match plan_one(write, part, held, n == 0, now) {
                 Ok(Planned::New(plan)) => {
-                    let n = write.parts.iter().position(|own| own.scope == part.scope).unwrap_or(0);
-                    plans[*at][n] = Some(*plan);
+                    plans[at][n] = Some(*plan);
+                    continue;
                 }
-                Err(error @ StoreError::Rejected(_)) => outcomes[*at] = Some(Err(error)),
+                Ok(Planned::Repeated(earlier)) => outcomes[at] = Some(Ok(earlier)),
+                Err(error @ StoreError::Rejected(_)) => outcomes[at] = Some(Err(error)),
                 Err(error) => return Err(error),
             }
+            break;
         }
-        stored.push(held);
     }
     for (at, write) in writes.iter().enumerate() {
         if outcomes[at].is_none() {
@@ -96,7 +96,8 @@ async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcom
     }
     let mut changed = Vec::new();
     let mut has_work = false;
-    for ((scope, share), held) in shares.iter().zip(stored) {
+    for (scope, share) in &shares {
+        let Some(held) = stored.get(scope) else { continue };
         let mut rows = Rows::default();
         for (at, part, primary) in &share.items {
             let write = &writes[*at];
