@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ScopeImage, Slot,
+    code::{Coding, SignCodes},
     lists::Place,
     quantised::{Codes, Question, cosine},
     router::{StoredRouter, Trained},
@@ -132,5 +133,54 @@ impl ScopeImage {
         }
         members.sort_unstable();
         StoredIndex { router: StoredRouter { centroids, probes }, members, recall, built_at }
+    }
+
+    /// From now on the image holds codes of vectors, not vectors.
+    pub(crate) fn hold_codes(&mut self, coding: Coding) {
+        if let Coding::Signs { padded, .. } = coding {
+            self.signs = Some(SignCodes::new(padded));
+        }
+    }
+
+    /// Stores the code of a node's vector, or takes it out.
+    pub(crate) fn put_code(&mut self, slot: Slot, code: Option<&[u8]>) {
+        let held = self.nodes[slot as usize].vector;
+        match (&mut self.signs, code) {
+            (Some(signs), Some(code)) => {
+                let place = signs.put(held.map(Place::at), code, slot).map(Place::single);
+                self.nodes[slot as usize].vector = place.or(held);
+            }
+            (None, Some(code)) => {
+                let place = self.vectors.put_code(held, code, slot);
+                self.nodes[slot as usize].vector = place.or(held);
+            }
+            (signs, None) => {
+                let Some(held) = held else { return };
+                let moved = match signs {
+                    Some(signs) => signs.remove(held.at()).map(|owner| (owner, held)),
+                    None => self.vectors.remove(held),
+                };
+                self.nodes[slot as usize].vector = None;
+                if let Some((owner, place)) = moved {
+                    self.nodes[owner as usize].vector = Some(place);
+                }
+            }
+        }
+    }
+
+    /// Ids of the nodes whose vectors are likely nearest, so many more than asked that the exact best are among them.
+    pub(crate) fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize) -> Vec<NodeId> {
+        let Some(signs) = &self.signs else {
+            return match self.near(filter, vector, limit, false) {
+                Near::Candidates(found) => found.into_iter().map(|(id, _)| id).collect(),
+                Near::Scored(found) => found.into_iter().map(|hit| hit.id).collect(),
+            };
+        };
+        let filter = self.filter(filter);
+        signs
+            .nearest(vector, limit, |slot| filter.seeds(self.gates[slot as usize]))
+            .into_iter()
+            .map(|slot| NodeId(self.nodes[slot as usize].id))
+            .collect()
     }
 }

@@ -22,6 +22,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// A place outside the lists, by position alone.
+    pub(super) const fn single(at: u32) -> Self {
+        Self { list: 0, at }
+    }
+
+    pub(super) const fn at(self) -> u32 {
+        self.at
+    }
+
     pub(super) const fn list(self) -> u16 {
         self.list
     }
@@ -106,6 +115,18 @@ impl Vectors {
             self.lists.iter_mut().for_each(Codes::drop_exact);
         }
         Place { list, at: self.lists[usize::from(list)].push(vector, owner) }
+    }
+
+    /// Stores the integer code of a vector, in place of the one at `held` if there is one. None when it is damaged.
+    pub(super) fn put_code(&mut self, held: Option<Place>, code: &[u8], owner: Slot) -> Option<Place> {
+        let (codes, factor) = code.split_last_chunk::<4>().filter(|(codes, _)| codes.len() == self.lists[0].dim())?;
+        let factor = f32::from_le_bytes(*factor);
+        if let Some(held) = held {
+            self.lists[usize::from(held.list)].replace_code(held.at, codes, factor);
+            return Some(held);
+        }
+        self.len += 1;
+        Some(Place { list: 0, at: self.lists[0].push_code(codes, factor, owner) })
     }
 
     /// Takes a vector out.

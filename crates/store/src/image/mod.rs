@@ -3,6 +3,7 @@
 //! An image is loaded when a scope is first read and kept up to date by deltas. Every delta states its full result, so
 //! applying one that the load has already seen changes nothing.
 
+mod code;
 mod delta;
 mod dense;
 mod graph;
@@ -24,6 +25,7 @@ use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
 pub(crate) use self::{
+    code::Coding,
     delta::{Delta, EdgeDelta, NodeDelta},
     dense::Near,
     lexical::scoped_term,
@@ -33,6 +35,7 @@ pub(crate) use self::{
     stored_index::StoredIndex,
 };
 use self::{
+    code::SignCodes,
     lexical::Postings,
     lists::{Place, Vectors},
 };
@@ -52,6 +55,8 @@ pub(crate) struct ScopeImage {
     numbers: HashMap<i64, Slot>,
     strings: Interner,
     vectors: Vectors,
+    /// Sign codes in place of vectors, when the image holds codes of long ones.
+    signs: Option<SignCodes>,
     edges: Vec<EdgeView>,
     edge_slots: HashMap<Uuid, u32>,
     around: Vec<Around>,
@@ -220,6 +225,7 @@ impl ScopeImage {
             numbers: HashMap::new(),
             strings: Interner::default(),
             vectors: Vectors::new(dim, exact_bytes_max),
+            signs: None,
             edges: Vec::new(),
             edge_slots: HashMap::new(),
             around: Vec::new(),
@@ -306,6 +312,7 @@ impl ScopeImage {
         1024 + self.nodes.capacity() * (size_of::<NodeImage>() + 96)
             + self.edges.capacity() * (size_of::<EdgeView>() + 64)
             + self.vectors.bytes()
+            + self.signs.as_ref().map_or(0, SignCodes::bytes)
             + postings
             + self.clients.len() * 64
     }

@@ -37,7 +37,7 @@ pub(crate) struct Question {
     factor: f32,
 }
 
-fn quantise(vector: &[f32]) -> (impl Iterator<Item = i8> + '_, f32) {
+pub(super) fn quantise(vector: &[f32]) -> (impl Iterator<Item = i8> + '_, f32) {
     let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     let largest = vector.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
     let step = if largest > 0.0 { 127.0 / largest } else { 0.0 };
@@ -160,6 +160,25 @@ impl Codes {
             exact.extend_from_slice(vector);
         }
         u32::try_from(self.owners.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Adds a code made by [`quantise`] and returns its position.
+    pub(super) fn push_code(&mut self, codes: &[u8], factor: f32, owner: Slot) -> u32 {
+        self.codes.extend(codes.iter().map(|code| code.cast_signed()));
+        self.factors.push(factor);
+        self.owners.push(owner);
+        self.exact = None;
+        u32::try_from(self.owners.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    /// Puts another code in a place.
+    pub(super) fn replace_code(&mut self, at: u32, codes: &[u8], factor: f32) {
+        let at = at as usize;
+        self.codes[at * self.dim..(at + 1) * self.dim]
+            .iter_mut()
+            .zip(codes)
+            .for_each(|(place, code)| *place = code.cast_signed());
+        self.factors[at] = factor;
     }
 
     /// Puts another vector in a place.

@@ -60,7 +60,34 @@ impl Dense {
 }
 
 impl Shared {
-    /// The nearest vectors, best first, ties by id.
+    /// The nearest of some candidates, best first, ties by id.
+    pub(crate) async fn rescore(
+        &self,
+        query: &DenseQuery,
+        candidates: Vec<NodeId>,
+    ) -> Result<Vec<DenseHit>, StoreError> {
+        if candidates.is_empty() || query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let tenant = For::Tenant(query.scope.tenant());
+        let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, "").await?;
+        let sql = "SELECT q.id, v.similarity FROM UNNEST($4::uuid[]) AS q (id), LATERAL ( \
+                       SELECT 1 - (embedding <=> $3) AS similarity FROM memory_vectors \
+                       WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
+        let rows = sqlx::query(sql)
+            .bind(query.scope.as_str())
+            .bind(&self.space.name)
+            .bind(Vector::from(query.vector.clone()))
+            .bind(candidates.iter().map(|id| id.0).collect::<Vec<_>>())
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let hits: Result<Vec<DenseHit>, StoreError> =
+            rows.iter().map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? })).collect();
+        Ok(best_first(hits?, query.limit))
+    }
+
+    /// The nearest vectors by the database alone, best first, ties by id.
     pub(crate) async fn nearest(&self, query: &DenseQuery, of_scope: u64) -> Result<Vec<DenseHit>, StoreError> {
         let wanted = query.limit + query.limit / 4 + MORE_CANDIDATES;
         if query.limit == 0 || of_scope == 0 {

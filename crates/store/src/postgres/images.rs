@@ -20,12 +20,12 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::postgres::PgRow;
 
 use super::{
-    Shared,
+    Shared, VectorSearch,
     error::driver,
     rows::{choice, get, unsigned},
     session::{For, begin},
 };
-use crate::image::{NodeFacts, ScopeImage};
+use crate::image::{Coding, NodeFacts, ScopeImage};
 
 /// Images by scope.
 pub(crate) struct Images {
@@ -66,18 +66,21 @@ pub(crate) enum Freshness {
 const REFRESH: &str = "\
 SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
-       NULL::text, NULL::text, NULL::text, NULL::text \
+       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
 SELECT 1::int2, n.id, NULL, NULL, n.content_seq, NULL, NULL, NULL, n.salience, n.confidence, n.recall_flags, n.term_count, \
        n.type, n.tier, n.memory_lane, n.embedding_status, n.owner_agent_id, n.owner_team_id, n.name_key, n.client_id, \
-       n.lexical_terms, r.state \
+       n.lexical_terms, r.state, v.code \
 FROM memory_nodes n \
-LEFT JOIN memory_rule_defs r ON n.type = 'rule' AND r.scope_key = n.scope_key AND r.rule_node_id = n.id \
+LEFT JOIN LATERAL (SELECT code FROM memory_vectors \
+    WHERE $3 AND scope_key = $1 AND node_id = n.id AND model = $4 LIMIT 1) v ON true \
+LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
+    WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = n.id LIMIT 1) r ON true \
 WHERE n.scope_key = $1 AND n.change_no > $2 \
 UNION ALL \
 SELECT 2::int2, e.id, e.src_id, e.dst_id, e.commit_seq, NULL, NULL, NULL, e.weight, e.confidence, NULL, NULL, e.type, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_edges e WHERE e.scope_key = $1 AND e.change_no > $2";
 
 impl Images {
@@ -188,8 +191,9 @@ impl Entry {
             // The first time rows are read as they come, into an image nobody reads yet.
             let mut image = ScopeImage::empty(shared.space.dim, 0);
             image.hold_all_postings();
+            image.hold_codes(Coding::of(shared.space.dim));
             let mut fresh = Fresh::default();
-            let mut rows = sqlx::query(REFRESH).bind(scope.as_str()).bind(seen).fetch(&mut *tx);
+            let mut rows = refresh(shared, scope, seen).fetch(&mut *tx);
             while let Some(row) = rows.try_next().await.map_err(driver)? {
                 fresh.take(&mut image, &row)?;
             }
@@ -198,8 +202,7 @@ impl Entry {
             *self.image.write().unwrap_or_else(PoisonError::into_inner) = image;
             head
         } else {
-            let rows =
-                sqlx::query(REFRESH).bind(scope.as_str()).bind(seen).fetch_all(&mut *tx).await.map_err(driver)?;
+            let rows = refresh(shared, scope, seen).fetch_all(&mut *tx).await.map_err(driver)?;
             if rows.len() == 1 && rows.first().is_some_and(|row| get::<i64>(row, 5).is_ok_and(|n| n == seen)) {
                 Head::read(&rows[0])?
             } else {
@@ -216,6 +219,15 @@ impl Entry {
         self.succeeded.fetch_max(number, Ordering::AcqRel);
         Ok(())
     }
+}
+
+fn refresh<'q>(
+    shared: &'q Shared,
+    scope: &'q ScopeKey,
+    seen: i64,
+) -> sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    let with_codes = shared.options.vector_search == VectorSearch::Codes;
+    sqlx::query(REFRESH).bind(scope.as_str()).bind(seen).bind(with_codes).bind(&shared.space.name)
 }
 
 /// Applies changes to an image that is in use.
@@ -283,6 +295,7 @@ impl Fresh {
                     client_id: get(row, 19)?,
                 });
                 image.add_document(slot, get(row, 20)?);
+                image.put_code(slot, get(row, 22)?);
             }
             _ => self.edges.push(EdgeView {
                 id: EdgeId(get(row, 1)?),

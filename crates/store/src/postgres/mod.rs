@@ -36,6 +36,15 @@ use self::{
 };
 use crate::{migration::MigrationReport, space::EmbeddingSpace};
 
+/// How nearest vectors are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VectorSearch {
+    /// By short codes in the image of the scope, scored again from the stored vectors.
+    Codes,
+    /// By an HNSW index in the database; images hold nothing of the vectors.
+    Hnsw,
+}
+
 /// Settings of the PostgreSQL engine.
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
@@ -57,7 +66,9 @@ pub struct PostgresOptions {
     pub group_max: usize,
     /// Memory for scope images, in bytes.
     pub image_bytes_max: usize,
-    /// Vectors of one scope up to which every one is compared; larger scopes are searched by the HNSW index.
+    /// How nearest vectors are found.
+    pub vector_search: VectorSearch,
+    /// With [`VectorSearch::Hnsw`]: vectors of one scope up to which every one is compared.
     pub exact_max: u64,
     /// Claims of one outbox item before it is given up.
     pub outbox_attempts_max: u32,
@@ -76,6 +87,7 @@ impl PostgresOptions {
             write_queue_max: 3096,
             group_max: 128,
             image_bytes_max: 2 << 30,
+            vector_search: VectorSearch::Codes,
             exact_max: 1_000,
             outbox_attempts_max: 25,
         }
@@ -89,7 +101,7 @@ pub fn schema_fingerprint() -> String {
 
 /// How statements are planned: once, and by way of indexes, whatever the statistics say. Every statement of this engine is
 /// written for an index, and a table that was never analysed must not make it read the whole of it.
-const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
                      SET enable_mergejoin = off; SET jit = off";
 
 /// The PostgreSQL engine.
@@ -119,7 +131,11 @@ impl PostgresStore {
         let connect = connect_options(&options.url)?;
         let mut owner = connect.connect().await.map_err(|e| unreachable(&connect, e))?;
         migrate::migrate(&mut owner, clock.now()).await?;
+        owner.execute(PLANS).await.map_err(driver)?;
         let space = space::settle(&mut owner, options.space.as_ref(), options.fallback_dim).await?;
+        if options.vector_search == VectorSearch::Hnsw {
+            space::make_index(&mut owner, &space).await?;
+        }
         let _ = sqlx::Connection::close(owner).await;
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)

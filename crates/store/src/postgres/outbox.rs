@@ -22,7 +22,7 @@ use super::{
     rows::{choice, digest, get, signed, unsigned},
     session::{For, begin},
 };
-use crate::image::gate_bits;
+use crate::image::{Coding, gate_bits};
 
 /// Open items: an equal share for every tenant, the oldest of each first. The partial index holds open items only.
 const CLAIM: &str = "\
@@ -127,7 +127,8 @@ impl OutboxStore for PostgresStore {
                    EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.model = $3 \
                        AND v.node_id = n.id AND v.source_digest = n.digest) \
                    FROM UNNEST($1::text[], $2::uuid[]) AS q (scope_key, id) \
-                   JOIN memory_nodes n ON n.scope_key = q.scope_key AND n.id = q.id";
+                   CROSS JOIN LATERAL (SELECT * FROM memory_nodes m \
+                       WHERE m.scope_key = q.scope_key AND m.id = q.id LIMIT 1) n";
         let mut tx = self.begin_all().await?;
         let rows = sqlx::query(sql)
             .bind(wanted.iter().map(|(scope, _)| scope.as_str().to_owned()).collect::<Vec<_>>())
@@ -283,6 +284,7 @@ struct Sorted {
     agents: Vec<Option<String>>,
     teams: Vec<Option<String>>,
     vectors: Vec<Vector>,
+    codes: Vec<Vec<u8>>,
     bad_ids: Vec<Uuid>,
     bad_digests: Vec<Vec<u8>>,
     reasons: Vec<String>,
@@ -309,6 +311,7 @@ impl Sorted {
                     sorted.gates.push(i16::from(target.gate));
                     sorted.agents.push(target.owner_agent.clone());
                     sorted.teams.push(target.owner_team.clone());
+                    sorted.codes.push(Coding::of(dim).encode(vector));
                     sorted.vectors.push(Vector::from(vector.clone()));
                 }
                 Err(reason) => {
@@ -385,14 +388,14 @@ impl PostgresStore {
             return Ok(());
         }
         let sql = "INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id, \
-                       owner_team_id, created_at, embedding) \
-                   SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding \
-                   FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[]) \
-                       AS q (id, digest, gate, agent, team, embedding) \
+                       owner_team_id, created_at, embedding, code) \
+                   SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding, q.code \
+                   FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[], $11::bytea[]) \
+                       AS q (id, digest, gate, agent, team, embedding, code) \
                    ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, \
                        source_digest = excluded.source_digest, origin = excluded.origin, gate = excluded.gate, \
                        owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id, \
-                       created_at = excluded.created_at, embedding = excluded.embedding";
+                       created_at = excluded.created_at, embedding = excluded.embedding, code = excluded.code";
         sqlx::query(sql)
             .bind(scope.as_str())
             .bind(&self.shared.space.name)
@@ -404,6 +407,7 @@ impl PostgresStore {
             .bind(&sorted.agents)
             .bind(&sorted.teams)
             .bind(&sorted.vectors)
+            .bind(&sorted.codes)
             .execute(&mut **tx)
             .await
             .map(|_| ())
@@ -477,8 +481,10 @@ impl PostgresStore {
                        AND v.source_digest = n.digest AND v.origin = 'client'), \
                    NOT EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id) \
                    FROM UNNEST($2::uuid[], $3::bytea[]) AS q (id, digest) \
-                   JOIN memory_nodes n ON n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest \
-                   LEFT JOIN memory_rule_defs r ON n.type = 'rule' AND r.scope_key = $1 AND r.rule_node_id = n.id";
+                   CROSS JOIN LATERAL (SELECT * FROM memory_nodes \
+                       WHERE scope_key = $1 AND id = q.id AND digest = q.digest LIMIT 1) n \
+                   LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
+                       WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true";
         let rows = sqlx::query(sql)
             .bind(scope.as_str())
             .bind(nodes.iter().map(|node| node.id.0).collect::<Vec<_>>())

@@ -19,7 +19,7 @@ use sqlx::{Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    PostgresStore,
+    PostgresStore, VectorSearch,
     error::driver,
     images::{Entry, Freshness},
     rows::{choice, get, json, json_of, parsed, signed, unsigned},
@@ -64,7 +64,11 @@ impl RecallStore for PostgresStore {
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
         let image = self.image(&query.scope, Freshness::Known).await?;
-        self.shared.nearest(&query, image.vectors()).await
+        if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
+            return self.shared.nearest(&query, image.vectors()).await;
+        }
+        let candidates = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit));
+        self.shared.rescore(&query, candidates).await
     }
 
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {
@@ -105,9 +109,10 @@ impl RecallStore for PostgresStore {
                    n.commit_seq, n.commit_id, \
                    CASE WHEN r.state IS NOT NULL THEN ARRAY[r.state, r.rule_scope, r.target_agent_id, r.target_team_id, \
                        r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count \
-                   FROM memory_nodes n LEFT JOIN memory_rule_defs r \
-                       ON n.type = 'rule' AND r.scope_key = n.scope_key AND r.rule_node_id = n.id \
-                   WHERE n.scope_key = $1 AND n.id = ANY($2)";
+                   FROM UNNEST($2::uuid[]) AS q (id) \
+                   CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n \
+                   LEFT JOIN LATERAL (SELECT * FROM memory_rule_defs \
+                       WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true";
         let mut tx = self.begin_for(scope).await?;
         let found = sqlx::query(sql).bind(scope.as_str()).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
         let by_id: HashMap<NodeId, NodeRow> =
@@ -118,12 +123,15 @@ impl RecallStore for PostgresStore {
     async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
         let mut tx = self.begin_for(scope).await?;
         let wanted: Vec<i64> = seqs.iter().map(|seq| signed(*seq)).collect();
-        let found = sqlx::query("SELECT seq, id FROM memory_commits WHERE scope_key = $1 AND seq = ANY($2)")
-            .bind(scope.as_str())
-            .bind(wanted)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(driver)?;
+        let found = sqlx::query(
+            "SELECT q.seq, c.id FROM UNNEST($2::bigint[]) AS q (seq), LATERAL ( \
+                   SELECT id FROM memory_commits WHERE scope_key = $1 AND seq = q.seq LIMIT 1) c",
+        )
+        .bind(scope.as_str())
+        .bind(wanted)
+        .fetch_all(&mut *tx)
+        .await
+        .map_err(driver)?;
         let ids: HashMap<u64, CommitId> = found
             .iter()
             .map(|row| Ok((unsigned(row, 0)?, CommitId(get(row, 1)?))))
@@ -133,8 +141,8 @@ impl RecallStore for PostgresStore {
 
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
         let mut tx = self.begin_for(scope).await?;
-        let sql =
-            "SELECT node_id, embedding FROM memory_vectors WHERE scope_key = $1 AND model = $2 AND node_id = ANY($3)";
+        let sql = "SELECT q.id, v.embedding FROM UNNEST($3::uuid[]) AS q (id), LATERAL (SELECT embedding FROM memory_vectors \
+                   WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
         let found = sqlx::query(sql)
             .bind(scope.as_str())
             .bind(&self.shared.space.name)

@@ -36,10 +36,7 @@ pub(crate) async fn settle(
         _ => None,
     };
     let space = match decide(configured, stamped, fallback_dim, "derive the vectors anew with `aionis reembed`")? {
-        Settled::Stamped(space) => {
-            make_index(owner, &space).await?;
-            return Ok(space);
-        }
+        Settled::Stamped(space) => return Ok(space),
         Settled::Stamp(space) => space,
         Settled::TakeOver(space) => {
             sqlx::query("UPDATE memory_vectors SET model = $1 WHERE model = $2")
@@ -61,7 +58,6 @@ pub(crate) async fn settle(
         .await
         .map_err(driver)?;
     }
-    make_index(owner, &space).await?;
     Ok(space)
 }
 

@@ -119,9 +119,9 @@ CREATE TABLE memory_edges (
 );
 CREATE INDEX memory_edges_change ON memory_edges (scope_key, change_no);
 
--- Vectors, apart from the nodes so that other changes never touch an ANN index; one per node and embedding model. Who may
--- find a vector stands beside it, so that a search filters while it searches. Each embedding model gets a partial HNSW
--- index of its own when the store is first used with it.
+-- Vectors, apart from the nodes so that other changes never touch them; one per node and embedding model. Who may find a
+-- vector stands beside it, so that a search filters while it searches. code is what images of a scope hold of a vector.
+-- With AIONIS_VECTOR_SEARCH=hnsw each embedding model gets a partial HNSW index of its own.
 CREATE TABLE memory_vectors (
     scope_key      text     NOT NULL,
     model          text     NOT NULL,
@@ -134,12 +134,13 @@ CREATE TABLE memory_vectors (
     owner_agent_id text,
     owner_team_id  text,
     created_at     bigint   NOT NULL,
+    code           bytea    NOT NULL,
     embedding      vector   NOT NULL,
-    PRIMARY KEY (scope_key, model, node_id),
+    PRIMARY KEY (scope_key, node_id, model),
     CHECK (vector_dims(embedding) = dim)
 ) WITH (toast_tuple_target = 8160, fillfactor = 95);
 -- Inline up to two thousand dimensions: a search scores rows, not pointers to them.
-ALTER TABLE memory_vectors ALTER COLUMN embedding SET STORAGE MAIN;
+ALTER TABLE memory_vectors ALTER COLUMN embedding SET STORAGE MAIN, ALTER COLUMN code SET STORAGE MAIN;
 
 CREATE TABLE memory_rule_defs (
     scope_key         text   NOT NULL,

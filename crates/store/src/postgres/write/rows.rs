@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::stored::Held;
 use crate::{
-    image::gate_bits,
+    image::{Coding, gate_bits},
     postgres::{error::driver, rows::signed},
 };
 
@@ -77,7 +77,7 @@ columns!(Edges {
 });
 columns!(Vectors {
     node_id: Uuid, digest: Vec<u8>, gate: i16, owner_agent_id: Option<String>, owner_team_id: Option<String>,
-    embedding: Vector,
+    embedding: Vector, code: Vec<u8>,
 });
 columns!(Gates { node_id: Uuid, gate: i16 });
 columns!(Rules {
@@ -91,8 +91,9 @@ const APPLY: &str = "\
 WITH head AS (
     UPDATE memory_scopes SET head_seq = $2, head_hash = $3, node_count = node_count + $4, edge_count = edge_count + $5,
         vector_count = vector_count
-            - (SELECT COUNT(*) FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $7
-               AND (v.node_id = ANY($8::uuid[]) OR v.node_id = ANY($57::uuid[])))
+            - (SELECT COUNT(*) FROM (SELECT UNNEST($8::uuid[]) UNION SELECT UNNEST($57::uuid[])) AS q (id),
+               LATERAL (SELECT 1 FROM memory_vectors
+                   WHERE scope_key = $1 AND node_id = q.id AND model = $7 LIMIT 1) v)
             + cardinality($57::uuid[]),
         change_no = $6, updated_at = $9
     WHERE scope_key = $1
@@ -147,17 +148,18 @@ WITH head AS (
         confidence = excluded.confidence, commit_seq = excluded.commit_seq, last_activated = excluded.created_at,
         change_no = excluded.change_no
 ), gone AS (
-    DELETE FROM memory_vectors WHERE scope_key = $1 AND node_id = ANY($8::uuid[])
-        AND NOT (model = $7 AND node_id = ANY($57::uuid[]))
+    DELETE FROM memory_vectors v USING UNNEST($8::uuid[]) AS q (id)
+    WHERE v.scope_key = $1 AND v.node_id = q.id AND NOT (v.model = $7 AND v.node_id = ANY($57::uuid[]))
 ), vectors AS (
     INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id,
-        owner_team_id, created_at, embedding)
-    SELECT $1, $7, q.node_id, $53, q.digest, 'client', q.gate, q.owner_agent, q.owner_team, $9, q.embedding
-    FROM UNNEST($57::uuid[], $58::bytea[], $59::int2[], $60::text[], $61::text[], $54::vector[])
-        AS q (node_id, digest, gate, owner_agent, owner_team, embedding)
+        owner_team_id, created_at, embedding, code)
+    SELECT $1, $7, q.node_id, $53, q.digest, 'client', q.gate, q.owner_agent, q.owner_team, $9, q.embedding, q.code
+    FROM UNNEST($57::uuid[], $58::bytea[], $59::int2[], $60::text[], $61::text[], $54::vector[], $77::bytea[])
+        AS q (node_id, digest, gate, owner_agent, owner_team, embedding, code)
     ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, source_digest = excluded.source_digest,
         origin = excluded.origin, gate = excluded.gate, owner_agent_id = excluded.owner_agent_id,
-        owner_team_id = excluded.owner_team_id, created_at = excluded.created_at, embedding = excluded.embedding
+        owner_team_id = excluded.owner_team_id, created_at = excluded.created_at, embedding = excluded.embedding,
+        code = excluded.code
 ), gates AS (
     UPDATE memory_vectors v SET gate = q.gate FROM UNNEST($55::uuid[], $56::int2[]) AS q (node_id, gate)
     WHERE v.scope_key = $1 AND v.node_id = q.node_id AND v.gate <> q.gate
@@ -384,6 +386,7 @@ impl Rows {
         self.vectors.gate.push(i16::from(gate));
         self.vectors.owner_agent_id.push(node.owner_agent_id.clone());
         self.vectors.owner_team_id.push(node.owner_team_id.clone());
+        self.vectors.code.push(Coding::of(vector.len()).encode(vector));
         self.vectors.embedding.push(Vector::from(vector.clone()));
     }
 
@@ -495,6 +498,7 @@ impl Rows {
             .bind(outbox.key)
             .bind(outbox.seq)
             .bind(outbox.payload)
+            .bind(vectors.code)
             .execute(&mut *connection)
             .await
             .map_err(driver)?;

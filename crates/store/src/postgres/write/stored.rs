@@ -51,26 +51,32 @@ SELECT 1::int2, n.id, NULL, NULL, ARRAY[n.type, n.tier, n.embedding_status, r.st
        ARRAY[n.version, n.content_seq, n.recall_flags], ARRAY[n.salience, n.importance, n.confidence], n.digest, NULL, \
        v.embedding \
 FROM UNNEST($2::uuid[], $3::bool[]) AS q (id, with_vector) \
-JOIN memory_nodes n ON n.scope_key = $1 AND n.id = q.id \
-LEFT JOIN memory_rule_defs r ON n.type = 'rule' AND r.scope_key = $1 AND r.rule_node_id = n.id \
-LEFT JOIN memory_vectors v ON q.with_vector AND v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id \
+CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n \
+LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
+    WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true \
+LEFT JOIN LATERAL (SELECT embedding FROM memory_vectors \
+    WHERE q.with_vector AND scope_key = $1 AND node_id = q.id AND model = $4 LIMIT 1) v ON true \
 UNION ALL \
 SELECT 2::int2, e.id, e.src_id, e.dst_id, ARRAY[e.type], NULL, ARRAY[e.weight, e.confidence, e.decay_rate], NULL, NULL, NULL \
 FROM UNNEST($5::uuid[], $6::text[], $7::uuid[]) AS q (src_id, type, dst_id) \
-JOIN memory_edges e ON e.scope_key = $1 AND e.src_id = q.src_id AND e.type = q.type AND e.dst_id = q.dst_id \
+CROSS JOIN LATERAL (SELECT * FROM memory_edges \
+    WHERE scope_key = $1 AND src_id = q.src_id AND type = q.type AND dst_id = q.dst_id LIMIT 1) e \
 UNION ALL \
 SELECT 3::int2, e.id, e.src_id, e.dst_id, ARRAY[e.type], NULL, NULL, NULL, NULL, NULL \
-FROM memory_edges e WHERE e.scope_key = $1 AND e.id = ANY($8::uuid[]) \
+FROM UNNEST($8::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_edges WHERE scope_key = $1 AND id = q.id LIMIT 1) e \
 UNION ALL \
 SELECT 4::int2, c.id, NULL, NULL, NULL, ARRAY[c.seq], NULL, c.hash, q.digest, NULL \
 FROM UNNEST($9::bytea[]) AS q (digest), LATERAL (SELECT seq, id, hash FROM memory_commits \
      WHERE scope_key = $1 AND request_sha256 = q.digest ORDER BY seq DESC LIMIT 1) c \
 UNION ALL \
-SELECT 5::int2, NULL, NULL, NULL, ARRAY[request_key, outcome], NULL, NULL, request_sha256, NULL, NULL \
-FROM memory_requests WHERE scope_key = $1 AND request_key = ANY($10::text[]) \
+SELECT 5::int2, NULL, NULL, NULL, ARRAY[m.request_key, m.outcome], NULL, NULL, m.request_sha256, NULL, NULL \
+FROM UNNEST($10::text[]) AS q (key) \
+CROSS JOIN LATERAL (SELECT * FROM memory_requests WHERE scope_key = $1 AND request_key = q.key LIMIT 1) m \
 UNION ALL \
-SELECT 6::int2, id, NULL, NULL, NULL, ARRAY[seq], NULL, NULL, NULL, NULL \
-FROM memory_commits WHERE scope_key = $1 AND id = ANY($11::uuid[])";
+SELECT 6::int2, c.id, NULL, NULL, NULL, ARRAY[c.seq], NULL, NULL, NULL, NULL \
+FROM UNNEST($11::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_commits WHERE scope_key = $1 AND id = q.id LIMIT 1) c";
 
 impl Stored {
     /// Reads what the parts of some writes touch in one scope, whose row is locked.

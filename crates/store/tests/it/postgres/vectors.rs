@@ -1,4 +1,4 @@
-//! Recall of the vector index against the exact search, in a large scope and in small ones beside it.
+//! Recall of both searches against the exact one, in a large scope and in small ones beside it.
 
 use std::sync::Arc;
 
@@ -7,24 +7,26 @@ use aionis_core::{
     model::Viewer,
     ports::store::{DenseHit, DenseQuery, RecallStore, WriteStore},
 };
-use aionis_store::{EmbeddingSpace, postgres::PostgresStore};
+use aionis_store::{
+    EmbeddingSpace,
+    postgres::{PostgresStore, VectorSearch},
+};
 use aionis_testkit::{
     fixtures::{ClusteredVectors, FakeClock, WriteBuilder, agent, anyone, everything, scope},
     postgres::{TempDatabase, options},
 };
 
-const DIM: usize = 384;
-
-async fn open(database: &TempDatabase) -> Arc<PostgresStore> {
+async fn open(database: &TempDatabase, dim: usize, search: VectorSearch) -> Arc<PostgresStore> {
     let mut options = options(&database.url());
-    options.space = Some(EmbeddingSpace { name: "test:large".to_owned(), dim: DIM });
+    options.space = Some(EmbeddingSpace { name: "test:large".to_owned(), dim });
+    options.vector_search = search;
     Arc::new(PostgresStore::open(&options, FakeClock::new()).await.unwrap())
 }
 
 /// Writes vectors; one in fifty is shared, the rest is private to "owner".
-async fn fill(store: &PostgresStore, scope: &ScopeKey, vectors: &mut ClusteredVectors, count: usize) {
+async fn fill(store: &PostgresStore, scope: &ScopeKey, vectors: &mut ClusteredVectors, dim: usize, count: usize) {
     for first in (0..count).step_by(500) {
-        let mut write = WriteBuilder::new(scope).dim(DIM);
+        let mut write = WriteBuilder::new(scope).dim(dim);
         for n in first..(first + 500).min(count) {
             write = write.node(&format!("n{n}"), "").vector(vectors.any());
             if n % 50 != 0 {
@@ -54,14 +56,12 @@ async fn recall(store: &PostgresStore, scope: &ScopeKey, viewer: &Viewer, vector
     found as f64 / wanted as f64
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn large_and_small_scopes_in_one_table_find_what_the_exact_search_finds() {
+async fn check(dim: usize, search: VectorSearch, sizes: &[usize]) {
     let database = TempDatabase::new().await;
-    let store = open(&database).await;
-    let mut vectors = ClusteredVectors::new(1, DIM, 40);
-    let sizes = [4_000, 1_500, 600, 80, 7];
+    let store = open(&database, dim, search).await;
+    let mut vectors = ClusteredVectors::new(1, dim, 40);
     for size in sizes {
-        fill(&store, &scope(&format!("s{size}")), &mut vectors, size).await;
+        fill(&store, &scope(&format!("s{size}")), &mut vectors, dim, *size).await;
     }
     sqlx::query("ANALYZE memory_vectors").execute(&mut database.owner().await).await.unwrap();
     for size in sizes {
@@ -72,4 +72,19 @@ async fn large_and_small_scopes_in_one_table_find_what_the_exact_search_finds() 
             assert!(mean >= 0.98, "recall@10 is {mean} in a scope of {size} for {viewer:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn integer_codes_find_what_the_exact_search_finds() {
+    check(384, VectorSearch::Codes, &[12_000, 1_500, 600, 80, 7]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sign_codes_find_what_the_exact_search_finds() {
+    check(1536, VectorSearch::Codes, &[8_000, 1_500, 600, 80, 7]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_index_finds_what_the_exact_search_finds() {
+    check(384, VectorSearch::Hnsw, &[4_000, 1_500, 600, 80, 7]).await;
 }
