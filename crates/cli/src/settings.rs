@@ -29,6 +29,15 @@ pub(crate) enum AppEnv {
     Prod,
 }
 
+/// How nearest vectors are found on PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum VectorSearchKind {
+    /// Short codes in the image of the scope, scored again from the stored vectors.
+    Codes,
+    /// An HNSW index in the database.
+    Hnsw,
+}
+
 /// Where data lives.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct StorageSettings {
@@ -50,6 +59,9 @@ pub(crate) struct StorageSettings {
     /// Address of a PostgreSQL database with pgvector; unset for the embedded engine.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) database_url: SecretArg,
+    /// How PostgreSQL finds nearest vectors: by codes in memory, or by an HNSW index in the database.
+    #[arg(long, env = "AIONIS_VECTOR_SEARCH", value_enum, default_value_t = VectorSearchKind::Codes)]
+    pub(crate) vector_search: VectorSearchKind,
     /// Connections to PostgreSQL.
     #[arg(long, env = "DB_POOL_MAX", default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub(crate) db_pool_max: u32,
@@ -421,6 +433,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
         "AIONIS_IMAGE_CACHE_MIB",
         "AIONIS_VECTOR_INDEX_FROM",
         "AIONIS_DB_STATEMENT_TIMEOUT_MS",
+        "AIONIS_VECTOR_SEARCH",
         "AIONIS_MODEL_DIR",
         "AIONIS_MODEL_URL",
         "AIONIS_API_KEY",

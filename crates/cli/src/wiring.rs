@@ -13,12 +13,16 @@ use aionis_engine::{
     Engine, EngineSettings, NoVectors, QuerySource,
     worker::{Worker, WorkerSettings},
 };
-use aionis_store::{Deployment, EmbeddingSpace, StoreOptions, postgres::PostgresOptions, sqlite::SqliteOptions};
+use aionis_store::{
+    Deployment, EmbeddingSpace, StoreOptions,
+    postgres::{PostgresOptions, VectorSearch},
+    sqlite::SqliteOptions,
+};
 use uuid::Uuid;
 
 use crate::{
     failure::Failure,
-    settings::{Settings, StorageSettings},
+    settings::{Settings, StorageSettings, VectorSearchKind},
 };
 
 /// Everything that runs, put together.
@@ -115,6 +119,10 @@ pub(crate) fn store_options(storage: &StorageSettings) -> StoreOptions {
     options.statement_timeout = Duration::from_millis(storage.db_statement_timeout_ms);
     options.group_max = usize::from(storage.write_group_max);
     options.image_bytes_max = image_bytes_max;
+    options.vector_search = match storage.vector_search {
+        VectorSearchKind::Codes => VectorSearch::Codes,
+        VectorSearchKind::Hnsw => VectorSearch::Hnsw,
+    };
     StoreOptions::Postgres(options)
 }
 

@@ -6,6 +6,8 @@
 //! square root of the dimension (Gao and Long, "RaBitQ", SIGMOD 2024). Either way candidates are scored again from the
 //! vectors themselves.
 
+use multiversion::multiversion;
+
 /// Most dimensions that are coded as integers: up to here they take no more room than sign codes of usual models.
 const INTEGER_DIM_MAX: usize = 512;
 
@@ -121,7 +123,23 @@ const SURE: usize = 20;
 /// Candidates beyond the limit, at least.
 const MORE_MIN: usize = 16;
 /// Candidates at most, unless the limit is higher: each costs the database some microseconds.
-const CANDIDATES_MAX: usize = 400;
+const CANDIDATES_MAX: usize = 320;
+
+/// How many bits of each code differ from the question's.
+#[multiversion(targets(
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt",
+    "x86_64+popcnt",
+    "aarch64+neon",
+))]
+fn count_differing(codes: &[u64], question: &[u64], differing: &mut [u16]) {
+    for (code, count) in codes.chunks_exact(question.len()).zip(differing) {
+        let bits: u64 = code.iter().zip(question).map(|(a, b)| u64::from((a ^ b).count_ones())).sum();
+        #[expect(clippy::cast_possible_truncation, reason = "a code has at most some thousand bits")]
+        let bits = bits as u16;
+        *count = bits;
+    }
+}
 
 /// Sign codes of many vectors.
 pub(super) struct SignCodes {
@@ -223,23 +241,28 @@ impl SignCodes {
         }
         let question = SignQuestion::new(vector, self.words * 64);
         // First by differing bits, which costs next to nothing, then the best of them by the better estimate.
-        let mut near: Vec<(u32, u32)> = Vec::with_capacity(self.owners.len());
-        for (at, (code, owner)) in self.bits.chunks_exact(self.words).zip(&self.owners).enumerate() {
+        let mut differing = vec![0_u16; self.owners.len()];
+        count_differing(&self.bits, &question.bits, &mut differing);
+        let mut tally = vec![0_u32; self.words * 64 + 1];
+        for (bits, owner) in differing.iter_mut().zip(&self.owners) {
             if passes(*owner) {
-                let differing: u32 = code.iter().zip(&question.bits).map(|(a, b)| (a ^ b).count_ones()).sum();
-                near.push((differing, u32::try_from(at).unwrap_or(u32::MAX)));
+                tally[usize::from(*bits)] += 1;
+            } else {
+                *bits = u16::MAX;
             }
         }
         let first = FIRST_BY_BITS.max(4 * limit);
-        if near.len() > first {
-            near.select_nth_unstable(first);
-            near.truncate(first);
+        let (mut counted, mut most) = (0, 0);
+        while most < tally.len() - 1 && counted + tally[most] as usize <= first {
+            counted += tally[most] as usize;
+            most += 1;
         }
+        let near = differing.iter().enumerate().filter(|(_, bits)| usize::from(**bits) <= most).map(|(at, _)| at);
         let mut scored: Vec<(f32, u32)> = near
-            .into_iter()
-            .map(|(_, at)| {
-                let code = &self.bits[at as usize * self.words..(at as usize + 1) * self.words];
-                (question.estimate(code) / self.alignments[at as usize].max(f32::MIN_POSITIVE), at)
+            .map(|at| {
+                let code = &self.bits[at * self.words..(at + 1) * self.words];
+                let estimate = question.estimate(code) / self.alignments[at].max(f32::MIN_POSITIVE);
+                (estimate, u32::try_from(at).unwrap_or(u32::MAX))
             })
             .collect();
         if scored.len() > limit {

@@ -35,7 +35,7 @@ pub(crate) async fn settle(
         }
         _ => None,
     };
-    let space = match decide(configured, stamped, fallback_dim, "derive the vectors anew with `aionis reembed`")? {
+    let space = match decide(configured, stamped, fallback_dim, "use another database")? {
         Settled::Stamped(space) => return Ok(space),
         Settled::Stamp(space) => space,
         Settled::TakeOver(space) => {

@@ -148,7 +148,8 @@ async fn every_table_with_a_scope_is_protected_and_its_keys_lead_with_the_scope(
     let mut tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     assert!(rows.iter().all(|row| row.get::<bool, _>(1)), "{tables:?}");
     let mut wanted: Vec<String> = TABLES.iter().map(|table| (*table).to_owned()).collect();
-    (tables.sort(), wanted.sort());
+    tables.sort();
+    wanted.sort();
     assert_eq!(tables, wanted, "the list of this test is complete");
     let keys = sqlx::query(
         "SELECT c.relname::text, a.attname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
