@@ -130,6 +130,34 @@ fn acknowledged_writes_survive_a_database_server_and_an_api_process_that_are_kil
 }
 
 #[test]
+fn a_database_that_is_away_is_told_and_nothing_has_to_be_restarted() {
+    let mut database = PrivateServer::start(false);
+    let (place, url) = (Place::new(), database.url("postgres"));
+    let server = start(&place, &url);
+    let write = json!({
+        "scope": "s", "memory_lane": "shared", "input_text": "x",
+        "nodes": [{ "client_id": "n", "type": "event", "text_summary": "The ferry leaves at noon." }],
+    });
+    database.kill();
+    for (path, body) in [
+        ("/v1/memory/write", write.clone()),
+        ("/v1/memory/recall_text", json!({ "scope": "s", "query_text": "ferry" })),
+    ] {
+        let answer = server.post(path, &body);
+        assert_eq!((answer.status, &answer.body["error"]), (503, &json!("storage_unavailable")), "{path}: {answer:?}");
+    }
+    assert_eq!(server.connect().get("/health/live").unwrap().status, 200);
+    let ready = server.connect().get("/health/ready").unwrap();
+    assert_eq!((ready.status, &ready.body["store"]), (503, &json!("unavailable")));
+    database.restart();
+    until("the service recovers", Duration::from_secs(30), || {
+        (server.post("/v1/memory/write", &write).status == 200).then_some(())
+    });
+    assert_eq!(server.recall_text("s", "When does the ferry leave?", 5)["as_of_commit"], 1);
+    server.stop();
+}
+
+#[test]
 fn the_main_path_works_on_postgres_and_over_a_restart() {
     let database = PrivateServer::start(false);
     let (place, url) = (Place::new(), database.url("postgres"));

@@ -1,6 +1,7 @@
 //! Applying a group of prepared writes: lock the scope, read, plan, store.
 
 mod rows;
+mod store;
 mod stored;
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};

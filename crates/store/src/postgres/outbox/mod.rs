@@ -1,0 +1,266 @@
+//! The queue of derived work. Items are claimed by compare-and-set, so any number of workers may try; a fence makes a late
+//! completion a no-op.
+
+mod complete;
+
+use aionis_core::{
+    clock::Timestamp,
+    ids::{NodeId, ScopeKey},
+    model::NodeType,
+    ports::store::{
+        ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText, StoreError,
+    },
+    write::{EmbedJob, embed_text},
+};
+use async_trait::async_trait;
+use hashbrown::{HashMap, HashSet};
+use sqlx::{Postgres, Transaction, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    PostgresStore,
+    error::driver,
+    rows::{choice, digest, get, signed, unsigned},
+    session::{For, begin},
+};
+
+/// Open items: an equal share for every tenant, the oldest of each first. The partial index holds open items only.
+const CLAIM: &str = "\
+WITH open AS (
+    SELECT scope_key, id, tenant_id, available_at, created_at,
+        row_number() OVER (PARTITION BY tenant_id ORDER BY available_at, created_at, id) AS turn
+    FROM memory_outbox
+    WHERE published_at IS NULL AND failed_at IS NULL AND available_at <= $1
+        AND (lease_until IS NULL OR lease_until <= $1)
+), chosen AS (
+    SELECT scope_key, id FROM open ORDER BY turn, available_at, created_at, id LIMIT $2
+)
+UPDATE memory_outbox o SET claimed_by = $3, lease_until = $4, fence = fence + 1, attempts = attempts + 1
+FROM chosen c
+WHERE o.scope_key = c.scope_key AND o.id = c.id AND o.published_at IS NULL AND o.failed_at IS NULL
+    AND o.available_at <= $1 AND (o.lease_until IS NULL OR o.lease_until <= $1)
+RETURNING o.scope_key, o.id, o.fence, o.payload, o.attempts, o.created_at, o.available_at";
+
+/// Claims that are still held.
+const HELD: &str = "o.scope_key = q.scope_key AND o.id = q.id AND o.fence = q.fence AND o.claimed_by IS NOT NULL \
+                    AND o.published_at IS NULL AND o.failed_at IS NULL";
+
+impl PostgresStore {
+    async fn begin_all(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await
+    }
+}
+
+/// Claims column by column.
+fn columns<'a>(items: impl Iterator<Item = &'a OutboxItem>) -> (Vec<String>, Vec<Uuid>, Vec<i64>) {
+    let mut all = (Vec::new(), Vec::new(), Vec::new());
+    for item in items {
+        all.0.push(item.scope.as_str().to_owned());
+        all.1.push(item.id);
+        all.2.push(signed(item.fence));
+    }
+    all
+}
+
+#[async_trait]
+impl OutboxStore for PostgresStore {
+    async fn claim(&self, request: ClaimRequest) -> Result<Vec<OutboxItem>, StoreError> {
+        let lease_until = request.now.0 + i64::try_from(request.lease.as_micros()).unwrap_or(i64::MAX);
+        let mut tx = self.begin_all().await?;
+        let mut rows = sqlx::query(CLAIM)
+            .bind(request.now.0)
+            .bind(signed(request.limit as u64))
+            .bind(&request.worker)
+            .bind(lease_until)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        rows.sort_by_key(|row| (get::<i64>(row, 6).unwrap_or(0), get::<i64>(row, 5).unwrap_or(0)));
+        let mut items = Vec::with_capacity(rows.len());
+        let mut unreadable = Vec::new();
+        for row in &rows {
+            match claimed(row)? {
+                Ok(item) => items.push(item),
+                Err(problem) => unreadable.push(problem),
+            }
+        }
+        for (scope, id, problem) in unreadable {
+            // It holds up nothing: it becomes a dead letter, and the others are claimed.
+            tracing::error!(scope, %id, problem, "the payload of an outbox row cannot be read");
+            let sql = "UPDATE memory_outbox SET claimed_by = NULL, lease_until = NULL, failed_at = $3, \
+                       failed_reason = 'unreadable_payload', last_error = $4 WHERE scope_key = $1 AND id = $2";
+            sqlx::query(sql)
+                .bind(scope)
+                .bind(id)
+                .bind(request.now.0)
+                .bind(problem)
+                .execute(&mut *tx)
+                .await
+                .map_err(driver)?;
+        }
+        tx.commit().await.map_err(driver)?;
+        Ok(items)
+    }
+
+    async fn extend(&self, items: &[OutboxItem], until: Timestamp) -> Result<(), StoreError> {
+        let (scopes, ids, fences) = columns(items.iter());
+        let mut tx = self.begin_all().await?;
+        let sql = format!(
+            "UPDATE memory_outbox o SET lease_until = $4 \
+             FROM UNNEST($1::text[], $2::uuid[], $3::bigint[]) AS q (scope_key, id, fence) WHERE {HELD}"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(scopes)
+            .bind(ids)
+            .bind(fences)
+            .bind(until.0)
+            .execute(&mut *tx)
+            .await
+            .map_err(driver)?;
+        tx.commit().await.map_err(driver)
+    }
+
+    async fn pending_texts(&self, items: &[OutboxItem]) -> Result<Vec<PendingText>, StoreError> {
+        let wanted: Vec<(&ScopeKey, NodeId)> =
+            items.iter().flat_map(|item| item.nodes.iter().map(|id| (&item.scope, *id))).collect();
+        let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest, \
+                   EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.model = $3 \
+                       AND v.node_id = n.id AND v.source_digest = n.digest) \
+                   FROM UNNEST($1::text[], $2::uuid[]) AS q (scope_key, id) \
+                   CROSS JOIN LATERAL (SELECT * FROM memory_nodes m \
+                       WHERE m.scope_key = q.scope_key AND m.id = q.id LIMIT 1) n";
+        let mut tx = self.begin_all().await?;
+        let rows = sqlx::query(sql)
+            .bind(wanted.iter().map(|(scope, _)| scope.as_str().to_owned()).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
+            .bind(&self.shared.space.name)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let mut found: HashMap<(String, NodeId), PendingText> = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (scope, id): (String, NodeId) = (get(row, 0)?, NodeId(get(row, 1)?));
+            let node_type = choice(row, 2, NodeType::parse)?;
+            let text = embed_text(node_type, get(row, 3)?, get(row, 4)?).map(str::to_owned);
+            let key = ScopeKey::from_stored(&scope)?;
+            let pending = PendingText { scope: key, id, text, digest: digest(row, 5)?, ready: get(row, 6)? };
+            found.insert((scope, id), pending);
+        }
+        Ok(wanted.into_iter().filter_map(|(scope, id)| found.get(&(scope.as_str().to_owned(), id)).cloned()).collect())
+    }
+
+    async fn complete(
+        &self,
+        items: &[OutboxItem],
+        nodes: Vec<EmbeddedNode>,
+        model: &str,
+        now: Timestamp,
+    ) -> Result<usize, StoreError> {
+        let mut by_scope: std::collections::BTreeMap<&ScopeKey, (Vec<&OutboxItem>, Vec<&EmbeddedNode>)> =
+            std::collections::BTreeMap::new();
+        for item in items {
+            by_scope.entry(&item.scope).or_default().0.push(item);
+        }
+        for node in &nodes {
+            if let Some(of_scope) = by_scope.get_mut(&node.scope) {
+                of_scope.1.push(node);
+            }
+        }
+        let mut stored = 0;
+        // One transaction per scope: a lock on one scope is never held while another is waited for.
+        for (scope, (items, nodes)) in by_scope {
+            stored += self.complete_scope(scope, &items, &nodes, model, now).await?;
+        }
+        Ok(stored)
+    }
+
+    async fn fail(&self, items: Vec<FailedItem>, now: Timestamp) -> Result<(), StoreError> {
+        let attempts_max = self.shared.options.outbox_attempts_max;
+        let mut tx = self.begin_all().await?;
+        let mut given_up: Vec<(ScopeKey, Vec<Uuid>, String)> = Vec::new();
+        let (scopes, ids, fences) = columns(items.iter().map(|failed| &failed.item));
+        let verdicts: Vec<(Option<i64>, Option<&'static str>)> = items
+            .iter()
+            .map(|failed| {
+                let exhausted = failed.counts && failed.item.attempts >= attempts_max;
+                match failed.retry_at.filter(|_| !exhausted) {
+                    Some(at) => (Some(at.0), None),
+                    None if exhausted => (None, Some("max_attempts_exceeded")),
+                    None => (None, Some("rejected")),
+                }
+            })
+            .collect();
+        let sql = format!(
+            "UPDATE memory_outbox o SET claimed_by = NULL, lease_until = NULL, last_error = q.error, \
+                 attempts = o.attempts - q.uncounted, available_at = COALESCE(q.retry_at, o.available_at), \
+                 failed_at = CASE WHEN q.reason IS NULL THEN NULL ELSE $8 END, failed_reason = q.reason \
+             FROM UNNEST($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::int4[], $6::bigint[], $7::text[]) \
+                 AS q (scope_key, id, fence, error, uncounted, retry_at, reason) WHERE {HELD} \
+             RETURNING o.scope_key, o.id, o.failed_reason IS NOT NULL"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(scopes)
+            .bind(ids)
+            .bind(fences)
+            .bind(items.iter().map(|failed| failed.error.clone()).collect::<Vec<_>>())
+            .bind(items.iter().map(|failed| i32::from(!failed.counts)).collect::<Vec<_>>())
+            .bind(verdicts.iter().map(|(retry_at, _)| *retry_at).collect::<Vec<_>>())
+            .bind(verdicts.iter().map(|(_, reason)| *reason).collect::<Vec<_>>())
+            .bind(now.0)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let held: HashSet<(String, Uuid)> = rows
+            .iter()
+            .filter(|row| get::<bool>(row, 2).unwrap_or(false))
+            .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
+            .collect::<Result<_, StoreError>>()?;
+        tx.commit().await.map_err(driver)?;
+        for failed in items {
+            if held.contains(&(failed.item.scope.as_str().to_owned(), failed.item.id)) {
+                let nodes = failed.item.nodes.iter().map(|id| id.0).collect();
+                given_up.push((failed.item.scope, nodes, failed.error));
+            }
+        }
+        for (scope, nodes, error) in given_up {
+            self.mark_failed(&scope, nodes, &error, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn outbox_status(&self) -> Result<OutboxStatus, StoreError> {
+        let sql = "SELECT (SELECT COUNT(*) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
+                   (SELECT MIN(created_at) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
+                   (SELECT COUNT(*) FROM memory_outbox WHERE failed_at IS NOT NULL)";
+        let mut tx = self.begin_all().await?;
+        let row = sqlx::query(sql).fetch_one(&mut *tx).await.map_err(driver)?;
+        Ok(OutboxStatus {
+            pending: unsigned(&row, 0)?,
+            dead: unsigned(&row, 2)?,
+            oldest_pending: get::<Option<i64>>(&row, 1)?.map(Timestamp),
+        })
+    }
+
+    async fn work_arrived(&self) {
+        self.shared.wake.work_arrived().await;
+    }
+}
+
+type Unreadable = (String, Uuid, String);
+
+fn claimed(row: &PgRow) -> Result<Result<OutboxItem, Unreadable>, StoreError> {
+    let (scope, id): (String, Uuid) = (get(row, 0)?, get(row, 1)?);
+    let (nodes, force) = match EmbedJob::read(get(row, 3)?) {
+        Ok(read) => read,
+        Err(problem) => return Ok(Err((scope, id, problem))),
+    };
+    Ok(Ok(OutboxItem {
+        scope: ScopeKey::from_stored(&scope)?,
+        id,
+        fence: unsigned(row, 2)?,
+        nodes,
+        force,
+        attempts: u32::try_from(get::<i32>(row, 4)?).unwrap_or(0),
+        created_at: Timestamp(get(row, 5)?),
+    }))
+}
