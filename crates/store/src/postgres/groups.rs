@@ -97,8 +97,14 @@ async fn work_off(shared: Arc<Shared>, state: Arc<State>, scope: ScopeKey) {
             std::mem::replace(queue, rest)
         };
         let (writes, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.write, w.reply)).unzip();
-        let outcomes = apply_group(&shared, &writes).await;
-        state.queued.fetch_sub(writes.len(), Ordering::Relaxed);
+        let count = writes.len();
+        let of_group = Arc::clone(&shared);
+        // In a task of its own: should it panic, its callers are told and the scope's queue goes on.
+        let outcomes = match tokio::spawn(async move { apply_group(&of_group, &writes).await }).await {
+            Ok(outcomes) => outcomes,
+            Err(e) => (0..count).map(|_| Err(StoreError::Driver(format!("a group of writes failed: {e}")))).collect(),
+        };
+        state.queued.fetch_sub(count, Ordering::Relaxed);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // The caller may have stopped waiting; there is nobody to tell then.
             let _ = reply.send(outcome);
