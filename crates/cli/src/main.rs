@@ -49,6 +49,10 @@ enum Command {
     Config(commands::config::ConfigArgs),
     /// Manage the built-in embedding model.
     Model(commands::model::ModelArgs),
+    /// Change the embedding model of the stored vectors, while the service runs.
+    Reembed(commands::reembed::ReembedArgs),
+    /// Run a maintenance job.
+    Job(commands::job::JobArgs),
     /// Measure retrieval quality.
     Eval(commands::eval::EvalArgs),
     /// Measure latency and throughput of a running server.
@@ -90,6 +94,8 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Doctor(args) => commands::doctor::run(args).await,
         Command::Config(args) => commands::config::run(args),
         Command::Model(args) => commands::model::run(args).await,
+        Command::Reembed(args) => commands::reembed::run(args).await,
+        Command::Job(args) => commands::job::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
         Command::Bench(args) => commands::bench_command::run(args).await,
     }

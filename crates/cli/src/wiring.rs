@@ -16,7 +16,7 @@ use aionis_engine::{
 use aionis_store::{
     Deployment, EmbeddingSpace, StoreOptions,
     postgres::{PostgresOptions, VectorSearch},
-    sqlite::SqliteOptions,
+    sqlite::{DATABASE_FILE, SqliteOptions},
 };
 use uuid::Uuid;
 
@@ -98,6 +98,19 @@ pub(crate) async fn open_store(
         }
     }
     Ok(aionis_store::open(&options, clock).await?)
+}
+
+/// Opens the store for an operator's command: there has to be one, and whatever embedding model it has is right.
+pub(crate) async fn open_existing(storage: &StorageSettings) -> Result<Arc<dyn Deployment>, Failure> {
+    storage.check()?;
+    let options = store_options(storage);
+    if let StoreOptions::Embedded(embedded) = &options {
+        let path = embedded.data_dir.join(DATABASE_FILE);
+        if !path.exists() {
+            return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
+        }
+    }
+    Ok(aionis_store::open(&options, Arc::new(SystemClock)).await?)
 }
 
 /// Which store the settings name, without what depends on the embedding provider: PostgreSQL when `DATABASE_URL` is set,

@@ -3,8 +3,11 @@
 
 pub mod audit;
 pub mod backoff;
+mod derive;
 pub mod gate;
 pub mod recall;
+pub mod reembed;
+pub mod replay;
 pub mod verify;
 pub mod worker;
 mod write;

@@ -6,21 +6,21 @@
 //! refuses a text (that node is given up, its neighbours are not), or it answers nonsense (counted, retried, and in the
 //! end a dead letter).
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::{Clock, Timestamp},
     ports::{
-        embed::{EmbedError, EmbedErrorKind, EmbedPurpose, Embedder},
+        embed::{EmbedError, EmbedErrorKind, Embedder},
         store::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, PendingText, Store, StoreError},
     },
 };
 use tokio::sync::watch;
 
-use crate::backoff;
+use crate::{
+    backoff,
+    derive::{embed_all, embedded},
+};
 
 /// Settings of a worker.
 #[derive(Clone, Debug)]
@@ -234,7 +234,7 @@ impl Worker {
             }
         }
         let beat = self.heartbeat(items);
-        let work = self.embed_all(wanted);
+        let work = embed_all(&*self.embedder, wanted);
         tokio::select! {
             derived = work => nodes.extend(derived?),
             never = beat => match never {},
@@ -254,74 +254,14 @@ impl Worker {
         }
     }
 
-    async fn embed_all(&self, wanted: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
-        let mut nodes = Vec::with_capacity(wanted.len());
-        let mut wanted = wanted.into_iter().peekable();
-        while wanted.peek().is_some() {
-            let batch: Vec<PendingText> = wanted.by_ref().take(self.embedder.batch_size().max(1)).collect();
-            nodes.extend(self.embed_batch(batch).await?);
-        }
-        Ok(nodes)
-    }
-
-    async fn embed_batch(&self, batch: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
-        let texts: Vec<String> = batch.iter().filter_map(|node| node.text.clone()).collect();
-        let started = Instant::now();
-        let result = self.embedder.embed(&texts, EmbedPurpose::Document).await;
-        metrics::histogram!("aionis_embed_call_seconds").record(started.elapsed().as_secs_f64());
-        match result {
-            Ok(vectors) if vectors.len() == batch.len() => {
-                Ok(batch.into_iter().zip(vectors).map(|(node, vector)| self.checked(node, vector)).collect())
-            }
-            Ok(vectors) => Err(EmbedError::new(
-                EmbedErrorKind::BadResponse,
-                format!("asked for {} vectors, got {}", batch.len(), vectors.len()),
-            )),
-            Err(error) if error.kind == EmbedErrorKind::Rejected && batch.len() > 1 => self.one_by_one(batch).await,
-            Err(error) if error.kind == EmbedErrorKind::Rejected => {
-                Ok(batch.into_iter().map(|node| embedded(node, Err(error.message.clone()))).collect())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A refused batch is asked text by text, so that one bad text costs only its own node.
-    async fn one_by_one(&self, batch: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
-        let mut nodes = Vec::with_capacity(batch.len());
-        for node in batch {
-            let texts: Vec<String> = node.text.iter().cloned().collect();
-            match self.embedder.embed(&texts, EmbedPurpose::Document).await {
-                Ok(mut vectors) if vectors.len() == 1 => nodes.push(self.checked(node, vectors.remove(0))),
-                Ok(_) => {
-                    return Err(EmbedError::new(
-                        EmbedErrorKind::BadResponse,
-                        "asked for one vector, got another number",
-                    ));
-                }
-                Err(error) if error.kind == EmbedErrorKind::Rejected => nodes.push(embedded(node, Err(error.message))),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(nodes)
-    }
-
-    fn checked(&self, node: PendingText, vector: Vec<f32>) -> EmbeddedNode {
-        let dim = self.embedder.dim();
-        let usable = aionis_core::write::check_vector_at("vector", &vector, dim);
-        let result = usable.map(|()| vector).map_err(|e| {
-            e.issues
-                .first()
-                .map_or_else(|| e.message.clone(), |issue| format!("the provider's vector {}", issue.message))
-        });
-        embedded(node, result)
-    }
-
     /// Puts items back, or gives them up, by the kind of failure; returns how long the queue should rest.
     async fn fail(&self, items: &[OutboxItem], error: &EmbedError, failures: u32) -> Result<Duration, StoreError> {
         let now = self.clock.now();
+        // A wish for no pause at all would make a queue that never rests, one for a day a queue that never moves.
+        let wish = error.retry_after.filter(|wish| !wish.is_zero()).map(|wish| wish.min(self.settings.pause_max));
         let pause = match error.kind {
-            EmbedErrorKind::RateLimited => error.retry_after.unwrap_or_else(|| self.pause(failures + 1)),
-            EmbedErrorKind::Unavailable => self.pause(failures + 1).max(error.retry_after.unwrap_or_default()),
+            EmbedErrorKind::RateLimited => wish.unwrap_or_else(|| self.pause(failures + 1)),
+            EmbedErrorKind::Unavailable => self.pause(failures + 1).max(wish.unwrap_or_default()),
             EmbedErrorKind::Unauthorized => self.pause(failures + 6),
             EmbedErrorKind::Rejected | EmbedErrorKind::BadResponse => self.pause(failures + 1),
         };
@@ -356,10 +296,6 @@ impl Worker {
         self.store.fail(failed, now).await?;
         Ok(pause)
     }
-}
-
-fn embedded(text: PendingText, result: Result<Vec<f32>, String>) -> EmbeddedNode {
-    EmbeddedNode { scope: text.scope, id: text.id, digest: text.digest, result }
 }
 
 const fn kind_name(kind: EmbedErrorKind) -> &'static str {

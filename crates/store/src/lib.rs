@@ -4,6 +4,7 @@
 mod content;
 mod deployment;
 mod image;
+mod maintenance;
 mod migration;
 pub mod postgres;
 mod space;
@@ -12,3 +13,9 @@ pub mod sqlite;
 pub use deployment::{Deployment, StoreOptions, migrate, open};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;
+
+/// The code that `memory_vectors.code` holds of a vector, for tests that load many rows by SQL.
+#[doc(hidden)]
+pub fn vector_code(vector: &[f32]) -> Vec<u8> {
+    image::Coding::of(vector.len()).encode(vector)
+}

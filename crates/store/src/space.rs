@@ -1,18 +1,10 @@
 //! The embedding space a store's vectors live in. Vectors of different spaces never compare, so a mismatch stops the start.
 
+pub use aionis_core::ports::embed::EmbeddingSpace;
 use aionis_core::{
     error::{DomainError, ErrorKind},
     ports::store::StoreError,
 };
-
-/// A model's name and dimension.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EmbeddingSpace {
-    /// `provider:model`.
-    pub name: String,
-    /// Numbers per vector.
-    pub dim: usize,
-}
 
 /// Name of the space of vectors that callers bring to a store without a provider.
 pub(crate) const CLIENT_SPACE: &str = "client";
@@ -49,6 +41,11 @@ pub(crate) fn decide(
         (Some(configured), None) => Settled::Stamp(configured.clone()),
         (None, None) => Settled::Stamp(EmbeddingSpace { name: CLIENT_SPACE.to_owned(), dim: fallback_dim }),
     })
+}
+
+/// A store without a stamp has not been opened yet.
+pub(crate) fn unstamped() -> StoreError {
+    StoreError::Driver("the store is not stamped with an embedding space".to_owned())
 }
 
 fn mismatch(configured: &EmbeddingSpace, stamped: &EmbeddingSpace, way_out: &str) -> StoreError {

@@ -4,6 +4,7 @@
 pub mod conformance;
 pub mod fixtures;
 pub mod postgres;
+pub mod proxy;
 mod sound;
 pub mod sqlite;
 

@@ -9,6 +9,7 @@ mod generated;
 mod golden;
 mod harness;
 mod health;
+mod isolation;
 mod limits;
 mod protocol;
 mod recall;

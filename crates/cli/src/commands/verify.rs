@@ -1,10 +1,8 @@
 //! `aionis verify`: recomputes the chain and every object digest.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use aionis_core::clock::SystemClock;
 use aionis_engine::verify::{Progress, VerifyReport, verify};
-use aionis_store::{StoreOptions, sqlite::DATABASE_FILE};
 use clap::Args;
 use indicatif::ProgressBar;
 
@@ -35,15 +33,7 @@ pub(crate) struct VerifyArgs {
 }
 
 pub(crate) async fn run(args: VerifyArgs) -> Result<Verdict, Failure> {
-    args.storage.check()?;
-    let options = wiring::store_options(&args.storage);
-    if let StoreOptions::Embedded(embedded) = &options {
-        let path = embedded.data_dir.join(DATABASE_FILE);
-        if !path.exists() {
-            return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
-        }
-    }
-    let store = aionis_store::open(&options, Arc::new(SystemClock)).await?;
+    let store = wiring::open_existing(&args.storage).await?;
     let bar = Bar(Mutex::new(None));
     let report = verify(&*store, (args.tenant.as_deref(), args.scope.as_deref()), args.physical, &bar).await?;
     bar.clear();

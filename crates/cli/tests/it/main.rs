@@ -10,6 +10,7 @@ mod kill9;
 mod model;
 mod ownership;
 mod postgres;
+mod provider_failures;
 mod schema;
 mod settings;
 mod sigterm;

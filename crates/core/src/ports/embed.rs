@@ -6,6 +6,15 @@ use async_trait::async_trait;
 
 use crate::error::DomainError;
 
+/// A model's name and the dimension of its vectors. Vectors of different spaces never compare.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddingSpace {
+    /// `provider:model`.
+    pub name: String,
+    /// Numbers per vector.
+    pub dim: usize,
+}
+
 /// What a text is embedded for. Asymmetric providers encode documents and questions differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EmbedPurpose {

@@ -97,6 +97,15 @@ impl EmbedJob {
         Some(Self { id, key, payload })
     }
 
+    /// Work put back into the queue for some nodes of a scope.
+    pub fn again(scope: &str, nodes: &[NodeId]) -> Self {
+        let payload = json!({ "nodes": nodes.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
+        let payload_sha256 = canonical_sha256(&payload).to_hex();
+        let key = job_key(scope, "again", "embed_nodes", &payload_sha256);
+        let id = stable_uuid(&format!("outbox:{scope}:{key}"));
+        Self { id, key, payload }
+    }
+
     /// The nodes a stored payload names, and whether their vectors are wanted even where there are some.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use aionis_core::{
@@ -14,7 +14,14 @@ use async_trait::async_trait;
 use hashbrown::HashMap;
 use tokio::sync::{Notify, oneshot};
 
-use super::{PostgresStore, Shared, write::apply_group};
+use super::{
+    PostgresStore, Shared,
+    error::driver,
+    maintenance::forget_requests,
+    session::{For, begin},
+    write::apply_group,
+};
+use crate::maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from};
 
 /// A write and who waits for its outcome.
 pub(crate) struct Waiting {
@@ -31,12 +38,19 @@ pub(crate) struct Groups {
 struct State {
     queues: Mutex<HashMap<ScopeKey, Vec<Waiting>>>,
     queued: AtomicUsize,
+    /// Groups worked off by this process.
+    groups: AtomicU64,
     idle: Notify,
 }
 
 impl Groups {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let state = State { queues: Mutex::default(), queued: AtomicUsize::new(0), idle: Notify::new() };
+        let state = State {
+            queues: Mutex::default(),
+            queued: AtomicUsize::new(0),
+            groups: AtomicU64::new(0),
+            idle: Notify::new(),
+        };
         Self { shared, state: Arc::new(state) }
     }
 
@@ -110,6 +124,22 @@ async fn work_off(shared: Arc<Shared>, state: Arc<State>, scope: ScopeKey) {
             let _ = reply.send(outcome);
         }
         state.idle.notify_waiters();
+        if state.groups.fetch_add(1, Ordering::Relaxed).is_multiple_of(GROUPS_BETWEEN_PRUNING) {
+            // Beside the writes, which must not wait for it.
+            tokio::spawn(forget_old_requests(Arc::clone(&shared)));
+        }
+    }
+}
+
+/// Forgets old answers kept for repeated requests. What fails is tried again after the next groups.
+async fn forget_old_requests(shared: Arc<Shared>) {
+    let forget = async {
+        let mut tx = begin(&shared.pool, For::Everyone, shared.options.statement_timeout, "").await?;
+        forget_requests(&mut tx, kept_from(shared.clock.now()), FORGOTTEN_AT_ONCE).await?;
+        tx.commit().await.map_err(driver)
+    };
+    if let Err(e) = forget.await {
+        tracing::warn!(error = %e, "old request answers could not be pruned");
     }
 }
 

@@ -62,7 +62,8 @@ pub(crate) enum Freshness {
     Now,
 }
 
-/// Head, then changed nodes, then changed edges, in one shape.
+/// Head, then changed nodes, then changed edges, in one shape. Changes are found by the number made of the scope; its key
+/// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
 SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
@@ -77,11 +78,11 @@ LEFT JOIN LATERAL (SELECT code FROM memory_vectors \
     WHERE $3 AND scope_key = $1 AND node_id = n.id AND model = $4 LIMIT 1) v ON true \
 LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
     WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = n.id LIMIT 1) r ON true \
-WHERE n.scope_key = $1 AND n.change_no > $2 \
+WHERE n.scope_no = hashtextextended($1, 0) AND n.scope_key || '' = $1 AND n.change_no > $2 \
 UNION ALL \
 SELECT 2::int2, e.id, e.src_id, e.dst_id, e.commit_seq, NULL, NULL, NULL, e.weight, e.confidence, NULL, NULL, e.type, NULL, \
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-FROM memory_edges e WHERE e.scope_key = $1 AND e.change_no > $2";
+FROM memory_edges e WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $2";
 
 impl Images {
     pub(crate) fn new(bytes_max: usize) -> Self {

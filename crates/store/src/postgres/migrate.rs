@@ -10,8 +10,10 @@ use crate::migration::{Applied, Migration, MigrationReport, check, plan};
 /// The role the program works as. It owns nothing, so that row-level security holds for it.
 pub(crate) const RUNTIME_ROLE: &str = "aionis_runtime";
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") },
+    Migration { version: 2, name: "maintenance", sql: include_str!("migrations/0002_maintenance.sql") },
+];
 
 /// Key of the advisory lock: "aionis" in ASCII.
 const LOCK_KEY: i64 = 0x0061_696f_6e69_7300;

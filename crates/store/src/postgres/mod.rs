@@ -9,6 +9,7 @@ mod error;
 mod groups;
 mod images;
 mod integrity;
+mod maintenance;
 mod migrate;
 mod outbox;
 mod recall;
@@ -102,7 +103,7 @@ pub fn schema_fingerprint() -> String {
 /// How statements are planned: once, and by way of indexes, whatever the statistics say. Every statement of this engine is
 /// written for an index, and a table that was never analysed must not make it read the whole of it.
 const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
-                     SET enable_mergejoin = off; SET jit = off";
+                     SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
 
 /// The PostgreSQL engine.
 pub struct PostgresStore {

@@ -9,33 +9,53 @@ use crate::space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide};
 /// Most dimensions an HNSW index over half-precision vectors takes.
 pub(crate) const INDEXED_DIM_MAX: usize = 4_000;
 
+/// The space the database is stamped with.
+pub(crate) async fn stamped(connection: &mut PgConnection) -> Result<Option<EmbeddingSpace>, StoreError> {
+    let sql = "SELECT key, value FROM aionis_meta WHERE key IN ('embedding_model', 'embedding_dim')";
+    let mut facts = std::collections::HashMap::new();
+    for row in sqlx::query(sql).fetch_all(connection).await.map_err(driver)? {
+        facts.insert(row.try_get::<String, _>(0).map_err(driver)?, row.try_get::<String, _>(1).map_err(driver)?);
+    }
+    let (Some(name), Some(dim)) = (facts.remove("embedding_model"), facts.remove("embedding_dim")) else {
+        return Ok(None);
+    };
+    let dim = dim.parse().map_err(|_| {
+        super::error::inconsistent("aionis_meta", "value", "embedding_dim", format!("{dim:?} is not a number"))
+    })?;
+    Ok(Some(EmbeddingSpace { name, dim }))
+}
+
+/// Stamps the database with a space.
+pub(crate) async fn stamp(connection: &mut PgConnection, space: &EmbeddingSpace) -> Result<(), StoreError> {
+    let sql = "INSERT INTO aionis_meta (key, value) SELECT * FROM UNNEST($1::text[], $2::text[]) \
+               ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    sqlx::query(sql)
+        .bind(["embedding_model", "embedding_dim"])
+        .bind([space.name.clone(), space.dim.to_string()])
+        .execute(connection)
+        .await
+        .map(|_| ())
+        .map_err(driver)
+}
+
 /// Settles the space of a database that is being opened, and makes its index. Done by the owner.
 pub(crate) async fn settle(
     owner: &mut PgConnection,
     configured: Option<&EmbeddingSpace>,
     fallback_dim: usize,
 ) -> Result<EmbeddingSpace, StoreError> {
-    let rows = sqlx::query(
-        "SELECT key, value FROM aionis_meta WHERE key IN ('embedding_model', 'embedding_dim') \
-         AND EXISTS (SELECT 1 FROM memory_vectors)",
-    )
-    .fetch_all(&mut *owner)
-    .await
-    .map_err(driver)?;
-    let mut facts = std::collections::HashMap::new();
-    for row in rows {
-        facts.insert(row.try_get::<String, _>(0).map_err(driver)?, row.try_get::<String, _>(1).map_err(driver)?);
-    }
-    let stamped = match (facts.remove("embedding_model"), facts.remove("embedding_dim")) {
-        (Some(name), Some(dim)) => {
-            let dim = dim.parse().map_err(|_| {
-                super::error::inconsistent("aionis_meta", "value", "embedding_dim", format!("{dim:?} is not a number"))
-            })?;
-            Some(EmbeddingSpace { name, dim })
-        }
-        _ => None,
-    };
-    let space = match decide(configured, stamped, fallback_dim, "use another database")? {
+    let has_vectors: bool = sqlx::query("SELECT EXISTS (SELECT 1 FROM memory_vectors)")
+        .fetch_one(&mut *owner)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(driver)?;
+    let stamped = stamped(owner).await?.filter(|_| has_vectors);
+    let space = match decide(
+        configured,
+        stamped,
+        fallback_dim,
+        "run `aionis reembed --to` with the new one, or use another database",
+    )? {
         Settled::Stamped(space) => return Ok(space),
         Settled::Stamp(space) => space,
         Settled::TakeOver(space) => {
@@ -48,16 +68,7 @@ pub(crate) async fn settle(
             space
         }
     };
-    for (key, value) in [("embedding_model", space.name.clone()), ("embedding_dim", space.dim.to_string())] {
-        sqlx::query(
-            "INSERT INTO aionis_meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        )
-        .bind(key)
-        .bind(value)
-        .execute(&mut *owner)
-        .await
-        .map_err(driver)?;
-    }
+    stamp(owner, &space).await?;
     Ok(space)
 }
 

@@ -9,6 +9,7 @@ mod images;
 mod indexer;
 mod integrity;
 mod lock;
+mod maintenance;
 mod migrate;
 mod outbox;
 mod readers;

@@ -6,30 +6,45 @@ use rusqlite::{Connection, OptionalExtension};
 use super::error::driver;
 use crate::space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide};
 
-/// Settles the space of a store that is being opened: [`decide`], and what it says done.
-pub(crate) fn settle(
-    connection: &Connection,
-    configured: Option<&EmbeddingSpace>,
-    fallback_dim: usize,
-) -> Result<EmbeddingSpace, StoreError> {
+/// The space the store is stamped with.
+pub(crate) fn stamped(connection: &Connection) -> Result<Option<EmbeddingSpace>, StoreError> {
     let read = |key: &str| -> Result<Option<String>, StoreError> {
         connection
             .query_row("SELECT value FROM aionis_meta WHERE key = ?1", [key], |row| row.get(0))
             .optional()
             .map_err(driver)
     };
+    let (Some(name), Some(dim)) = (read("embedding_model")?, read("embedding_dim")?) else { return Ok(None) };
+    let dim = dim.parse().map_err(|_| {
+        super::error::inconsistent("aionis_meta", "value", "embedding_dim", format!("{dim:?} is not a number"))
+    })?;
+    Ok(Some(EmbeddingSpace { name, dim }))
+}
+
+/// Stamps the store with a space.
+pub(crate) fn stamp(connection: &Connection, space: &EmbeddingSpace) -> Result<(), StoreError> {
+    let sql =
+        "INSERT INTO aionis_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    connection.execute(sql, ("embedding_model", &space.name)).map_err(driver)?;
+    connection.execute(sql, ("embedding_dim", space.dim.to_string())).map_err(driver)?;
+    Ok(())
+}
+
+/// Settles the space of a store that is being opened: [`decide`], and what it says done.
+pub(crate) fn settle(
+    connection: &Connection,
+    configured: Option<&EmbeddingSpace>,
+    fallback_dim: usize,
+) -> Result<EmbeddingSpace, StoreError> {
     let has_vectors: bool =
         connection.query_row("SELECT EXISTS (SELECT 1 FROM memory_vectors)", [], |row| row.get(0)).map_err(driver)?;
-    let stamped = match (read("embedding_model")?, read("embedding_dim")?) {
-        (Some(name), Some(dim)) if has_vectors => {
-            let dim = dim.parse().map_err(|_| {
-                super::error::inconsistent("aionis_meta", "value", "embedding_dim", format!("{dim:?} is not a number"))
-            })?;
-            Some(EmbeddingSpace { name, dim })
-        }
-        _ => None,
-    };
-    let space = match decide(configured, stamped, fallback_dim, "use another AIONIS_DATA_DIR")? {
+    let stamped = stamped(connection)?.filter(|_| has_vectors);
+    let space = match decide(
+        configured,
+        stamped,
+        fallback_dim,
+        "run `aionis reembed --to` with the new one, or use another AIONIS_DATA_DIR",
+    )? {
         Settled::Stamped(space) => return Ok(space),
         Settled::Stamp(space) => space,
         Settled::TakeOver(space) => {
@@ -38,9 +53,6 @@ pub(crate) fn settle(
             space
         }
     };
-    let stamp =
-        "INSERT INTO aionis_meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-    connection.execute(stamp, ("embedding_model", &space.name)).map_err(driver)?;
-    connection.execute(stamp, ("embedding_dim", space.dim.to_string())).map_err(driver)?;
+    stamp(connection, &space)?;
     Ok(space)
 }

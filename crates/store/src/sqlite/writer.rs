@@ -18,7 +18,10 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, oneshot};
 
 use super::{Shared, error::driver};
-use crate::image::Delta;
+use crate::{
+    image::Delta,
+    maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from},
+};
 
 /// Answers the caller: with nothing when its transaction is durable, or with why it is not.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;
@@ -206,8 +209,12 @@ impl WriterThread {
                 groups += 1;
                 self.group(group);
             }
-            if groups % 512 == 1 {
-                super::write::prune_requests(&self.connection, self.shared.clock.now());
+            if groups % GROUPS_BETWEEN_PRUNING == 1 {
+                let before = kept_from(self.shared.clock.now());
+                if let Err(e) = super::write::prune_requests(&self.connection, before, FORGOTTEN_AT_ONCE) {
+                    // It is tried again after the next groups.
+                    tracing::warn!(error = %e, "old request answers could not be pruned");
+                }
             }
             if let Some(done) = stop {
                 if let Err(e) = self.connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);") {

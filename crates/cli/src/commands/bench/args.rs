@@ -12,7 +12,7 @@ use super::BenchError;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct BenchArgs {
     /// Address of the server (http only).
-    #[arg(long, default_value = "http://127.0.0.1:3001")]
+    #[arg(long, visible_alias = "target", default_value = "http://127.0.0.1:3001")]
     pub(crate) url: String,
     /// Scope to seed and to measure; by default a new one, `bench-<random>`. Seeding a scope again stores nothing new.
     #[arg(long)]
@@ -72,6 +72,10 @@ pub(crate) struct BenchArgs {
     /// Process id of a server on this machine, to report its CPU time and memory.
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
+    /// Process id of the server's PostgreSQL on this machine (the first line of postmaster.pid), to report the CPU time of
+    /// the database too.
+    #[arg(long)]
+    pub(crate) database_pid: Option<u32>,
 }
 
 /// A measured operation.

@@ -64,6 +64,9 @@ pub(crate) struct RunReport {
     pub(crate) server_cpu_s: Option<f64>,
     /// Server CPU time by the number of requests.
     pub(crate) server_cpu_us_per_request: Option<f64>,
+    pub(crate) database_cpu_s: Option<f64>,
+    /// CPU time of the database by the number of requests.
+    pub(crate) database_cpu_us_per_request: Option<f64>,
     pub(crate) server_rss_bytes: Option<u64>,
     /// Waiting for the vectors of measured writes.
     pub(crate) drain: Option<DrainReport>,
@@ -114,6 +117,8 @@ impl RunReport {
             client_cpu_s: around.cpu.client,
             server_cpu_s: around.cpu.server,
             server_cpu_us_per_request: around.cpu.server.map(per_request),
+            database_cpu_s: around.cpu.database,
+            database_cpu_us_per_request: around.cpu.database.map(per_request),
             server_rss_bytes: around.server_rss_bytes,
             drain: None,
         }
@@ -137,6 +142,7 @@ impl RunReport {
             optional(self.client_cpu_s, |s| format!("{s:.2}")),
             optional(self.server_cpu_s, |s| format!("{s:.2}")),
             optional(self.server_cpu_us_per_request, |us| format!("{us:.0}")),
+            optional(self.database_cpu_us_per_request, |us| format!("{us:.0}")),
             optional(self.server_rss_bytes, |bytes| (bytes >> 20).to_string()),
             self.remarks(),
         ]
@@ -156,7 +162,7 @@ impl RunReport {
     }
 }
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "operation",
     "loop",
     "conns",
@@ -172,11 +178,12 @@ const COLUMNS: [&str; 17] = [
     "client s",
     "server s",
     "server us/req",
+    "db us/req",
     "rss MiB",
     "remarks",
 ];
 /// Columns of text; the others are aligned right.
-const TEXT_COLUMNS: [usize; 3] = [0, 1, 16];
+const TEXT_COLUMNS: [usize; 3] = [0, 1, 17];
 
 impl BenchReport {
     /// The report for people.
@@ -208,7 +215,9 @@ impl SeedReport {
             }
             DrainState::NotReported => "pending vectors not reported".to_owned(),
         };
-        let cpu = self.server_cpu_s.map_or_else(String::new, |s| format!(", server {s:.2} CPU s"));
+        let used = [("server", self.server_cpu_s), ("database", self.database_cpu_s)];
+        let cpu: String =
+            used.iter().filter_map(|(who, cpu_s)| Some(format!(", {who} {:.2} CPU s", (*cpu_s)?))).collect();
         let (nodes, edges, elapsed) = (self.nodes, self.edges, self.elapsed_s);
         format!(
             "seeded {nodes} nodes, {edges} edges in {elapsed:.1} s ({:.0} nodes/s), {drain}{cpu}\n",
@@ -273,7 +282,7 @@ mod tests {
             nodes_in_scope: 10_000,
             warmup_s: 2.0,
             duration_s: 10.0,
-            cpu: CpuTimes { client: Some(0.25), server },
+            cpu: CpuTimes { client: Some(0.25), server, database: server.map(|s| s / 5.0) },
             server_rss_bytes: server.map(|_| 64 << 20),
             reconnects: 0,
         };
@@ -300,6 +309,7 @@ mod tests {
                 nodes_per_s: 5000.0,
                 drain,
                 server_cpu_s: None,
+                database_cpu_s: None,
             }),
             runs: vec![
                 run(Shape::Closed { connections: 8 }, None, None),
@@ -314,6 +324,7 @@ mod tests {
         assert_eq!((run.requests, run.ok, run.throughput_per_s, run.bytes_read), (5, 4, 2.0, 205));
         assert_eq!(run.latency.as_ref().map(|l| (l.p50_us, l.max_us)), Some((2000, 4000)));
         assert_eq!(run.server_cpu_us_per_request, Some(100_000.0));
+        assert_eq!(run.database_cpu_us_per_request, Some(20_000.0));
         assert_eq!(run.errors_by_status, BTreeMap::from([(429, 1)]));
     }
 
@@ -323,9 +334,9 @@ mod tests {
 http://127.0.0.1:3001 scope bench-x seed 1 nonce 2 dim 384
 seeded 10000 nodes, 19599 edges in 2.0 s (5000 nodes/s), vectors ready 1.2 s later
 
-operation  loop       conns  nodes  ok/s  ok  mean ms   p50   p90   p95   p99   max  client s  server s  server us/req  rss MiB  remarks
-recall     closed         8  10000   2.0   4     2.50  2.00  4.00  4.00  4.00  4.00      0.25         -              -        -  1x 429
-recall     open 50/s     64  10000   2.0   4     2.50  2.00  4.00  4.00  4.00  4.00      0.25      0.50         100000       64  1x 429, 2 late, 1 dropped
+operation  loop       conns  nodes  ok/s  ok  mean ms   p50   p90   p95   p99   max  client s  server s  server us/req  db us/req  rss MiB  remarks
+recall     closed         8  10000   2.0   4     2.50  2.00  4.00  4.00  4.00  4.00      0.25         -              -          -        -  1x 429
+recall     open 50/s     64  10000   2.0   4     2.50  2.00  4.00  4.00  4.00  4.00      0.25      0.50         100000      20000       64  1x 429, 2 late, 1 dropped
 ";
         assert_eq!(report().table(), expected);
     }

@@ -36,6 +36,7 @@ pub(crate) struct SeedReport {
     pub(crate) drain: DrainReport,
     /// CPU seconds of the server for seeding and draining.
     pub(crate) server_cpu_s: Option<f64>,
+    pub(crate) database_cpu_s: Option<f64>,
 }
 
 /// What became of the derived vectors that were pending.
@@ -88,6 +89,7 @@ pub(crate) async fn seed(
         nodes_per_s: rounded(nodes as f64 / elapsed.max(1e-6)),
         drain,
         server_cpu_s: None,
+        database_cpu_s: None,
     })
 }
 

@@ -41,7 +41,7 @@ impl Session {
     pub(crate) async fn prepare(args: BenchArgs) -> Result<Self, BenchError> {
         let combinations = args.combinations()?;
         let target = Arc::new(Target::new(&args.url, args.api_key.as_deref())?);
-        let processes = Processes::new(args.server_pid)?;
+        let processes = Processes::new(args.server_pid, args.database_pid)?;
         let mut control = Client::new(Arc::clone(&target), args.timeout());
         let dim = match args.dim {
             Some(dim) => Some(dim as usize),
@@ -92,7 +92,8 @@ impl Session {
         let before = self.processes.cpu();
         let limit = self.drain_limit();
         let mut report = seed::seed(&mut self.control, &self.bodies, self.args.nodes, &self.sequence, limit).await?;
-        report.server_cpu_s = self.processes.cpu().since(before).server;
+        let used = self.processes.cpu().since(before);
+        (report.server_cpu_s, report.database_cpu_s) = (used.server, used.database);
         self.stored = self.args.nodes;
         Ok(Some(report))
     }

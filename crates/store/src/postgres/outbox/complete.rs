@@ -1,10 +1,13 @@
-//! Completing claims: storing derived vectors, and marking nodes that will have none.
+//! Completing claims: storing derived vectors.
 
 use aionis_core::{
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
     model::{Lane, NodeType, RuleState, Tier},
-    ports::store::{EmbeddedNode, OutboxItem, StoreError},
+    ports::{
+        embed::EmbeddingSpace,
+        store::{EmbeddedNode, OutboxItem, StoreError},
+    },
     write::check_vector_at,
 };
 use hashbrown::{HashMap, HashSet};
@@ -24,7 +27,7 @@ use crate::{
 };
 
 /// A node whose vector is about to be stored, as it is now.
-struct Target {
+pub(crate) struct Target {
     /// Whether it has no vector yet.
     fresh: bool,
     gate: u8,
@@ -34,7 +37,7 @@ struct Target {
 
 /// Derived vectors that can be stored, column by column, and why others cannot.
 #[derive(Default)]
-struct Sorted {
+pub(crate) struct Derived {
     ids: Vec<Uuid>,
     digests: Vec<Vec<u8>>,
     fresh: Vec<bool>,
@@ -48,8 +51,13 @@ struct Sorted {
     reasons: Vec<String>,
 }
 
-impl Sorted {
-    fn of(nodes: &[&EmbeddedNode], targets: &HashMap<NodeId, Target>, dim: usize) -> Self {
+impl Derived {
+    /// How many can be stored.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    pub(crate) fn of(nodes: &[&EmbeddedNode], targets: &HashMap<NodeId, Target>, dim: usize) -> Self {
         let mut sorted = Self::default();
         // Several items may name one node; its content is the same for all, and so is its vector.
         let mut seen = HashSet::new();
@@ -81,11 +89,76 @@ impl Sorted {
         }
         sorted
     }
+
+    /// Removes vectors whose node has other content by now. Under the lock of the scope, after they were put.
+    pub(crate) async fn remove_stale(
+        &self,
+        connection: &mut PgConnection,
+        scope: &ScopeKey,
+        space: &EmbeddingSpace,
+    ) -> Result<(), StoreError> {
+        let sql = "DELETE FROM memory_vectors v USING UNNEST(array_fill($1::text, ARRAY[cardinality($3)]), \
+                       array_fill($2::text, ARRAY[cardinality($3)]), $3::uuid[], $4::bytea[]) \
+                       AS q (scope_key, model, id, digest) \
+                   WHERE v.scope_key = q.scope_key AND v.node_id = q.id AND v.model = q.model AND v.source_digest = q.digest \
+                       AND NOT EXISTS (SELECT 1 FROM memory_nodes n \
+                           WHERE n.scope_key = q.scope_key AND n.id = q.id AND n.digest = q.digest)";
+        sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(&space.name)
+            .bind(&self.ids)
+            .bind(&self.digests)
+            .execute(connection)
+            .await
+            .map(|_| ())
+            .map_err(driver)
+    }
+
+    /// Stores the vectors, beside those of other spaces.
+    pub(crate) async fn put(
+        &self,
+        tx: &mut Transaction<'static, Postgres>,
+        scope: &ScopeKey,
+        space: &EmbeddingSpace,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if self.ids.is_empty() {
+            return Ok(());
+        }
+        let sql = "INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id, \
+                       owner_team_id, created_at, embedding, code) \
+                   SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding, q.code \
+                   FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[], $11::bytea[]) \
+                       AS q (id, digest, gate, agent, team, embedding, code) \
+                   ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, \
+                       source_digest = excluded.source_digest, origin = excluded.origin, gate = excluded.gate, \
+                       owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id, \
+                       created_at = excluded.created_at, embedding = excluded.embedding, code = excluded.code";
+        sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(&space.name)
+            .bind(i32::try_from(space.dim).unwrap_or(i32::MAX))
+            .bind(now.0)
+            .bind(&self.ids)
+            .bind(&self.digests)
+            .bind(&self.gates)
+            .bind(&self.agents)
+            .bind(&self.teams)
+            .bind(&self.vectors)
+            .bind(&self.codes)
+            .execute(&mut **tx)
+            .await
+            .map(|_| ())
+            .map_err(driver)
+    }
 }
 
 impl PostgresStore {
     /// Locks a scope for a change and returns the number the change gets; none when there is no such scope.
-    async fn next_change(connection: &mut PgConnection, scope: &ScopeKey) -> Result<Option<i64>, StoreError> {
+    pub(crate) async fn next_change(
+        connection: &mut PgConnection,
+        scope: &ScopeKey,
+    ) -> Result<Option<i64>, StoreError> {
         let sql = "UPDATE memory_scopes SET change_no = change_no + 1 WHERE scope_key = $1 RETURNING change_no";
         let row = sqlx::query(sql).bind(scope.as_str()).fetch_optional(connection).await.map_err(driver)?;
         row.map(|row| get(&row, 0)).transpose()
@@ -123,53 +196,17 @@ impl PostgresStore {
             }
         }
         let nodes: Vec<&EmbeddedNode> = nodes.iter().copied().filter(|node| forced.contains_key(&node.id)).collect();
-        let targets = self.targets(&mut tx, scope, &nodes, &forced).await?;
-        let sorted = Sorted::of(&nodes, &targets, self.shared.space.dim);
+        let space = &self.shared.space;
+        let targets = Self::targets(&mut tx, scope, &nodes, space, &forced).await?;
+        let derived = Derived::of(&nodes, &targets, space.dim);
         // Putting a vector into an HNSW index takes milliseconds: the scope, which writers wait for, is locked after it.
-        self.put_vectors(&mut tx, scope, &sorted, now).await?;
+        derived.put(&mut tx, scope, space, now).await?;
         let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(0) };
-        let stored = self.settle(&mut tx, scope, &sorted, (model, change_no), now).await?;
+        let stored = self.settle(&mut tx, scope, &derived, (model, change_no), now).await?;
         tx.commit().await.map_err(driver)?;
         self.shared.images.note(scope, change_no);
         self.shared.wake.committed(false);
         Ok(stored)
-    }
-
-    async fn put_vectors(
-        &self,
-        tx: &mut Transaction<'static, Postgres>,
-        scope: &ScopeKey,
-        sorted: &Sorted,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        if sorted.ids.is_empty() {
-            return Ok(());
-        }
-        let sql = "INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id, \
-                       owner_team_id, created_at, embedding, code) \
-                   SELECT $1, $2, q.id, $3, q.digest, 'derived', q.gate, q.agent, q.team, $4, q.embedding, q.code \
-                   FROM UNNEST($5::uuid[], $6::bytea[], $7::int2[], $8::text[], $9::text[], $10::vector[], $11::bytea[]) \
-                       AS q (id, digest, gate, agent, team, embedding, code) \
-                   ON CONFLICT (scope_key, model, node_id) DO UPDATE SET dim = excluded.dim, \
-                       source_digest = excluded.source_digest, origin = excluded.origin, gate = excluded.gate, \
-                       owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id, \
-                       created_at = excluded.created_at, embedding = excluded.embedding, code = excluded.code";
-        sqlx::query(sql)
-            .bind(scope.as_str())
-            .bind(&self.shared.space.name)
-            .bind(i32::try_from(self.shared.space.dim).unwrap_or(i32::MAX))
-            .bind(now.0)
-            .bind(&sorted.ids)
-            .bind(&sorted.digests)
-            .bind(&sorted.gates)
-            .bind(&sorted.agents)
-            .bind(&sorted.teams)
-            .bind(&sorted.vectors)
-            .bind(&sorted.codes)
-            .execute(&mut **tx)
-            .await
-            .map(|_| ())
-            .map_err(driver)
     }
 
     /// Under the lock of the scope: vectors of content that was replaced meanwhile go again, the others make their nodes
@@ -178,30 +215,34 @@ impl PostgresStore {
         &self,
         tx: &mut Transaction<'static, Postgres>,
         scope: &ScopeKey,
-        sorted: &Sorted,
+        derived: &Derived,
         (label, change_no): (&str, i64),
         now: Timestamp,
     ) -> Result<usize, StoreError> {
-        if sorted.ids.is_empty() && sorted.bad_ids.is_empty() {
+        if derived.ids.is_empty() && derived.bad_ids.is_empty() {
             return Ok(0);
         }
         let sql = "\
             WITH stale AS ( \
-                DELETE FROM memory_vectors v USING UNNEST($3::uuid[], $4::bytea[]) AS q (id, digest) \
-                WHERE v.scope_key = $1 AND v.model = $2 AND v.node_id = q.id AND v.source_digest = q.digest \
+                DELETE FROM memory_vectors v USING UNNEST(array_fill($1::text, ARRAY[cardinality($3)]), \
+                       array_fill($2::text, ARRAY[cardinality($3)]), $3::uuid[], $4::bytea[]) \
+                    AS q (scope_key, model, id, digest) \
+                WHERE v.scope_key = q.scope_key AND v.node_id = q.id AND v.model = q.model AND v.source_digest = q.digest \
                     AND NOT EXISTS (SELECT 1 FROM memory_nodes n \
-                        WHERE n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest) \
+                        WHERE n.scope_key = q.scope_key AND n.id = q.id AND n.digest = q.digest) \
             ), failed AS ( \
                 UPDATE memory_nodes n SET embedding_status = 'failed', embedding_attempts = embedding_attempts + 1, \
                     embedding_last_error = q.reason, embedding_last_attempt_at = $5, change_no = $7 \
-                FROM UNNEST($8::uuid[], $9::text[], $10::bytea[]) AS q (id, reason, digest) \
-                WHERE n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest \
+                FROM UNNEST(array_fill($1::text, ARRAY[cardinality($8)]), $8::uuid[], $9::text[], $10::bytea[]) \
+                    AS q (scope_key, id, reason, digest) \
+                WHERE n.scope_key = q.scope_key AND n.id = q.id AND n.digest = q.digest \
             ), ready AS ( \
                 UPDATE memory_nodes n SET embedding_status = 'ready', embedding_model = $6, \
                     embedding_attempts = embedding_attempts + 1, embedding_last_error = NULL, \
                     embedding_last_attempt_at = $5, embedding_ready_at = $5, change_no = $7 \
-                FROM UNNEST($3::uuid[], $4::bytea[], $11::bool[]) AS q (id, digest, fresh) \
-                WHERE n.scope_key = $1 AND n.id = q.id AND n.digest = q.digest RETURNING q.fresh \
+                FROM UNNEST(array_fill($1::text, ARRAY[cardinality($3)]), $3::uuid[], $4::bytea[], $11::bool[]) \
+                    AS q (scope_key, id, digest, fresh) \
+                WHERE n.scope_key = q.scope_key AND n.id = q.id AND n.digest = q.digest RETURNING q.fresh \
             ), counted AS ( \
                 UPDATE memory_scopes SET vector_count = vector_count + (SELECT COUNT(*) FROM ready WHERE fresh) \
                 WHERE scope_key = $1 \
@@ -210,15 +251,15 @@ impl PostgresStore {
         let row = sqlx::query(sql)
             .bind(scope.as_str())
             .bind(&self.shared.space.name)
-            .bind(&sorted.ids)
-            .bind(&sorted.digests)
+            .bind(&derived.ids)
+            .bind(&derived.digests)
             .bind(now.0)
             .bind(label)
             .bind(change_no)
-            .bind(&sorted.bad_ids)
-            .bind(&sorted.reasons)
-            .bind(&sorted.bad_digests)
-            .bind(&sorted.fresh)
+            .bind(&derived.bad_ids)
+            .bind(&derived.reasons)
+            .bind(&derived.bad_digests)
+            .bind(&derived.fresh)
             .fetch_one(&mut **tx)
             .await
             .map_err(driver)?;
@@ -227,27 +268,27 @@ impl PostgresStore {
 
     /// Those of the nodes that still have the content a vector was derived from and want it: a vector that the caller
     /// brought meanwhile stays, unless deriving was forced.
-    async fn targets(
-        &self,
+    pub(crate) async fn targets(
         tx: &mut Transaction<'static, Postgres>,
         scope: &ScopeKey,
         nodes: &[&EmbeddedNode],
+        space: &EmbeddingSpace,
         forced: &HashMap<NodeId, bool>,
     ) -> Result<HashMap<NodeId, Target>, StoreError> {
         let sql = "SELECT n.id, n.type, n.tier, n.memory_lane, n.recall_flags, r.state, n.owner_agent_id, n.owner_team_id, \
-                   EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id \
-                       AND v.source_digest = n.digest AND v.origin = 'client'), \
-                   NOT EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = $1 AND v.model = $4 AND v.node_id = n.id) \
+                   v.source_digest IS NOT DISTINCT FROM n.digest AND v.origin = 'client', v.origin IS NULL \
                    FROM UNNEST($2::uuid[], $3::bytea[]) AS q (id, digest) \
                    CROSS JOIN LATERAL (SELECT * FROM memory_nodes \
                        WHERE scope_key = $1 AND id = q.id AND digest = q.digest LIMIT 1) n \
                    LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
-                       WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true";
+                       WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true \
+                   LEFT JOIN LATERAL (SELECT source_digest, origin FROM memory_vectors \
+                       WHERE scope_key = $1 AND node_id = q.id AND model = $4 LIMIT 1) v ON true";
         let rows = sqlx::query(sql)
             .bind(scope.as_str())
             .bind(nodes.iter().map(|node| node.id.0).collect::<Vec<_>>())
             .bind(nodes.iter().map(|node| node.digest.0.to_vec()).collect::<Vec<_>>())
-            .bind(&self.shared.space.name)
+            .bind(&space.name)
             .fetch_all(&mut **tx)
             .await
             .map_err(driver)?;
@@ -270,33 +311,5 @@ impl PostgresStore {
                 .insert(id, Target { fresh: get(row, 9)?, gate, owner_agent: get(row, 6)?, owner_team: get(row, 7)? });
         }
         Ok(targets)
-    }
-
-    /// Nodes of an item that was given up wait no more.
-    pub(super) async fn mark_failed(
-        &self,
-        scope: &ScopeKey,
-        nodes: Vec<Uuid>,
-        error: &str,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let timeout = self.shared.options.statement_timeout;
-        let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
-        let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(()) };
-        let sql = "UPDATE memory_nodes SET embedding_status = 'failed', embedding_last_error = $3, \
-                   embedding_last_attempt_at = $4, change_no = $5 \
-                   WHERE scope_key = $1 AND id = ANY($2) AND embedding_status = 'pending'";
-        sqlx::query(sql)
-            .bind(scope.as_str())
-            .bind(nodes)
-            .bind(error)
-            .bind(now.0)
-            .bind(change_no)
-            .execute(&mut *tx)
-            .await
-            .map_err(driver)?;
-        tx.commit().await.map_err(driver)?;
-        self.shared.images.note(scope, change_no);
-        Ok(())
     }
 }

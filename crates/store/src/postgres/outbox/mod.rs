@@ -2,6 +2,11 @@
 //! completion a no-op.
 
 mod complete;
+mod fail;
+
+pub(crate) use self::complete::Derived;
+
+use std::collections::BTreeMap;
 
 use aionis_core::{
     clock::Timestamp,
@@ -13,8 +18,8 @@ use aionis_core::{
     write::{EmbedJob, embed_text},
 };
 use async_trait::async_trait;
-use hashbrown::{HashMap, HashSet};
-use sqlx::{Postgres, Transaction, postgres::PgRow};
+use hashbrown::HashMap;
+use sqlx::{PgConnection, Postgres, Transaction, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -22,6 +27,7 @@ use super::{
     error::driver,
     rows::{choice, digest, get, signed, unsigned},
     session::{For, begin},
+    space,
 };
 
 /// Open items: an equal share for every tenant, the oldest of each first. The partial index holds open items only.
@@ -37,15 +43,28 @@ WITH open AS (
 )
 UPDATE memory_outbox o SET claimed_by = $3, lease_until = $4, fence = fence + 1, attempts = attempts + 1
 FROM chosen c
-WHERE o.scope_key = c.scope_key AND o.id = c.id AND o.published_at IS NULL AND o.failed_at IS NULL
+WHERE o.scope_key = c.scope_key AND o.id = c.id AND COALESCE(o.published_at, o.failed_at) IS NULL
     AND o.available_at <= $1 AND (o.lease_until IS NULL OR o.lease_until <= $1)
 RETURNING o.scope_key, o.id, o.fence, o.payload, o.attempts, o.created_at, o.available_at";
 
-/// Claims that are still held.
+/// Claims that are still held. So written that each can only be looked up by its key, whenever the plan was made.
 const HELD: &str = "o.scope_key = q.scope_key AND o.id = q.id AND o.fence = q.fence AND o.claimed_by IS NOT NULL \
-                    AND o.published_at IS NULL AND o.failed_at IS NULL";
+                    AND COALESCE(o.published_at, o.failed_at) IS NULL";
 
 impl PostgresStore {
+    /// The embedding model may have been changed since this process started. Vectors of the old one would be of no use.
+    async fn check_space(&self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        let own = &self.shared.space;
+        match space::stamped(connection).await? {
+            Some(present) if present != *own => Err(StoreError::Unavailable(format!(
+                "the vectors of this database are of {} now, this process was started with {}: restart it with the \
+                 new EMBEDDING settings",
+                present.name, own.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     async fn begin_all(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
         begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await
     }
@@ -67,6 +86,7 @@ impl OutboxStore for PostgresStore {
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<OutboxItem>, StoreError> {
         let lease_until = request.now.0 + i64::try_from(request.lease.as_micros()).unwrap_or(i64::MAX);
         let mut tx = self.begin_all().await?;
+        self.check_space(&mut tx).await?;
         let mut rows = sqlx::query(CLAIM)
             .bind(request.now.0)
             .bind(signed(request.limit as u64))
@@ -124,11 +144,12 @@ impl OutboxStore for PostgresStore {
         let wanted: Vec<(&ScopeKey, NodeId)> =
             items.iter().flat_map(|item| item.nodes.iter().map(|id| (&item.scope, *id))).collect();
         let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest, \
-                   EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.model = $3 \
-                       AND v.node_id = n.id AND v.source_digest = n.digest) \
+                   v.source_digest IS NOT DISTINCT FROM n.digest \
                    FROM UNNEST($1::text[], $2::uuid[]) AS q (scope_key, id) \
                    CROSS JOIN LATERAL (SELECT * FROM memory_nodes m \
-                       WHERE m.scope_key = q.scope_key AND m.id = q.id LIMIT 1) n";
+                       WHERE m.scope_key = q.scope_key AND m.id = q.id LIMIT 1) n \
+                   LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
+                       WHERE scope_key = q.scope_key AND node_id = q.id AND model = $3 LIMIT 1) v ON true";
         let mut tx = self.begin_all().await?;
         let rows = sqlx::query(sql)
             .bind(wanted.iter().map(|(scope, _)| scope.as_str().to_owned()).collect::<Vec<_>>())
@@ -156,8 +177,7 @@ impl OutboxStore for PostgresStore {
         model: &str,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
-        let mut by_scope: std::collections::BTreeMap<&ScopeKey, (Vec<&OutboxItem>, Vec<&EmbeddedNode>)> =
-            std::collections::BTreeMap::new();
+        let mut by_scope: BTreeMap<&ScopeKey, (Vec<&OutboxItem>, Vec<&EmbeddedNode>)> = BTreeMap::new();
         for item in items {
             by_scope.entry(&item.scope).or_default().0.push(item);
         }
@@ -175,55 +195,13 @@ impl OutboxStore for PostgresStore {
     }
 
     async fn fail(&self, items: Vec<FailedItem>, now: Timestamp) -> Result<(), StoreError> {
-        let attempts_max = self.shared.options.outbox_attempts_max;
-        let mut tx = self.begin_all().await?;
-        let mut given_up: Vec<(ScopeKey, Vec<Uuid>, String)> = Vec::new();
-        let (scopes, ids, fences) = columns(items.iter().map(|failed| &failed.item));
-        let verdicts: Vec<(Option<i64>, Option<&'static str>)> = items
-            .iter()
-            .map(|failed| {
-                let exhausted = failed.counts && failed.item.attempts >= attempts_max;
-                match failed.retry_at.filter(|_| !exhausted) {
-                    Some(at) => (Some(at.0), None),
-                    None if exhausted => (None, Some("max_attempts_exceeded")),
-                    None => (None, Some("rejected")),
-                }
-            })
-            .collect();
-        let sql = format!(
-            "UPDATE memory_outbox o SET claimed_by = NULL, lease_until = NULL, last_error = q.error, \
-                 attempts = o.attempts - q.uncounted, available_at = COALESCE(q.retry_at, o.available_at), \
-                 failed_at = CASE WHEN q.reason IS NULL THEN NULL ELSE $8 END, failed_reason = q.reason \
-             FROM UNNEST($1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::int4[], $6::bigint[], $7::text[]) \
-                 AS q (scope_key, id, fence, error, uncounted, retry_at, reason) WHERE {HELD} \
-             RETURNING o.scope_key, o.id, o.failed_reason IS NOT NULL"
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(scopes)
-            .bind(ids)
-            .bind(fences)
-            .bind(items.iter().map(|failed| failed.error.clone()).collect::<Vec<_>>())
-            .bind(items.iter().map(|failed| i32::from(!failed.counts)).collect::<Vec<_>>())
-            .bind(verdicts.iter().map(|(retry_at, _)| *retry_at).collect::<Vec<_>>())
-            .bind(verdicts.iter().map(|(_, reason)| *reason).collect::<Vec<_>>())
-            .bind(now.0)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(driver)?;
-        let held: HashSet<(String, Uuid)> = rows
-            .iter()
-            .filter(|row| get::<bool>(row, 2).unwrap_or(false))
-            .map(|row| Ok((get(row, 0)?, get(row, 1)?)))
-            .collect::<Result<_, StoreError>>()?;
-        tx.commit().await.map_err(driver)?;
-        for failed in items {
-            if held.contains(&(failed.item.scope.as_str().to_owned(), failed.item.id)) {
-                let nodes = failed.item.nodes.iter().map(|id| id.0).collect();
-                given_up.push((failed.item.scope, nodes, failed.error));
-            }
+        let mut by_scope: BTreeMap<&ScopeKey, Vec<&FailedItem>> = BTreeMap::new();
+        for failed in &items {
+            by_scope.entry(&failed.item.scope).or_default().push(failed);
         }
-        for (scope, nodes, error) in given_up {
-            self.mark_failed(&scope, nodes, &error, now).await?;
+        // One transaction per scope: a lock on one scope is never held while another is waited for.
+        for (scope, items) in by_scope {
+            self.fail_scope(scope, &items, now).await?;
         }
         Ok(())
     }
@@ -233,6 +211,7 @@ impl OutboxStore for PostgresStore {
                    (SELECT MIN(created_at) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
                    (SELECT COUNT(*) FROM memory_outbox WHERE failed_at IS NOT NULL)";
         let mut tx = self.begin_all().await?;
+        self.check_space(&mut tx).await?;
         let row = sqlx::query(sql).fetch_one(&mut *tx).await.map_err(driver)?;
         Ok(OutboxStatus {
             pending: unsigned(&row, 0)?,

@@ -6,6 +6,8 @@ use sqlx::PgConnection;
 use super::rows::Rows;
 use crate::postgres::error::driver;
 
+// Statements are planned once per connection, perhaps while the tables are empty, and without knowing how long arrays are.
+// Where stored rows are changed the scope comes with every key, so that a row can only be looked up by its whole key.
 const APPLY: &str = "\
 WITH head AS (
     UPDATE memory_scopes SET head_seq = $2, head_hash = $3, node_count = node_count + $4, edge_count = edge_count + $5,
@@ -67,8 +69,8 @@ WITH head AS (
         confidence = excluded.confidence, commit_seq = excluded.commit_seq, last_activated = excluded.created_at,
         change_no = excluded.change_no
 ), gone AS (
-    DELETE FROM memory_vectors v USING UNNEST($8::uuid[]) AS q (id)
-    WHERE v.scope_key = $1 AND v.node_id = q.id AND NOT (v.model = $7 AND v.node_id = ANY($57::uuid[]))
+    DELETE FROM memory_vectors v USING UNNEST(array_fill($1::text, ARRAY[cardinality($8)]), $8::uuid[]) AS q (scope_key, id)
+    WHERE v.scope_key = q.scope_key AND v.node_id = q.id AND NOT (v.model = $7 AND v.node_id = ANY($57::uuid[]))
 ), vectors AS (
     INSERT INTO memory_vectors (scope_key, model, node_id, dim, source_digest, origin, gate, owner_agent_id,
         owner_team_id, created_at, embedding, code)
@@ -80,8 +82,9 @@ WITH head AS (
         owner_team_id = excluded.owner_team_id, created_at = excluded.created_at, embedding = excluded.embedding,
         code = excluded.code
 ), gates AS (
-    UPDATE memory_vectors v SET gate = q.gate FROM UNNEST($55::uuid[], $56::int2[]) AS q (node_id, gate)
-    WHERE v.scope_key = $1 AND v.node_id = q.node_id AND v.gate <> q.gate
+    UPDATE memory_vectors v SET gate = q.gate
+    FROM UNNEST(array_fill($1::text, ARRAY[cardinality($55)]), $55::uuid[], $56::int2[]) AS q (scope_key, node_id, gate)
+    WHERE v.scope_key = q.scope_key AND v.node_id = q.node_id AND v.gate <> q.gate
 ), requests AS (
     INSERT INTO memory_requests (scope_key, request_key, request_sha256, outcome, created_at)
     SELECT $1, q.*, $9 FROM UNNEST($70::text[], $71::bytea[], $72::text[]) q
@@ -91,7 +94,7 @@ WITH head AS (
 INSERT INTO memory_outbox (scope_key, id, event_type, job_key, commit_seq, payload, created_at, available_at)
 SELECT $1, q.id, 'embed_nodes', q.key, q.seq, q.payload, $9, $9
 FROM UNNEST($73::uuid[], $74::text[], $75::bigint[], $76::text[]) AS q (id, key, seq, payload)
-ON CONFLICT (scope_key, event_type, job_key) DO UPDATE SET published_at = NULL, failed_at = NULL, failed_reason = NULL,
+ON CONFLICT (scope_key, id) DO UPDATE SET published_at = NULL, failed_at = NULL, failed_reason = NULL,
     attempts = 0, claimed_by = NULL, lease_until = NULL, available_at = excluded.available_at,
     created_at = excluded.created_at";
 
@@ -110,15 +113,19 @@ WITH touched AS (
         embedding_pending_at = CASE WHEN n.id = ANY($13::uuid[]) AND n.embedding_status = 'failed' THEN $2
             ELSE n.embedding_pending_at END,
         change_no = $3
-    FROM UNNEST($4::uuid[], $5::text[], $6::float8[], $7::float8[], $8::float8[], $9::bigint[], $10::uuid[],
-        $11::bool[], $12::text[]) AS q (id, tier, salience, importance, confidence, seq, commit_id, has_vector, model)
-    WHERE n.scope_key = $1 AND n.id = q.id
+    FROM UNNEST(array_fill($1::text, ARRAY[cardinality($4)]), $4::uuid[], $5::text[], $6::float8[], $7::float8[], $8::float8[],
+        $9::bigint[], $10::uuid[], $11::bool[], $12::text[])
+        AS q (scope_key, id, tier, salience, importance, confidence, seq, commit_id, has_vector, model)
+    WHERE n.scope_key = q.scope_key AND n.id = q.id
 ), rearmed AS (
     UPDATE memory_nodes n SET embedding_status = 'pending', embedding_pending_at = $2, embedding_last_error = NULL,
         change_no = $3
-    WHERE n.scope_key = $1 AND n.id = ANY($13::uuid[]) AND NOT n.id = ANY($4::uuid[]) AND n.embedding_status = 'failed'
+    FROM UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[]) AS q (scope_key, id)
+    WHERE n.scope_key = q.scope_key AND n.id = q.id AND NOT n.id = ANY($4::uuid[])
+        AND n.embedding_status || '' = 'failed'
 ), no_rules AS (
-    DELETE FROM memory_rule_defs WHERE scope_key = $1 AND rule_node_id = ANY($14::uuid[])
+    DELETE FROM memory_rule_defs r USING UNNEST(array_fill($1::text, ARRAY[cardinality($14)]), $14::uuid[]) AS q (scope_key, id)
+    WHERE r.scope_key = q.scope_key AND r.rule_node_id = q.id
 )
 INSERT INTO memory_rule_defs (scope_key, rule_node_id, state, if_json, then_json, exceptions_json, rule_scope,
     target_agent_id, target_team_id, commit_seq, created_at, updated_at)

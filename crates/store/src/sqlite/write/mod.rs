@@ -25,9 +25,6 @@ use super::{
 };
 use crate::image::{Delta, EdgeDelta};
 
-/// How long answers are kept for repeated requests.
-const REQUEST_TTL_US: i64 = 24 * 3600 * 1_000_000;
-
 #[async_trait]
 impl WriteStore for SqliteStore {
     async fn write(&self, write: PreparedWrite) -> Result<WriteOutcome, StoreError> {
@@ -41,13 +38,11 @@ impl WriteStore for SqliteStore {
     }
 }
 
-/// Forgets answers kept for repeated requests after a day; a failure only delays that.
-pub(crate) fn prune_requests(connection: &Connection, now: Timestamp) {
+/// Forgets the oldest answers kept for repeated requests from before a time; returns how many.
+pub(crate) fn prune_requests(connection: &Connection, before: Timestamp, limit: usize) -> Result<u64, StoreError> {
     let sql = "DELETE FROM memory_requests WHERE rowid IN \
-               (SELECT rowid FROM memory_requests WHERE created_at < ?1 ORDER BY created_at LIMIT 1000)";
-    if let Err(e) = connection.execute(sql, [now.0 - REQUEST_TTL_US]) {
-        tracing::warn!(error = %e, "old request answers could not be pruned");
-    }
+               (SELECT rowid FROM memory_requests WHERE created_at < ?1 ORDER BY created_at LIMIT ?2)";
+    connection.execute(sql, (before.0, signed(limit as u64))).map(|n| n as u64).map_err(driver)
 }
 
 struct Application<'a> {

@@ -1,7 +1,9 @@
 //! What only the PostgreSQL engine has: tenants apart by row-level security, many processes, plans, a server that goes away.
 
+mod growth;
 mod isolation;
 mod migrations;
 mod plans;
 mod processes;
+mod recall_quality;
 mod vectors;

@@ -1,12 +1,46 @@
-//! No statement of a request reads a whole table.
+//! No statement of a request reads a whole table, and how each is planned is kept in files, so that a change is seen.
 
-use aionis_core::ports::store::{ClaimRequest, EdgeQuery, OutboxStore, RecallStore, WriteStore};
-use aionis_store::postgres::{PostgresStore, VectorSearch};
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aionis_core::ports::store::{
+    ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, OutboxStore, RecallAudit, RecallStore, WriteStore,
+};
+use aionis_store::postgres::{PostgresOptions, PostgresStore, VectorSearch};
 use aionis_testkit::{
-    fixtures::{DIM, FakeClock, WriteBuilder, anyone, scope},
+    fixtures::{DIM, FakeClock, Rng, START, WriteBuilder, anyone, everything, scope},
     postgres::{TempDatabase, options},
 };
-use sqlx::{PgConnection, Row};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, PgConnection, Row,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+/// The major version the kept plans are of; other versions write plans differently.
+const PLANNED_BY: i32 = 16;
+
+/// Vectors written at once: so many that searching the index is cheaper than comparing them all.
+const MANY: usize = 600;
+
+fn opened_with(url: &str, search: VectorSearch) -> PostgresOptions {
+    let mut options = options(url);
+    // No scope is too small for the vector index here, so that its plan is seen too.
+    options.exact_max = 0;
+    options.vector_search = search;
+    options.connections_max = 2;
+    options
+}
 
 /// Sequential scans of the program's tables so far.
 async fn sequential_scans(connection: &mut PgConnection) -> Vec<(String, i64)> {
@@ -20,6 +54,15 @@ async fn sequential_scans(connection: &mut PgConnection) -> Vec<(String, i64)> {
     rows.iter().map(|row| (row.get(0), row.get::<Option<i64>, _>(1).unwrap_or(0))).collect()
 }
 
+/// Waits until nobody else is connected: a backend tells its figures when it is idle or ends.
+async fn alone(connection: &mut PgConnection) {
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
+                  AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    while sqlx::query(others).fetch_one(&mut *connection).await.unwrap().get::<i64, _>(0) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writing_recalling_and_deriving_use_indexes_from_the_first_row_on() {
     for search in [VectorSearch::Codes, VectorSearch::Hnsw] {
@@ -29,21 +72,28 @@ async fn writing_recalling_and_deriving_use_indexes_from_the_first_row_on() {
 
 async fn no_table_is_read_as_a_whole(search: VectorSearch) {
     let database = TempDatabase::new().await;
-    let mut options = options(&database.url());
-    // The smallest scope goes by the vector index here, so that its plan is seen too.
-    options.exact_max = 0;
-    options.vector_search = search;
-    options.connections_max = 2;
+    let options = opened_with(&database.url(), search);
     // The first start may make an index, which reads the table; its figures are in once its connections are gone.
     PostgresStore::open(&options, FakeClock::new()).await.unwrap().close().await;
     let mut owner = database.owner().await;
-    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    while sqlx::query(others).fetch_one(&mut owner).await.unwrap().get::<i64, _>(0) > 0 {
-        tokio::task::yield_now().await;
-    }
+    alone(&mut owner).await;
     let before = sequential_scans(&mut owner).await;
     let store = PostgresStore::open(&options, FakeClock::new()).await.unwrap();
+    exercise(&store).await;
+    store.close().await;
+    alone(&mut owner).await;
+    assert_eq!(sequential_scans(&mut owner).await, before, "tables that were read as a whole");
+}
+
+/// What requests and workers do, every kind of it more than once.
+async fn exercise(store: &PostgresStore) {
     let s = scope("s");
+    let mut rng = Rng::new(7);
+    let mut many = WriteBuilder::new(&s);
+    for n in 0..MANY {
+        many = many.node(&format!("c{n}"), "").vector(rng.vector(DIM));
+    }
+    store.write(many.prepared()).await.unwrap();
     for n in 0..40 {
         let write = WriteBuilder::new(&s)
             .deriving()
@@ -58,16 +108,12 @@ async fn no_table_is_read_as_a_whole(search: VectorSearch) {
             WriteBuilder::new(&s).node(&format!("b{n}"), "with a vector").with(|node| node.salience = Some(0.9));
         store.write(touch.prepared()).await.unwrap();
     }
-    for _ in 0..10 {
+    for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
-        assert_eq!(status.head_seq, 80);
-        let query = aionis_core::ports::store::DenseQuery {
-            scope: s.clone(),
-            filter: aionis_testkit::fixtures::everything(anyone()),
-            vector: vec![1.0; DIM],
-            limit: 5,
-            exact: false,
-        };
+        assert_eq!(status.head_seq, 81);
+        let filter = everything(anyone());
+        let query = DenseQuery { scope: s.clone(), filter, vector: vec![1.0; DIM], limit: 5, exact: false };
+        store.dense(DenseQuery { exact: true, ..query.clone() }).await.unwrap();
         let hits = store.dense(query).await.unwrap();
         let ids: Vec<_> = hits.iter().map(|hit| hit.id).collect();
         assert_eq!(ids.len(), 5);
@@ -76,29 +122,44 @@ async fn no_table_is_read_as_a_whole(search: VectorSearch) {
         store.stored_vectors(&s, &ids).await.unwrap();
         let around = EdgeQuery { scope: s.clone(), around: ids, min_weight: 0.0, min_confidence: 0.0, limit: 10 };
         store.edges_around(around).await.unwrap();
-        let claim = ClaimRequest {
-            worker: "w".to_owned(),
-            now: aionis_testkit::fixtures::START,
-            lease: std::time::Duration::from_secs(1),
-            limit: 4,
+        let audit = RecallAudit {
+            scope: s.clone(),
+            endpoint: "recall",
+            viewer: anyone(),
+            query_sha256: "q".to_owned(),
+            seeds: 5,
+            nodes: 5,
+            edges: 0,
+            at: START,
         };
-        let items = store.claim(claim).await.unwrap();
-        store.extend(&items, aionis_testkit::fixtures::START).await.unwrap();
-        let texts = store.pending_texts(&items).await.unwrap();
+        store.record_recalls(vec![audit]).await.unwrap();
+        derive(store, round == 0).await;
+    }
+}
+
+/// One round of a worker, whose provider may refuse everything.
+async fn derive(store: &PostgresStore, refused: bool) {
+    let claim = ClaimRequest { worker: "w".to_owned(), now: START, lease: Duration::from_secs(1), limit: 4 };
+    let items = store.claim(claim).await.unwrap();
+    assert_eq!(items.len(), 4);
+    store.extend(&items, START).await.unwrap();
+    let texts = store.pending_texts(&items).await.unwrap();
+    if refused {
+        let failed = |item| FailedItem { item, error: "refused".to_owned(), retry_at: None, counts: true };
+        store.fail(items.into_iter().map(failed).collect(), START).await.unwrap();
+    } else {
         let nodes = texts
             .into_iter()
-            .map(|text| aionis_core::ports::store::EmbeddedNode {
+            .map(|text| EmbeddedNode {
                 scope: text.scope,
                 id: text.id,
                 digest: text.digest,
                 result: Ok(vec![1.0; DIM]),
             })
             .collect();
-        store.complete(&items, nodes, "m", aionis_testkit::fixtures::START).await.unwrap();
+        store.complete(&items, nodes, "m", START).await.unwrap();
     }
-    // A backend tells its figures when it is idle or ends.
-    store.close().await;
-    assert_eq!(sequential_scans(&mut owner).await, before, "tables that were read as a whole");
+    store.outbox_status().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,4 +175,253 @@ async fn a_statement_without_an_index_would_be_noticed() {
         assert!(tries < 1_000, "a scan of a whole table was not counted");
         tokio::task::yield_now().await;
     }
+}
+
+/// Every statement of [`exercise`]: the name its plan is kept under, and a part of its text that no other one has.
+const STATEMENTS: &[(&str, &str)] = &[
+    ("claim", "WITH open AS"),
+    ("commit_ids", "AS q (seq)"),
+    ("complete_next_change", "change_no = change_no + 1"),
+    ("complete_publish", "SET published_at = $4"),
+    ("complete_put_vectors", "'derived', q.gate"),
+    ("complete_settle", "WITH stale AS"),
+    ("complete_targets", "n.memory_lane, n.recall_flags, r.state"),
+    ("dense_exact", "ORDER BY embedding <=> $2, node_id"),
+    ("dense_index", "l2_normalize(embedding)::halfvec"),
+    ("dense_rescore", "AS similarity FROM memory_vectors"),
+    ("extend", "SET lease_until = $4"),
+    ("fail", "failed_reason = q.reason"),
+    ("fail_nodes", "embedding_last_error = q.error"),
+    ("forget_requests", "DELETE FROM memory_requests"),
+    ("oldest_pending", "ORDER BY embedding_pending_at LIMIT 1"),
+    ("outbox_status", "(SELECT MIN(created_at) FROM memory_outbox"),
+    ("pending_texts", "AS q (scope_key, id) CROSS JOIN"),
+    ("record_recalls", "INSERT INTO memory_recall_audit"),
+    ("refresh", "n.change_no > $2"),
+    ("rows", "n.evidence_ref, n.embedding_status"),
+    ("stored_vectors", "SELECT q.id, v.embedding"),
+    ("vectors_estimate", "SELECT reltuples FROM pg_class"),
+    ("write_apply", "WITH head AS"),
+    ("write_apply_rare", "WITH touched AS"),
+    ("write_lock_scope", "FROM memory_scopes WHERE scope_key = '"),
+    ("write_make_scope", "INSERT INTO memory_scopes"),
+    ("write_read", "ARRAY[head_seq, change_no]"),
+];
+
+fn name_of(sql: &str) -> &'static str {
+    let names: Vec<&str> = STATEMENTS.iter().filter(|(_, part)| sql.contains(*part)).map(|(name, _)| *name).collect();
+    match names[..] {
+        [name] => name,
+        _ => panic!("every statement needs one name in STATEMENTS, this one has {names:?}: {sql}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_plans_are_the_kept_ones() {
+    let mut plans: BTreeMap<&str, String> = BTreeMap::new();
+    let mut version = 0;
+    for search in [VectorSearch::Codes, VectorSearch::Hnsw] {
+        let database = TempDatabase::new().await;
+        let tap = Tap::before(&database.url()).await;
+        let store = PostgresStore::open(&opened_with(&tap.url, search), FakeClock::new()).await.unwrap();
+        exercise(&store).await;
+        store.close().await;
+        // Planned where nobody has written and nothing was analysed: there the planner knows the same on every run.
+        let fresh = TempDatabase::new().await;
+        PostgresStore::open(&opened_with(&fresh.url(), search), FakeClock::new()).await.unwrap().close().await;
+        let mut owner = database.owner().await;
+        let sql = "SELECT current_setting('server_version_num')::int / 10000";
+        version = sqlx::query(sql).fetch_one(&mut owner).await.unwrap().get(0);
+        for sent in tap.heard() {
+            let name = name_of(&sent.sql);
+            if !plans.contains_key(name) {
+                let types = match &sent.types {
+                    Some(types) => Some(type_names(&mut owner, types).await),
+                    None => None,
+                };
+                plans.insert(name, plan(&fresh, &sent, types.as_deref()).await);
+            }
+        }
+    }
+    for (name, plan) in &plans {
+        assert!(!plan.contains("Seq Scan on memory_"), "{name} reads a whole table:\n{plan}");
+    }
+    let unseen: Vec<&str> = STATEMENTS.iter().map(|(name, _)| *name).filter(|name| !plans.contains_key(name)).collect();
+    assert!(unseen.is_empty(), "never sent: {unseen:?}");
+    if version == PLANNED_BY {
+        for (name, plan) in plans {
+            insta::assert_snapshot!(name, plan);
+        }
+    }
+}
+
+/// How the server plans a statement in a session that is set as the one it was sent in.
+async fn plan(on: &TempDatabase, sent: &Sent, types: Option<&[String]>) -> String {
+    let mut connection = on.owner().await;
+    for setting in &sent.settings {
+        sqlx::raw_sql(AssertSqlSafe(setting.clone())).execute(&mut connection).await.unwrap();
+    }
+    let statement = match types {
+        None => sent.sql.clone(),
+        Some(types) => {
+            let in_brackets = |list: &[String]| match list {
+                [] => String::new(),
+                list => format!("({})", list.join(", ")),
+            };
+            let prepare = format!("PREPARE sent {} AS {}", in_brackets(types), sent.sql);
+            sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut connection).await.unwrap();
+            format!("EXECUTE sent {}", in_brackets(&vec!["NULL".to_owned(); types.len()]))
+        }
+    };
+    let explain = format!("EXPLAIN (COSTS OFF) {statement}");
+    let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+    let lines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    without_numbers(&lines.join("\n"))
+}
+
+/// A plan without the numbers of parameters: a parameter more is no other plan.
+fn without_numbers(plan: &str) -> String {
+    let mut rest = String::with_capacity(plan.len());
+    let mut in_parameter = false;
+    for c in plan.chars() {
+        if !(in_parameter && c.is_ascii_digit()) {
+            rest.push(c);
+            in_parameter = c == '$';
+        }
+    }
+    rest
+}
+
+async fn type_names(connection: &mut PgConnection, oids: &[u32]) -> Vec<String> {
+    let sql = "SELECT format_type(q.oid::oid, NULL) FROM UNNEST($1::bigint[]) WITH ORDINALITY AS q (oid, place) \
+               ORDER BY q.place";
+    let oids: Vec<i64> = oids.iter().map(|oid| i64::from(*oid)).collect();
+    let rows = sqlx::query(sql).bind(oids).fetch_all(connection).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// A statement as the engine sent it.
+#[derive(Clone, Debug)]
+struct Sent {
+    sql: String,
+    /// Types of its parameters; none for one that was sent without being prepared.
+    types: Option<Vec<u32>>,
+    /// How session and transaction were set before it.
+    settings: Vec<String>,
+}
+
+/// Stands between the engine and the server and listens: texts and settings are the engine's own affair, and a copy of
+/// them in a test would not notice when they change.
+struct Tap {
+    url: String,
+    heard: Arc<Mutex<Vec<Sent>>>,
+}
+
+impl Tap {
+    async fn before(url: &str) -> Self {
+        let server = PgConnectOptions::from_str(url).unwrap();
+        let address = (server.get_host().to_owned(), server.get_port());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // What is encrypted cannot be listened to.
+        let url = server.host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable).to_url_lossy().to_string();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect((address.0.as_str(), address.1)).await.unwrap();
+                client.set_nodelay(true).unwrap();
+                server.set_nodelay(true).unwrap();
+                let (from_client, mut to_client) = client.into_split();
+                let (mut from_server, to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                tokio::spawn(pass_on(from_client, to_server, Arc::clone(&notes)));
+            }
+        });
+        Self { url, heard }
+    }
+
+    fn heard(&self) -> Vec<Sent> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn pass_on(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, notes: Arc<Mutex<Vec<Sent>>>) {
+    let mut conversation = Conversation::default();
+    let mut chunk = vec![0; 1 << 16];
+    while let Ok(length @ 1..) = client.read(&mut chunk).await {
+        let said = conversation.listen(&chunk[..length]);
+        notes.lock().unwrap_or_else(PoisonError::into_inner).extend(said);
+        if server.write_all(&chunk[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What one connection has said so far.
+#[derive(Default)]
+struct Conversation {
+    /// Bytes of a message that is not complete.
+    bytes: Vec<u8>,
+    /// The first message of a connection has no kind.
+    has_begun: bool,
+    session: Vec<String>,
+    transaction: Vec<String>,
+}
+
+impl Conversation {
+    /// Takes bytes in; returns the statements about memories that they complete.
+    fn listen(&mut self, bytes: &[u8]) -> Vec<Sent> {
+        self.bytes.extend(bytes);
+        let mut said = Vec::new();
+        while let Some((kind, body)) = self.message() {
+            match kind {
+                b'Q' => self.simple(text(&body).0, &mut said),
+                b'P' => {
+                    let (sql, types) = text(text(&body).1);
+                    let types = types[2..].as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid)).collect();
+                    said.push(self.sent(sql, Some(types)));
+                }
+                _ => {}
+            }
+        }
+        // What is done before is the owner's business: there the schema is made and the vectors' space settled.
+        let as_runtime = self.session.iter().any(|setting| setting.contains("aionis_runtime"));
+        said.retain(|sent| as_runtime && sent.sql.contains("memory_"));
+        said
+    }
+
+    fn message(&mut self) -> Option<(u8, Vec<u8>)> {
+        let head = usize::from(self.has_begun);
+        let length = self.bytes.get(head..)?.first_chunk::<4>().map(|length| u32::from_be_bytes(*length))? as usize;
+        if self.bytes.len() < head + length {
+            return None;
+        }
+        let message: Vec<u8> = self.bytes.drain(..head + length).collect();
+        let kind = if self.has_begun { message[0] } else { 0 };
+        self.has_begun = true;
+        Some((kind, message[head + 4..].to_vec()))
+    }
+
+    /// Several statements without parameters, settings among them.
+    fn simple(&mut self, sql: &str, said: &mut Vec<Sent>) {
+        for part in sql.split("; ") {
+            match part.split_whitespace().next() {
+                Some("SET") if self.transaction.is_empty() => self.session.push(part.to_owned()),
+                Some("BEGIN" | "SET") => self.transaction.push(part.to_owned()),
+                Some("COMMIT" | "ROLLBACK") => self.transaction.clear(),
+                _ => said.push(self.sent(part, None)),
+            }
+        }
+    }
+
+    fn sent(&self, sql: &str, types: Option<Vec<u32>>) -> Sent {
+        Sent { sql: sql.to_owned(), types, settings: [self.session.as_slice(), &self.transaction].concat() }
+    }
+}
+
+/// A text that ends with a zero, and what follows it.
+fn text(bytes: &[u8]) -> (&str, &[u8]) {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap();
+    (std::str::from_utf8(&bytes[..end]).unwrap(), &bytes[end + 1..])
 }
