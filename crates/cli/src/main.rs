@@ -51,6 +51,8 @@ enum Command {
     Model(commands::model::ModelArgs),
     /// Change the embedding model of the stored vectors, while the service runs.
     Reembed(commands::reembed::ReembedArgs),
+    /// Copy scopes from one store to another, whichever engines they are, and verify them there.
+    Copy(commands::copy::CopyArgs),
     /// Run a maintenance job.
     Job(commands::job::JobArgs),
     /// Measure retrieval quality.
@@ -95,6 +97,7 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Config(args) => commands::config::run(args),
         Command::Model(args) => commands::model::run(args).await,
         Command::Reembed(args) => commands::reembed::run(args).await,
+        Command::Copy(args) => commands::copy::run(args).await,
         Command::Job(args) => commands::job::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
         Command::Bench(args) => commands::bench_command::run(args).await,

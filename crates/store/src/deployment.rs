@@ -12,6 +12,7 @@ use crate::{
     EmbeddingSpace, MigrationReport,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::{SqliteOptions, SqliteStore, migrate_only},
+    transfer::TransferHandle,
 };
 
 /// A store in operation.
@@ -32,6 +33,12 @@ pub trait Deployment: Store {
     /// A failure of storage.
     async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError>;
 
+    /// Reads a fact about the store.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError>;
+
     /// Loads the images of the scopes written last, so that the first recall does not pay for it.
     ///
     /// # Errors
@@ -40,6 +47,10 @@ pub trait Deployment: Store {
 
     /// Finishes queued writes and lets go of everything.
     async fn close(&self);
+
+    /// For [`crate::copy`].
+    #[doc(hidden)]
+    fn transfer(&self) -> TransferHandle<'_>;
 }
 
 /// Which store to open.
@@ -108,12 +119,20 @@ impl Deployment for SqliteStore {
         Self::meta_or_insert(self, key, fresh).await
     }
 
+    async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
+        Self::meta(self, key).await
+    }
+
     async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
         Self::warm(self, scopes_max).await
     }
 
     async fn close(&self) {
         Self::close(self).await;
+    }
+
+    fn transfer(&self) -> TransferHandle<'_> {
+        TransferHandle(self)
     }
 }
 
@@ -135,11 +154,19 @@ impl Deployment for PostgresStore {
         Self::meta_or_insert(self, key, fresh).await
     }
 
+    async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
+        Self::meta(self, key).await
+    }
+
     async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
         Self::warm(self, scopes_max).await
     }
 
     async fn close(&self) {
         Self::close(self).await;
+    }
+
+    fn transfer(&self) -> TransferHandle<'_> {
+        TransferHandle(self)
     }
 }

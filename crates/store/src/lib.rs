@@ -9,10 +9,12 @@ mod migration;
 pub mod postgres;
 mod space;
 pub mod sqlite;
+mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;
+pub use transfer::{CopyError, CopyProgress, CopySettings, CopyStatus, ScopeCopy, copy};
 
 /// The code that `memory_vectors.code` holds of a vector, for tests that load many rows by SQL.
 #[doc(hidden)]

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod bench_command;
 pub(crate) mod config;
+pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;

@@ -70,6 +70,15 @@ fn print(report: &VerifyReport) {
     output::line(format!("{} scope(s) verified, {broken} broken", report.scopes.len()));
 }
 
+/// Tells nobody.
+pub(crate) struct Quiet;
+
+impl Progress for Quiet {
+    fn scope(&self, _: &str, _: u64) {}
+
+    fn advance(&self, _: u64) {}
+}
+
 struct Bar(Mutex<Option<ProgressBar>>);
 
 impl Bar {

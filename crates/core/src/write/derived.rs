@@ -14,7 +14,7 @@ use crate::{
     derive_id::stable_uuid,
     error::{DomainError, ErrorKind},
     ids::NodeId,
-    model::EmbeddingStatus,
+    model::{EmbeddingStatus, NodeType},
     slots,
     text::{self, TermCounts},
 };
@@ -36,10 +36,15 @@ pub struct DerivedText {
 impl DerivedText {
     /// Of a node that is written.
     pub fn of(node: &PreparedNode) -> Self {
+        Self::of_stored(node.node_type, node.title.as_deref(), node.text_summary.as_deref(), &node.slots)
+    }
+
+    /// Of a node's stored content.
+    pub fn of_stored(node_type: NodeType, title: Option<&str>, summary: Option<&str>, slots: &Value) -> Self {
         Self {
-            counts: term_counts(node.title.as_deref(), node.text_summary.as_deref()),
-            name_key: node.title.as_deref().and_then(name_key),
-            flags: slots::recall_flags(node.node_type, &node.slots),
+            counts: term_counts(title, summary),
+            name_key: title.and_then(name_key),
+            flags: slots::recall_flags(node_type, slots),
         }
     }
 }

@@ -4,6 +4,7 @@ use aionis_core::{
     ids::{EdgeId, NodeId},
     model::{Lane, NodeType, Tier},
     recall::EdgeView,
+    text::TermCounts,
     write::{DerivedText, PreparedEdge, PreparedNode},
 };
 
@@ -92,19 +93,23 @@ impl NodeDelta {
 
     /// The node's text as the inverted index takes it: every term as often as it occurs. None without terms.
     pub(crate) fn document(&self) -> Option<String> {
-        let counts = &self.terms.counts;
-        let mut document = String::with_capacity(counts.len as usize * 12);
-        for (term, count) in &counts.terms {
-            let scoped = super::scoped_term(self.scope_no, term);
-            for _ in 0..*count {
-                if !document.is_empty() {
-                    document.push(' ');
-                }
-                document.push_str(&scoped);
-            }
-        }
-        (!document.is_empty()).then_some(document)
+        document(self.scope_no, &self.terms.counts)
     }
+}
+
+/// A text as the inverted index takes it: every term as often as it occurs. None without terms.
+pub(crate) fn document(scope_no: i64, counts: &TermCounts) -> Option<String> {
+    let mut document = String::with_capacity(counts.len as usize * 12);
+    for (term, count) in &counts.terms {
+        let scoped = super::scoped_term(scope_no, term);
+        for _ in 0..*count {
+            if !document.is_empty() {
+                document.push(' ');
+            }
+            document.push_str(&scoped);
+        }
+    }
+    (!document.is_empty()).then_some(document)
 }
 
 /// An edge's values.

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 pub(crate) use self::{
     code::Coding,
-    delta::{Delta, EdgeDelta, NodeDelta},
+    delta::{Delta, EdgeDelta, NodeDelta, document},
     dense::Near,
     lexical::scoped_term,
     load::NodeFacts,

@@ -25,7 +25,10 @@ use super::{
     rows::{choice, get, unsigned},
     session::{For, begin},
 };
-use crate::image::{Coding, NodeFacts, ScopeImage};
+use crate::{
+    image::{Coding, NodeFacts, ScopeImage},
+    transfer::{IMPORTING, importing},
+};
 
 /// Images by scope.
 pub(crate) struct Images {
@@ -66,7 +69,7 @@ pub(crate) enum Freshness {
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
 SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
-       NULL::float8, NULL::int2, NULL::int4, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
+       NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
        NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
@@ -259,6 +262,9 @@ struct Head {
 
 impl Head {
     fn read(row: &PgRow) -> Result<Self, StoreError> {
+        if get::<Option<&str>>(row, 12)? == Some(IMPORTING) {
+            return Err(importing("the scope"));
+        }
         Ok(Self { seq: unsigned(row, 4)?, change_no: get(row, 5)?, vectors: unsigned(row, 7)? })
     }
 }

@@ -12,7 +12,7 @@ use aionis_core::{
     write::{edge_digest, node_digest},
 };
 use async_trait::async_trait;
-use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -33,6 +33,27 @@ WHERE ($1::text IS NULL OR split_part(k.scope_key, '/', 1) = $1)
     AND ($2::text IS NULL OR substr(k.scope_key, strpos(k.scope_key, '/') + 1) = $2)
 ORDER BY k.scope_key COLLATE \"C\"";
 
+/// Scopes, ordered by key; all, those of a tenant, or one.
+pub(crate) async fn scopes(
+    connection: &mut PgConnection,
+    tenant: Option<&str>,
+    scope: Option<&str>,
+) -> Result<Vec<ScopeSummary>, StoreError> {
+    let rows = sqlx::query(SCOPES).bind(tenant).bind(scope).fetch_all(connection).await.map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            let hash: Option<&[u8]> = get(row, 2)?;
+            Ok(ScopeSummary {
+                scope_key: get(row, 0)?,
+                head_seq: unsigned(row, 1)?,
+                head_hash: hash.map_or(Ok(Digest::default()), digest_of)?,
+                nodes: unsigned(row, 3)?,
+                edges: unsigned(row, 4)?,
+            })
+        })
+        .collect()
+}
+
 impl PostgresStore {
     async fn page(
         &self,
@@ -49,19 +70,7 @@ impl PostgresStore {
 impl IntegrityStore for PostgresStore {
     async fn scopes(&self, tenant: Option<&str>, scope: Option<&str>) -> Result<Vec<ScopeSummary>, StoreError> {
         let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
-        let rows = sqlx::query(SCOPES).bind(tenant).bind(scope).fetch_all(&mut *tx).await.map_err(driver)?;
-        rows.iter()
-            .map(|row| {
-                let hash: Option<&[u8]> = get(row, 2)?;
-                Ok(ScopeSummary {
-                    scope_key: get(row, 0)?,
-                    head_seq: unsigned(row, 1)?,
-                    head_hash: hash.map_or(Ok(Digest::default()), digest_of)?,
-                    nodes: unsigned(row, 3)?,
-                    edges: unsigned(row, 4)?,
-                })
-            })
-            .collect()
+        scopes(&mut tx, tenant, scope).await
     }
 
     async fn commits(&self, scope: &ScopeKey, after: u64, limit: usize) -> Result<CommitPage, StoreError> {

@@ -16,6 +16,7 @@ mod recall;
 mod rows;
 mod session;
 mod space;
+mod transfer;
 mod wake;
 mod write;
 
@@ -194,6 +195,19 @@ impl PostgresStore {
             .fetch_one(&self.shared.pool)
             .await
             .and_then(|row| row.try_get(0))
+            .map_err(driver)
+    }
+
+    /// Reads a fact about the store.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
+        sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
+            .bind(key)
+            .fetch_optional(&self.shared.pool)
+            .await
+            .and_then(|row| row.map(|row| row.try_get(0)).transpose())
             .map_err(driver)
     }
 

@@ -16,6 +16,7 @@ mod readers;
 mod recall;
 mod rows;
 mod space;
+mod transfer;
 mod vector_index;
 mod write;
 mod writer;
@@ -26,7 +27,7 @@ use std::{
 };
 
 use aionis_core::{clock::Clock, ports::store::StoreError};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Notify, watch};
 
 pub use self::migrate::migrate_only;
@@ -152,6 +153,19 @@ impl SqliteStore {
                 tx.execute(insert, (key, &fresh)).map_err(error::driver)?;
                 tx.query_row("SELECT value FROM aionis_meta WHERE key = ?1", [key], |row| row.get(0))
                     .map_err(error::driver)
+            })
+            .await
+    }
+
+    /// Reads a fact about the store.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT value FROM aionis_meta WHERE key = ?1";
+                connection.query_row(sql, [key], |row| row.get(0)).optional().map_err(error::driver)
             })
             .await
     }

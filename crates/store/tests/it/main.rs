@@ -3,6 +3,7 @@
 
 mod postgres;
 mod sqlite;
+mod transfer;
 
 mod on_sqlite {
     aionis_testkit::store_conformance!(aionis_testkit::sqlite::subject);

@@ -6,6 +6,7 @@ pub mod dense;
 pub mod graph;
 pub mod integrity;
 pub mod lexical;
+pub mod maintenance;
 pub mod named;
 pub mod outbox;
 pub mod rows;
@@ -128,6 +129,14 @@ macro_rules! store_conformance {
                 waiting_workers_are_woken_by_work,
                 the_queue_reports_its_state,
             ];
+            maintenance: [
+                dead_letters_are_put_back,
+                failed_nodes_are_queued_again,
+                unreadable_dead_letters_stay,
+                old_answers_are_forgotten,
+                a_new_generation_grows_beside_the_old_one,
+                a_switch_queues_what_is_left,
+            ];
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
@@ -158,6 +167,7 @@ mod tests {
             include_str!("graph.rs"),
             include_str!("integrity.rs"),
             include_str!("lexical.rs"),
+            include_str!("maintenance.rs"),
             include_str!("named.rs"),
             include_str!("outbox.rs"),
             include_str!("rows.rs"),

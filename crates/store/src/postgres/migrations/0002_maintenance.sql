@@ -1,5 +1,6 @@
 -- A scope that is being copied in is neither read nor written until its copy is complete.
 ALTER TABLE memory_scopes ADD COLUMN state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'importing'));
+GRANT DELETE ON aionis_meta TO aionis_runtime;
 
 -- Statements are planned once per connection, perhaps while a table is empty, when every index that begins with scope_key
 -- looks as good as the key itself. So no index but the keys begins with it where rows are looked up by their key: what a

@@ -13,6 +13,7 @@ use aionis_core::{
     write::{PartPlan, PreparedPart, PreparedWrite, WriteOutcome, plan_part},
 };
 
+pub(crate) use self::rows::terms_text;
 use self::{rows::Rows, stored::Stored};
 use super::{
     Shared,

@@ -287,7 +287,7 @@ fn missing(what: &str) -> StoreError {
 }
 
 /// Terms with their counts as `memory_nodes.lexical_terms` holds them.
-fn terms_text(derived: &DerivedText) -> String {
+pub(crate) fn terms_text(derived: &DerivedText) -> String {
     let mut text = String::with_capacity(derived.counts.terms.len() * 10);
     for (term, count) in &derived.counts.terms {
         if !text.is_empty() {

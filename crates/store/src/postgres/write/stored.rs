@@ -18,6 +18,7 @@ use crate::{
         error::driver,
         rows::{digest, digest_of, get, json_of, parsed},
     },
+    transfer::{IMPORTING, importing},
 };
 
 /// A node with everything an update needs of it.
@@ -32,6 +33,7 @@ pub(super) struct Held {
 pub(super) struct Stored {
     pub(super) head: (u64, Digest),
     pub(super) change_no: i64,
+    importing: bool,
     pub(super) nodes: HashMap<NodeId, Held>,
     edges: HashMap<(EdgeType, NodeId, NodeId), StoredEdge>,
     edge_ids: HashMap<EdgeId, (EdgeType, NodeId, NodeId)>,
@@ -42,7 +44,7 @@ pub(super) struct Stored {
 
 /// Rows of several kinds in one shape: kind, three ids, texts, numbers, reals, two byte strings, vector.
 const READ: &str = "\
-SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, NULL::text[], ARRAY[head_seq, change_no], NULL::float8[], head_hash, \
+SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, ARRAY[state], ARRAY[head_seq, change_no], NULL::float8[], head_hash, \
        NULL::bytea, NULL::vector \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
@@ -105,6 +107,7 @@ impl Stored {
         let mut stored = Self {
             head: (0, Digest([0; 32])),
             change_no: 0,
+            importing: false,
             nodes: HashMap::new(),
             edges: HashMap::new(),
             edge_ids: HashMap::new(),
@@ -114,6 +117,9 @@ impl Stored {
         };
         for row in &rows {
             stored.take(row)?;
+        }
+        if stored.importing {
+            return Err(importing(scope));
         }
         Ok(stored)
     }
@@ -126,6 +132,8 @@ impl Stored {
         match get::<i16>(row, 0)? {
             0 => {
                 let numbers: Vec<i64> = get(row, 5)?;
+                let state: Vec<String> = get(row, 4)?;
+                self.importing = state.first().is_some_and(|state| state == IMPORTING);
                 self.head = (u64::try_from(numbers[0]).unwrap_or(0), digest(row, 7)?);
                 self.change_no = numbers[1];
             }

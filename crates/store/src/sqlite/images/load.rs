@@ -16,6 +16,7 @@ use crate::sqlite::{
 use crate::{
     image::{NodeFacts, Router, ScopeImage},
     space::EmbeddingSpace,
+    transfer::{IMPORTING, importing},
 };
 
 /// Reads everything of a scope but its posting lists, which are read when a question needs them.
@@ -27,13 +28,15 @@ pub(super) fn load(
 ) -> Result<ScopeImage, StoreError> {
     let tx = connection.unchecked_transaction().map_err(driver)?;
     let mut image = ScopeImage::empty(space.dim, exact_bytes_max);
-    let found: Option<(i64, u64, u64)> = tx
-        .query_row("SELECT scope_no, head_seq, node_count FROM memory_scopes WHERE scope_key = ?1", [scope], |row| {
-            Ok((row.get(0)?, unsigned(row, 1)?, unsigned(row, 2)?))
-        })
+    let sql = "SELECT scope_no, head_seq, node_count, state FROM memory_scopes WHERE scope_key = ?1";
+    let found: Option<(i64, u64, u64, String)> = tx
+        .query_row(sql, [scope], |row| Ok((row.get(0)?, unsigned(row, 1)?, unsigned(row, 2)?, row.get(3)?)))
         .optional()
         .map_err(driver)?;
-    let Some((scope_no, head_seq, count)) = found else { return Ok(image) };
+    let Some((scope_no, head_seq, count, state)) = found else { return Ok(image) };
+    if state == IMPORTING {
+        return Err(importing(scope));
+    }
     image.scope_no = Some(scope_no);
     image.head_seq = head_seq;
     image.reserve(usize::try_from(count).unwrap_or(0));

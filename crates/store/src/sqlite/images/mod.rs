@@ -80,6 +80,13 @@ impl ImageCache {
         self.evict(scope);
     }
 
+    /// Drops the image of a scope whose rows were changed past it.
+    pub(crate) fn forget(&self, scope: &str) {
+        if let Some(entry) = self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(scope) {
+            self.bytes.fetch_sub(entry.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }

@@ -12,9 +12,12 @@ use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
 use super::Application;
-use crate::sqlite::{
-    error::driver,
-    rows::{blob, choice, digest, edge_type, unreadable, unsigned, uuid, vector},
+use crate::{
+    sqlite::{
+        error::driver,
+        rows::{blob, choice, digest, edge_type, unreadable, unsigned, uuid, vector},
+    },
+    transfer::{IMPORTING, importing},
 };
 
 impl Application<'_> {
@@ -26,13 +29,16 @@ impl Application<'_> {
     ) -> Result<PartState, StoreError> {
         let scope = part.scope.as_str();
         let mut state = PartState::default();
-        let head: Option<(u64, _)> = self
-            .statement("SELECT head_seq, head_hash FROM memory_scopes WHERE scope_key = ?1")?
-            .query_row([scope], |row| Ok((unsigned(row, 0)?, digest(row, 1)?)))
+        let head: Option<(u64, _, String)> = self
+            .statement("SELECT head_seq, head_hash, state FROM memory_scopes WHERE scope_key = ?1")?
+            .query_row([scope], |row| Ok((unsigned(row, 0)?, digest(row, 1)?, row.get(2)?)))
             .optional()
             .map_err(|e| unreadable("memory_scopes", scope, e))?;
-        if let Some(head) = head {
-            state.head = head;
+        if let Some((seq, hash, mark)) = head {
+            if mark == IMPORTING {
+                return Err(importing(scope));
+            }
+            state.head = (seq, hash);
         }
         for node in &part.nodes {
             if let Some(stored) = self.stored_node(scope, node.id, node.embedding.is_some())? {
