@@ -4,6 +4,7 @@
 pub mod canon;
 pub mod chain;
 pub mod clock;
+pub mod deadline;
 pub mod derive_id;
 pub mod error;
 pub mod ids;

@@ -6,13 +6,17 @@ pub(crate) mod write;
 
 use std::{future::Future, time::Duration};
 
-use aionis_core::error::{DomainError, ErrorKind};
+use aionis_core::{
+    deadline,
+    error::{DomainError, ErrorKind},
+};
 
 /// Bounds a request in time.
 pub(crate) async fn within<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, DomainError>>,
 ) -> Result<T, DomainError> {
+    let work = deadline::within(std::time::Instant::now() + limit, work);
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         Err(DomainError::new(
             ErrorKind::Unavailable,

@@ -66,25 +66,31 @@ impl Shared {
         query: &DenseQuery,
         candidates: Vec<NodeId>,
     ) -> Result<Vec<DenseHit>, StoreError> {
-        if candidates.is_empty() || query.limit == 0 {
-            return Ok(Vec::new());
-        }
-        let tenant = For::Tenant(query.scope.tenant());
-        let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, "").await?;
-        let sql = "SELECT q.id, v.similarity FROM UNNEST($4::uuid[]) AS q (id), LATERAL ( \
+        self.patience
+            .bounded(async {
+                if candidates.is_empty() || query.limit == 0 {
+                    return Ok(Vec::new());
+                }
+                let tenant = For::Tenant(query.scope.tenant());
+                let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, "").await?;
+                let sql = "SELECT q.id, v.similarity FROM UNNEST($4::uuid[]) AS q (id), LATERAL ( \
                        SELECT 1 - (embedding <=> $3) AS similarity FROM memory_vectors \
                        WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
-        let rows = sqlx::query(sql)
-            .bind(query.scope.as_str())
-            .bind(&self.space.name)
-            .bind(Vector::from(query.vector.clone()))
-            .bind(candidates.iter().map(|id| id.0).collect::<Vec<_>>())
-            .fetch_all(&mut *tx)
+                let rows = sqlx::query(sql)
+                    .bind(query.scope.as_str())
+                    .bind(&self.space.name)
+                    .bind(Vector::from(query.vector.clone()))
+                    .bind(candidates.iter().map(|id| id.0).collect::<Vec<_>>())
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(driver)?;
+                let hits: Result<Vec<DenseHit>, StoreError> = rows
+                    .iter()
+                    .map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? }))
+                    .collect();
+                Ok(best_first(hits?, query.limit))
+            })
             .await
-            .map_err(driver)?;
-        let hits: Result<Vec<DenseHit>, StoreError> =
-            rows.iter().map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? })).collect();
-        Ok(best_first(hits?, query.limit))
     }
 
     /// The nearest vectors by the database alone, best first, ties by id.
@@ -115,57 +121,66 @@ impl Shared {
         limit: usize,
         index: Option<usize>,
     ) -> Result<Vec<DenseHit>, StoreError> {
-        let mut settings = String::new();
-        if let Some(candidates) = index {
-            // Writing to a text cannot fail. Sorting is priced out, so that the index gives the order.
-            let _ = write!(
-                settings,
-                "SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = 'relaxed_order'; \
+        self.patience
+            .bounded(async {
+                let mut settings = String::new();
+                if let Some(candidates) = index {
+                    // Writing to a text cannot fail. Sorting is priced out, so that the index gives the order.
+                    let _ = write!(
+                        settings,
+                        "SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = 'relaxed_order'; \
                  SET LOCAL hnsw.max_scan_tuples = {SCAN_TUPLES_MAX}; SET LOCAL enable_sort = off; \
                  SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off",
-                (candidates + candidates / 8 + MORE_IN_VIEW).min(EF_SEARCH_MAX)
-            );
-        }
-        let tenant = For::Tenant(query.scope.tenant());
-        let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, &settings).await?;
-        let needed = match query.filter.rules {
-            SeedRules::Everything => gate::SEED,
-            SeedRules::Reference => gate::SEED | gate::REFERENCE,
-        };
-        let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
-            .bind(query.scope.as_str())
-            .bind(Vector::from(query.vector.clone()))
-            .bind(i16::from(needed))
-            .bind(i16::from(gate::SHARED))
-            .bind(query.filter.viewer.agent.as_deref())
-            .bind(query.filter.viewer.team.as_deref())
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&mut *tx)
+                        (candidates + candidates / 8 + MORE_IN_VIEW).min(EF_SEARCH_MAX)
+                    );
+                }
+                let tenant = For::Tenant(query.scope.tenant());
+                let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, &settings).await?;
+                let needed = match query.filter.rules {
+                    SeedRules::Everything => gate::SEED,
+                    SeedRules::Reference => gate::SEED | gate::REFERENCE,
+                };
+                let rows = sqlx::query(AssertSqlSafe(sql.to_owned()))
+                    .bind(query.scope.as_str())
+                    .bind(Vector::from(query.vector.clone()))
+                    .bind(i16::from(needed))
+                    .bind(i16::from(gate::SHARED))
+                    .bind(query.filter.viewer.agent.as_deref())
+                    .bind(query.filter.viewer.team.as_deref())
+                    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(driver)?;
+                rows.iter().map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? })).collect()
+            })
             .await
-            .map_err(driver)?;
-        rows.iter().map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? })).collect()
     }
 
     /// About how many vectors there are in all scopes, as the server's statistics say.
     async fn vectors_estimate(&self) -> Result<u64, StoreError> {
-        let now = self.clock.now().0;
-        if now.saturating_sub(self.dense.estimated_at.load(Ordering::Relaxed)) < ESTIMATE_US {
-            return Ok(self.dense.estimate.load(Ordering::Relaxed));
-        }
-        let estimate: f32 = sqlx::query("SELECT reltuples FROM pg_class WHERE oid = 'memory_vectors'::regclass")
-            .fetch_one(&self.pool)
+        self.patience
+            .bounded(async {
+                let now = self.clock.now().0;
+                if now.saturating_sub(self.dense.estimated_at.load(Ordering::Relaxed)) < ESTIMATE_US {
+                    return Ok(self.dense.estimate.load(Ordering::Relaxed));
+                }
+                let estimate: f32 =
+                    sqlx::query("SELECT reltuples FROM pg_class WHERE oid = 'memory_vectors'::regclass")
+                        .fetch_one(&self.pool)
+                        .await
+                        .and_then(|row| row.try_get(0))
+                        .map_err(driver)?;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a rough count, never negative here"
+                )]
+                let estimate = estimate.max(0.0) as u64;
+                self.dense.estimate.store(estimate, Ordering::Relaxed);
+                self.dense.estimated_at.store(now, Ordering::Relaxed);
+                Ok(estimate)
+            })
             .await
-            .and_then(|row| row.try_get(0))
-            .map_err(driver)?;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rough count, never negative here"
-        )]
-        let estimate = estimate.max(0.0) as u64;
-        self.dense.estimate.store(estimate, Ordering::Relaxed);
-        self.dense.estimated_at.store(now, Ordering::Relaxed);
-        Ok(estimate)
     }
 }
 

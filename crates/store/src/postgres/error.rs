@@ -34,10 +34,18 @@ pub(crate) fn driver(error: Error) -> StoreError {
     }
 }
 
+/// What is said when the database does not answer. What became of a write is not known then.
+const NO_ANSWER: &str = "PostgreSQL did not answer in time";
+
+/// The error of work that was given up on.
+pub(crate) fn no_answer() -> StoreError {
+    StoreError::Unavailable(NO_ANSWER.to_owned())
+}
+
 /// Whether the same transaction may succeed when it is run again: it lost against another one, or its connection was
 /// lost.
 pub(crate) fn is_transient(error: &StoreError) -> bool {
-    matches!(error, StoreError::Unavailable(text) if text != NO_CONNECTION)
+    matches!(error, StoreError::Unavailable(text) if text != NO_CONNECTION && text != NO_ANSWER)
 }
 
 /// A stored value that cannot be.

@@ -138,7 +138,7 @@ async fn forget_old_requests(shared: Arc<Shared>) {
         forget_requests(&mut tx, kept_from(shared.clock.now()), FORGOTTEN_AT_ONCE).await?;
         tx.commit().await.map_err(driver)
     };
-    if let Err(e) = forget.await {
+    if let Err(e) = shared.patience.bounded(forget).await {
         tracing::warn!(error = %e, "old request answers could not be pruned");
     }
 }

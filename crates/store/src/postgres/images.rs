@@ -128,7 +128,7 @@ impl Images {
         }
         let guard = entry.refreshing.lock().await;
         if !fresh_enough(&entry) {
-            entry.refresh(shared, scope).await?;
+            shared.patience.bounded(entry.refresh(shared, scope)).await?;
             self.weigh(&entry);
             self.evict(scope);
         }

@@ -60,17 +60,27 @@ impl PostgresStore {
         scope: &ScopeKey,
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Vec<PgRow>, StoreError> {
-        let timeout = self.shared.options.statement_timeout;
-        let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
-        query.fetch_all(&mut *tx).await.map_err(driver)
+        self.shared
+            .patience
+            .bounded(async {
+                let timeout = self.shared.options.statement_timeout;
+                let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
+                query.fetch_all(&mut *tx).await.map_err(driver)
+            })
+            .await
     }
 }
 
 #[async_trait]
 impl IntegrityStore for PostgresStore {
     async fn scopes(&self, tenant: Option<&str>, scope: Option<&str>) -> Result<Vec<ScopeSummary>, StoreError> {
-        let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
-        scopes(&mut tx, tenant, scope).await
+        self.shared
+            .patience
+            .bounded(async {
+                let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
+                scopes(&mut tx, tenant, scope).await
+            })
+            .await
     }
 
     async fn commits(&self, scope: &ScopeKey, after: u64, limit: usize) -> Result<CommitPage, StoreError> {

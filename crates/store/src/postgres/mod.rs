@@ -12,6 +12,7 @@ mod integrity;
 mod maintenance;
 mod migrate;
 mod outbox;
+mod patience;
 mod recall;
 mod rows;
 mod session;
@@ -33,6 +34,7 @@ use self::{
     error::driver,
     groups::Groups,
     images::{Freshness, Images},
+    patience::Patience,
     session::For,
     wake::Wake,
 };
@@ -106,6 +108,11 @@ pub fn schema_fingerprint() -> String {
 const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
                      SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
 
+/// How much longer than the server an answer is waited for.
+const ANSWER_GRACE: Duration = Duration::from_secs(2);
+/// How long connections may take to be closed at the end.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
 /// The PostgreSQL engine.
 pub struct PostgresStore {
     shared: Arc<Shared>,
@@ -120,6 +127,7 @@ pub(crate) struct Shared {
     pub(crate) dense: Dense,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) wake: Wake,
+    pub(crate) patience: Arc<Patience>,
     pub(crate) options: PostgresOptions,
 }
 
@@ -131,7 +139,7 @@ impl PostgresStore {
     /// space; the runtime role is missing and cannot be made.
     pub async fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let connect = connect_options(&options.url)?;
-        let mut owner = connect.connect().await.map_err(|e| unreachable(&connect, e))?;
+        let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
         let space = space::settle(&mut owner, options.space.as_ref(), options.fallback_dim).await?;
@@ -139,26 +147,39 @@ impl PostgresStore {
             space::make_index(&mut owner, &space).await?;
         }
         let _ = sqlx::Connection::close(owner).await;
+        let patience = Arc::new(Patience::new(options.acquire_timeout + options.statement_timeout + ANSWER_GRACE));
+        // A transaction whose client has fallen silent holds locks that others wait for.
+        let idle_max = (options.statement_timeout + ANSWER_GRACE).as_millis();
+        let settings = format!("{PLANS}; SET idle_in_transaction_session_timeout = {idle_max}");
+        let tester = Arc::clone(&patience);
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(options.acquire_timeout)
             // A connection the server has closed fails at BEGIN, which is tried again on another one.
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
+            .after_connect(move |connection, _| {
+                let settings = settings.clone();
                 Box::pin(async move {
                     // From here on nothing is done as the owner, for whom row-level security does not hold.
                     connection.execute("SET ROLE aionis_runtime").await?;
-                    connection.execute(PLANS).await?;
+                    connection.execute(sqlx::AssertSqlSafe(settings)).await?;
                     Ok(())
+                })
+            })
+            .after_release(move |connection, _| {
+                let tester = Arc::clone(&tester);
+                Box::pin(async move {
+                    // An error closes the connection at once; to close it politely might take for ever.
+                    if tester.is_sound(connection).await { Ok(true) } else { Err(sqlx::Error::WorkerCrashed) }
                 })
             })
             .connect_with(connect)
             .await
             .map_err(driver)?;
-        let wake = Wake::start(pool.clone());
+        let wake = Wake::start(pool.clone(), Arc::clone(&patience));
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
-        let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, options: options.clone() });
+        let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });
         let groups = Groups::new(Arc::clone(&shared));
         Ok(Self { shared, groups })
     }
@@ -235,7 +256,10 @@ impl PostgresStore {
     pub async fn close(&self) {
         self.groups.drain().await;
         self.shared.wake.stop();
-        self.shared.pool.close().await;
+        // Work is bounded, and so drained by now; a server that stands still need not hear of the end.
+        if tokio::time::timeout(CLOSE_MAX, self.shared.pool.close()).await.is_err() {
+            tracing::warn!("connections to PostgreSQL were left open: it does not answer");
+        }
     }
 }
 
@@ -243,6 +267,11 @@ fn connect_options(url: &str) -> Result<PgConnectOptions, StoreError> {
     let options = PgConnectOptions::from_str(url)
         .map_err(|e| StoreError::Driver(format!("DATABASE_URL is no PostgreSQL address: {e}")))?;
     Ok(options.application_name("aionis").log_statements(tracing::log::LevelFilter::Off))
+}
+
+async fn connect_in_time(options: &PgConnectOptions, limit: Duration) -> Result<sqlx::PgConnection, StoreError> {
+    let connected = tokio::time::timeout(limit, options.connect()).await;
+    connected.map_err(|_| unreachable(options, sqlx::Error::PoolTimedOut))?.map_err(|e| unreachable(options, e))
 }
 
 /// A connection that failed, with where it was to go and without the credentials.

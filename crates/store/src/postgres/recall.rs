@@ -103,6 +103,7 @@ impl RecallStore for PostgresStore {
     }
 
     async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
+        self.shared.patience.bounded(async {
         let sql = "SELECT n.id, n.type, n.client_id, n.title, n.text_summary, n.slots::text, n.tier, n.memory_lane, \
                    n.producer_agent_id, n.owner_agent_id, n.owner_team_id, n.raw_ref, n.evidence_ref, n.embedding_status, \
                    n.embedding_model, n.salience, n.importance, n.confidence, n.last_activated, n.created_at, n.updated_at, \
@@ -118,28 +119,35 @@ impl RecallStore for PostgresStore {
         let by_id: HashMap<NodeId, NodeRow> =
             found.iter().map(|row| node_row(row).map(|node| (node.id, node))).collect::<Result<_, _>>()?;
         Ok(ids.iter().filter_map(|id| by_id.get(id).cloned()).collect())
+        }).await
     }
 
     async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
-        let mut tx = self.begin_for(scope).await?;
-        let wanted: Vec<i64> = seqs.iter().map(|seq| signed(*seq)).collect();
-        let found = sqlx::query(
-            "SELECT q.seq, c.id FROM UNNEST($2::bigint[]) AS q (seq), LATERAL ( \
+        self.shared
+            .patience
+            .bounded(async {
+                let mut tx = self.begin_for(scope).await?;
+                let wanted: Vec<i64> = seqs.iter().map(|seq| signed(*seq)).collect();
+                let found = sqlx::query(
+                    "SELECT q.seq, c.id FROM UNNEST($2::bigint[]) AS q (seq), LATERAL ( \
                    SELECT id FROM memory_commits WHERE scope_key = $1 AND seq = q.seq LIMIT 1) c",
-        )
-        .bind(scope.as_str())
-        .bind(wanted)
-        .fetch_all(&mut *tx)
-        .await
-        .map_err(driver)?;
-        let ids: HashMap<u64, CommitId> = found
-            .iter()
-            .map(|row| Ok((unsigned(row, 0)?, CommitId(get(row, 1)?))))
-            .collect::<Result<_, StoreError>>()?;
-        Ok(seqs.iter().filter_map(|seq| ids.get(seq).map(|id| (*seq, *id))).collect())
+                )
+                .bind(scope.as_str())
+                .bind(wanted)
+                .fetch_all(&mut *tx)
+                .await
+                .map_err(driver)?;
+                let ids: HashMap<u64, CommitId> = found
+                    .iter()
+                    .map(|row| Ok((unsigned(row, 0)?, CommitId(get(row, 1)?))))
+                    .collect::<Result<_, StoreError>>()?;
+                Ok(seqs.iter().filter_map(|seq| ids.get(seq).map(|id| (*seq, *id))).collect())
+            })
+            .await
     }
 
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
+        self.shared.patience.bounded(async {
         let mut tx = self.begin_for(scope).await?;
         let sql = "SELECT q.id, v.embedding FROM UNNEST($3::uuid[]) AS q (id), LATERAL (SELECT embedding FROM memory_vectors \
                    WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
@@ -155,9 +163,11 @@ impl RecallStore for PostgresStore {
             .map(|row| Ok((NodeId(get(row, 0)?), get::<Vector>(row, 1)?.to_vec())))
             .collect::<Result<_, StoreError>>()?;
         Ok(ids.iter().filter_map(|id| vectors.get(id).map(|vector| (*id, vector.clone()))).collect())
+        }).await
     }
 
     async fn record_recalls(&self, audits: Vec<RecallAudit>) -> Result<(), StoreError> {
+        self.shared.patience.bounded(async {
         let sql = "INSERT INTO memory_recall_audit (scope_key, id, endpoint, consumer_agent_id, consumer_team_id, \
                    query_sha256, seed_count, node_count, edge_count, created_at) \
                    SELECT * FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], \
@@ -181,17 +191,20 @@ impl RecallStore for PostgresStore {
             .await
             .map_err(driver)?;
         tx.commit().await.map_err(driver)
+        }).await
     }
 }
 
 impl PostgresStore {
     async fn oldest_pending(&self, scope: &ScopeKey) -> Result<Option<Timestamp>, StoreError> {
+        self.shared.patience.bounded(async {
         let mut tx = self.begin_for(scope).await?;
         let sql = "SELECT embedding_pending_at FROM memory_nodes WHERE scope_key = $1 AND embedding_status = 'pending' \
                    ORDER BY embedding_pending_at LIMIT 1";
         let found = sqlx::query(sql).bind(scope.as_str()).fetch_optional(&mut *tx).await.map_err(driver)?;
         let since: Option<Option<i64>> = found.map(|row| row.try_get(0)).transpose().map_err(driver)?;
         Ok(since.flatten().map(Timestamp))
+        }).await
     }
 }
 

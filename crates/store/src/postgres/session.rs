@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use aionis_core::ports::store::StoreError;
+use aionis_core::{deadline, ports::store::StoreError};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
 
 use super::error::{driver, is_transient};
@@ -36,8 +36,9 @@ pub(crate) async fn begin(
         For::Tenant(name) => literal(name),
         For::Everyone => "'*'".to_owned(),
     };
-    let mut sql =
-        format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {}", timeout.as_millis());
+    // What nobody waits for any more need not be worked on; zero would mean for ever.
+    let timeout = deadline::remaining().map_or(timeout, |left| left.min(timeout)).as_millis().max(1);
+    let mut sql = format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {timeout}");
     if !more.is_empty() {
         // Writing to a text cannot fail.
         let _ = write!(sql, "; {more}");

@@ -132,7 +132,9 @@ impl PostgresStore {
 #[async_trait]
 impl Transfer for PostgresStore {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
-        let frozen = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        // It stands open while the other store is read.
+        let frozen = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
+                      SET LOCAL idle_in_transaction_session_timeout = 0";
         let timeout = self.shared.options.statement_timeout;
         Ok(Box::new(Frozen(begin(&self.shared.pool, For::Everyone, timeout, frozen).await?)))
     }

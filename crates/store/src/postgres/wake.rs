@@ -8,6 +8,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::{error::driver, patience::Patience};
+
 const CHANNEL: &str = "aionis_work";
 /// Hints are sent at most this often: NOTIFY takes a lock that all databases of a server share.
 const HINT_INTERVAL: Duration = Duration::from_millis(50);
@@ -24,11 +26,11 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    pub(crate) fn start(pool: PgPool) -> Self {
+    pub(crate) fn start(pool: PgPool, patience: Arc<Patience>) -> Self {
         let (work, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let commits = watch::Sender::new(0);
         let tasks = vec![
-            tokio::spawn(tell(pool.clone(), Arc::clone(&hint))),
+            tokio::spawn(tell(pool.clone(), patience, Arc::clone(&hint))),
             tokio::spawn(listen(pool, Arc::clone(&work), commits.clone())),
         ];
         Self { work, hint, commits, tasks }
@@ -63,10 +65,11 @@ impl Drop for Wake {
 }
 
 /// Passes hints on to other processes; many at once become one.
-async fn tell(pool: PgPool, hint: Arc<Notify>) {
+async fn tell(pool: PgPool, patience: Arc<Patience>, hint: Arc<Notify>) {
     loop {
         hint.notified().await;
-        if let Err(e) = sqlx::query("SELECT pg_notify('aionis_work', '')").execute(&pool).await {
+        let told = async { sqlx::query("SELECT pg_notify('aionis_work', '')").execute(&pool).await.map_err(driver) };
+        if let Err(e) = patience.bounded(told).await {
             tracing::debug!(error = %e, "other processes could not be woken; they poll");
         }
         tokio::time::sleep(HINT_INTERVAL).await;

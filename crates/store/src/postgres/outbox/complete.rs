@@ -172,6 +172,7 @@ impl PostgresStore {
         model: &str,
         now: Timestamp,
     ) -> Result<usize, StoreError> {
+        self.shared.patience.bounded(async {
         let timeout = self.shared.options.statement_timeout;
         let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
         let (scopes, ids, fences) = columns(items.iter().copied());
@@ -207,6 +208,7 @@ impl PostgresStore {
         self.shared.images.note(scope, change_no);
         self.shared.wake.committed(false);
         Ok(stored)
+        }).await
     }
 
     /// Under the lock of the scope: vectors of content that was replaced meanwhile go again, the others make their nodes

@@ -84,90 +84,108 @@ fn columns<'a>(items: impl Iterator<Item = &'a OutboxItem>) -> (Vec<String>, Vec
 #[async_trait]
 impl OutboxStore for PostgresStore {
     async fn claim(&self, request: ClaimRequest) -> Result<Vec<OutboxItem>, StoreError> {
-        let lease_until = request.now.0 + i64::try_from(request.lease.as_micros()).unwrap_or(i64::MAX);
-        let mut tx = self.begin_all().await?;
-        self.check_space(&mut tx).await?;
-        let mut rows = sqlx::query(CLAIM)
-            .bind(request.now.0)
-            .bind(signed(request.limit as u64))
-            .bind(&request.worker)
-            .bind(lease_until)
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(driver)?;
-        rows.sort_by_key(|row| (get::<i64>(row, 6).unwrap_or(0), get::<i64>(row, 5).unwrap_or(0)));
-        let mut items = Vec::with_capacity(rows.len());
-        let mut unreadable = Vec::new();
-        for row in &rows {
-            match claimed(row)? {
-                Ok(item) => items.push(item),
-                Err(problem) => unreadable.push(problem),
-            }
-        }
-        for (scope, id, problem) in unreadable {
-            // It holds up nothing: it becomes a dead letter, and the others are claimed.
-            tracing::error!(scope, %id, problem, "the payload of an outbox row cannot be read");
-            let sql = "UPDATE memory_outbox SET claimed_by = NULL, lease_until = NULL, failed_at = $3, \
+        self.shared
+            .patience
+            .bounded(async {
+                let lease_until = request.now.0 + i64::try_from(request.lease.as_micros()).unwrap_or(i64::MAX);
+                let mut tx = self.begin_all().await?;
+                self.check_space(&mut tx).await?;
+                let mut rows = sqlx::query(CLAIM)
+                    .bind(request.now.0)
+                    .bind(signed(request.limit as u64))
+                    .bind(&request.worker)
+                    .bind(lease_until)
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(driver)?;
+                rows.sort_by_key(|row| (get::<i64>(row, 6).unwrap_or(0), get::<i64>(row, 5).unwrap_or(0)));
+                let mut items = Vec::with_capacity(rows.len());
+                let mut unreadable = Vec::new();
+                for row in &rows {
+                    match claimed(row)? {
+                        Ok(item) => items.push(item),
+                        Err(problem) => unreadable.push(problem),
+                    }
+                }
+                for (scope, id, problem) in unreadable {
+                    // It holds up nothing: it becomes a dead letter, and the others are claimed.
+                    tracing::error!(scope, %id, problem, "the payload of an outbox row cannot be read");
+                    let sql = "UPDATE memory_outbox SET claimed_by = NULL, lease_until = NULL, failed_at = $3, \
                        failed_reason = 'unreadable_payload', last_error = $4 WHERE scope_key = $1 AND id = $2";
-            sqlx::query(sql)
-                .bind(scope)
-                .bind(id)
-                .bind(request.now.0)
-                .bind(problem)
-                .execute(&mut *tx)
-                .await
-                .map_err(driver)?;
-        }
-        tx.commit().await.map_err(driver)?;
-        Ok(items)
+                    sqlx::query(sql)
+                        .bind(scope)
+                        .bind(id)
+                        .bind(request.now.0)
+                        .bind(problem)
+                        .execute(&mut *tx)
+                        .await
+                        .map_err(driver)?;
+                }
+                tx.commit().await.map_err(driver)?;
+                Ok(items)
+            })
+            .await
     }
 
     async fn extend(&self, items: &[OutboxItem], until: Timestamp) -> Result<(), StoreError> {
-        let (scopes, ids, fences) = columns(items.iter());
-        let mut tx = self.begin_all().await?;
-        let sql = format!(
-            "UPDATE memory_outbox o SET lease_until = $4 \
+        self.shared
+            .patience
+            .bounded(async {
+                let (scopes, ids, fences) = columns(items.iter());
+                let mut tx = self.begin_all().await?;
+                let sql = format!(
+                    "UPDATE memory_outbox o SET lease_until = $4 \
              FROM UNNEST($1::text[], $2::uuid[], $3::bigint[]) AS q (scope_key, id, fence) WHERE {HELD}"
-        );
-        sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(scopes)
-            .bind(ids)
-            .bind(fences)
-            .bind(until.0)
-            .execute(&mut *tx)
+                );
+                sqlx::query(sqlx::AssertSqlSafe(sql))
+                    .bind(scopes)
+                    .bind(ids)
+                    .bind(fences)
+                    .bind(until.0)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(driver)?;
+                tx.commit().await.map_err(driver)
+            })
             .await
-            .map_err(driver)?;
-        tx.commit().await.map_err(driver)
     }
 
     async fn pending_texts(&self, items: &[OutboxItem]) -> Result<Vec<PendingText>, StoreError> {
-        let wanted: Vec<(&ScopeKey, NodeId)> =
-            items.iter().flat_map(|item| item.nodes.iter().map(|id| (&item.scope, *id))).collect();
-        let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest, \
+        self.shared
+            .patience
+            .bounded(async {
+                let wanted: Vec<(&ScopeKey, NodeId)> =
+                    items.iter().flat_map(|item| item.nodes.iter().map(|id| (&item.scope, *id))).collect();
+                let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest, \
                    v.source_digest IS NOT DISTINCT FROM n.digest \
                    FROM UNNEST($1::text[], $2::uuid[]) AS q (scope_key, id) \
                    CROSS JOIN LATERAL (SELECT * FROM memory_nodes m \
                        WHERE m.scope_key = q.scope_key AND m.id = q.id LIMIT 1) n \
                    LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
                        WHERE scope_key = q.scope_key AND node_id = q.id AND model = $3 LIMIT 1) v ON true";
-        let mut tx = self.begin_all().await?;
-        let rows = sqlx::query(sql)
-            .bind(wanted.iter().map(|(scope, _)| scope.as_str().to_owned()).collect::<Vec<_>>())
-            .bind(wanted.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
-            .bind(&self.shared.space.name)
-            .fetch_all(&mut *tx)
+                let mut tx = self.begin_all().await?;
+                let rows = sqlx::query(sql)
+                    .bind(wanted.iter().map(|(scope, _)| scope.as_str().to_owned()).collect::<Vec<_>>())
+                    .bind(wanted.iter().map(|(_, id)| id.0).collect::<Vec<_>>())
+                    .bind(&self.shared.space.name)
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(driver)?;
+                let mut found: HashMap<(String, NodeId), PendingText> = HashMap::with_capacity(rows.len());
+                for row in &rows {
+                    let (scope, id): (String, NodeId) = (get(row, 0)?, NodeId(get(row, 1)?));
+                    let node_type = choice(row, 2, NodeType::parse)?;
+                    let text = embed_text(node_type, get(row, 3)?, get(row, 4)?).map(str::to_owned);
+                    let key = ScopeKey::from_stored(&scope)?;
+                    let pending = PendingText { scope: key, id, text, digest: digest(row, 5)?, ready: get(row, 6)? };
+                    found.insert((scope, id), pending);
+                }
+                Ok(wanted
+                    .into_iter()
+                    .filter_map(|(scope, id)| found.get(&(scope.as_str().to_owned(), id)).cloned())
+                    .collect())
+            })
             .await
-            .map_err(driver)?;
-        let mut found: HashMap<(String, NodeId), PendingText> = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let (scope, id): (String, NodeId) = (get(row, 0)?, NodeId(get(row, 1)?));
-            let node_type = choice(row, 2, NodeType::parse)?;
-            let text = embed_text(node_type, get(row, 3)?, get(row, 4)?).map(str::to_owned);
-            let key = ScopeKey::from_stored(&scope)?;
-            let pending = PendingText { scope: key, id, text, digest: digest(row, 5)?, ready: get(row, 6)? };
-            found.insert((scope, id), pending);
-        }
-        Ok(wanted.into_iter().filter_map(|(scope, id)| found.get(&(scope.as_str().to_owned(), id)).cloned()).collect())
     }
 
     async fn complete(
@@ -207,6 +225,7 @@ impl OutboxStore for PostgresStore {
     }
 
     async fn outbox_status(&self) -> Result<OutboxStatus, StoreError> {
+        self.shared.patience.bounded(async {
         let sql = "SELECT (SELECT COUNT(*) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
                    (SELECT MIN(created_at) FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL), \
                    (SELECT COUNT(*) FROM memory_outbox WHERE failed_at IS NOT NULL)";
@@ -218,6 +237,7 @@ impl OutboxStore for PostgresStore {
             dead: unsigned(&row, 2)?,
             oldest_pending: get::<Option<i64>>(&row, 1)?.map(Timestamp),
         })
+        }).await
     }
 
     async fn work_arrived(&self) {

@@ -31,7 +31,7 @@ pub(crate) async fn apply_group(shared: &Shared, writes: &[PreparedWrite]) -> Ou
     let mut tried = 0;
     loop {
         tried += 1;
-        match transaction(shared, writes).await {
+        match shared.patience.bounded(transaction(shared, writes)).await {
             Ok(outcomes) => return outcomes,
             Err(error) if is_transient(&error) && tried < TRIES => {
                 tracing::debug!(error = %error, tried, "a write transaction is run again");

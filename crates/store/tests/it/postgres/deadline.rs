@@ -1,0 +1,45 @@
+//! A statement gets no more time than the request it works for has left.
+
+use std::time::{Duration, Instant};
+
+use aionis_core::{
+    clock::Clock,
+    deadline,
+    ports::store::{ClaimRequest, EmbeddedNode, OutboxStore, StoreError, WriteStore},
+};
+use aionis_store::postgres::PostgresStore;
+use aionis_testkit::{
+    fixtures::{DIM, FakeClock, WriteBuilder, scope},
+    postgres::{TempDatabase, options},
+};
+use sqlx::Connection;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_ends_with_the_request_it_works_for() {
+    let database = TempDatabase::new().await;
+    let clock = FakeClock::new();
+    let store = PostgresStore::open(&options(&database.url()), clock.clone()).await.unwrap();
+    let s = scope("s");
+    store.write(WriteBuilder::new(&s).deriving().node("a", "text").prepared()).await.unwrap();
+    let now = clock.now();
+    let claim = ClaimRequest { worker: "w".to_owned(), now, lease: Duration::from_secs(60), limit: 1 };
+    let items = store.claim(claim).await.unwrap();
+    let node = |text: aionis_core::ports::store::PendingText| EmbeddedNode {
+        scope: text.scope,
+        id: text.id,
+        digest: text.digest,
+        result: Ok(vec![1.0; DIM]),
+    };
+    let nodes: Vec<_> = store.pending_texts(&items).await.unwrap().into_iter().map(node).collect();
+    // Somebody holds the scope, so that completing has to wait.
+    let mut owner = database.owner().await;
+    let mut tx = owner.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM memory_scopes FOR UPDATE").execute(&mut *tx).await.unwrap();
+    let started = Instant::now();
+    let soon = Instant::now() + Duration::from_millis(300);
+    let cut_short = deadline::within(soon, store.complete(&items, nodes.clone(), "m", now)).await;
+    assert!(matches!(&cut_short, Err(StoreError::Unavailable(why)) if why.contains("57014")), "{cut_short:?}");
+    assert!(started.elapsed() < Duration::from_secs(10), "statements may take 30 s otherwise");
+    tx.rollback().await.unwrap();
+    assert_eq!(store.complete(&items, nodes, "m", now).await.unwrap(), 1, "nothing of it was done");
+}
