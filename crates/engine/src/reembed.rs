@@ -91,6 +91,12 @@ pub enum ReembedError {
     /// Storage failed.
     #[error(transparent)]
     Store(#[from] DomainError),
+    /// Vectors of one model stand under its name: those of another dimension cannot stand beside them.
+    #[error(
+        "the vectors are of {0} already, with {1} dimensions: another dimension of the same model cannot be changed to \
+         directly; change to another model first"
+    )]
+    SameModel(String, usize),
     /// The provider failed too often.
     #[error("the provider cannot derive vectors: {0}; what was derived is kept, run the same command again to go on")]
     Provider(EmbedError),
@@ -123,6 +129,9 @@ pub async fn reembed(
 ) -> Result<ReembedReport, ReembedError> {
     let target = EmbeddingSpace { name: embedder.name().to_owned(), dim: embedder.dim() };
     let present = store.present_generation().await?;
+    if present.name == target.name && present.dim != target.dim {
+        return Err(ReembedError::SameModel(present.name, present.dim));
+    }
     let counts = store.generation_counts(&target).await?;
     let mut report = ReembedReport {
         dry_run: settings.dry_run,

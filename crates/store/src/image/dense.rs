@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ScopeImage, Slot,
-    code::{Coding, SignCodes},
+    code::{BitCodes, Coding},
     lists::Place,
     quantised::{Codes, Question, cosine},
     router::{StoredRouter, Trained},
@@ -137,27 +137,27 @@ impl ScopeImage {
 
     /// From now on the image holds codes of vectors, not vectors.
     pub(crate) fn hold_codes(&mut self, coding: Coding) {
-        if let Coding::Signs { padded, .. } = coding {
-            self.signs = Some(SignCodes::new(padded));
+        if let Coding::Bits { words, .. } = coding {
+            self.bits = Some(BitCodes::new(words));
         }
     }
 
     /// Stores the code of a node's vector, or takes it out.
     pub(crate) fn put_code(&mut self, slot: Slot, code: Option<&[u8]>) {
         let held = self.nodes[slot as usize].vector;
-        match (&mut self.signs, code) {
-            (Some(signs), Some(code)) => {
-                let place = signs.put(held.map(Place::at), code, slot).map(Place::single);
+        match (&mut self.bits, code) {
+            (Some(bits), Some(code)) => {
+                let place = bits.put(held.map(Place::at), code, slot).map(Place::single);
                 self.nodes[slot as usize].vector = place.or(held);
             }
             (None, Some(code)) => {
                 let place = self.vectors.put_code(held, code, slot);
                 self.nodes[slot as usize].vector = place.or(held);
             }
-            (signs, None) => {
+            (bits, None) => {
                 let Some(held) = held else { return };
-                let moved = match signs {
-                    Some(signs) => signs.remove(held.at()).map(|owner| (owner, held)),
+                let moved = match bits {
+                    Some(bits) => bits.remove(held.at()).map(|owner| (owner, held)),
                     None => self.vectors.remove(held),
                 };
                 self.nodes[slot as usize].vector = None;
@@ -170,14 +170,14 @@ impl ScopeImage {
 
     /// Ids of the nodes whose vectors are likely nearest, so many more than asked that the exact best are among them.
     pub(crate) fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize) -> Vec<NodeId> {
-        let Some(signs) = &self.signs else {
+        let Some(codes) = &self.bits else {
             return match self.near(filter, vector, limit, false) {
                 Near::Candidates(found) => found.into_iter().map(|(id, _)| id).collect(),
                 Near::Scored(found) => found.into_iter().map(|hit| hit.id).collect(),
             };
         };
         let filter = self.filter(filter);
-        signs
+        codes
             .nearest(vector, limit, |slot| filter.seeds(self.gates[slot as usize]))
             .into_iter()
             .map(|slot| NodeId(self.nodes[slot as usize].id))

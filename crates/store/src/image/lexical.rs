@@ -22,6 +22,10 @@ impl Postings {
         self.entries.capacity() * 8 + 48
     }
 
+    pub(super) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     /// Sets a document's count; zero takes it out. Setting what is set already changes nothing.
     fn set(&mut self, slot: Slot, count: u16) {
         match (self.entries.binary_search_by_key(&slot, |entry| entry.0), count) {

@@ -24,6 +24,11 @@ use aionis_core::{
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
+use self::{
+    code::BitCodes,
+    lexical::Postings,
+    lists::{Place, Vectors},
+};
 pub(crate) use self::{
     code::Coding,
     delta::{Delta, EdgeDelta, NodeDelta, document},
@@ -33,11 +38,6 @@ pub(crate) use self::{
     quantised::cosine as exact_cosine,
     router::{Router, StoredRouter},
     stored_index::StoredIndex,
-};
-use self::{
-    code::SignCodes,
-    lexical::Postings,
-    lists::{Place, Vectors},
 };
 
 /// Position of a node inside an image.
@@ -55,8 +55,8 @@ pub(crate) struct ScopeImage {
     numbers: HashMap<i64, Slot>,
     strings: Interner,
     vectors: Vectors,
-    /// Sign codes in place of vectors, when the image holds codes of long ones.
-    signs: Option<SignCodes>,
+    /// Codes of two bits per coordinate in place of vectors, when the image holds codes of long ones.
+    bits: Option<BitCodes>,
     edges: Vec<EdgeView>,
     edge_slots: HashMap<Uuid, u32>,
     around: Vec<Around>,
@@ -225,7 +225,7 @@ impl ScopeImage {
             numbers: HashMap::new(),
             strings: Interner::default(),
             vectors: Vectors::new(dim, exact_bytes_max),
-            signs: None,
+            bits: None,
             edges: Vec::new(),
             edge_slots: HashMap::new(),
             around: Vec::new(),
@@ -305,6 +305,22 @@ impl ScopeImage {
         found
     }
 
+    /// Gives back what growing took too much, after a load.
+    pub(crate) fn shrink(&mut self) {
+        self.nodes.shrink_to_fit();
+        self.gates.shrink_to_fit();
+        self.edges.shrink_to_fit();
+        self.around.shrink_to_fit();
+        for around in &mut self.around {
+            around.leaving.shrink_to_fit();
+            around.entering.shrink_to_fit();
+        }
+        self.postings.values_mut().for_each(Postings::shrink);
+        if let Some(bits) = &mut self.bits {
+            bits.shrink();
+        }
+    }
+
     /// Rough memory of the image in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let postings: usize = self.postings.values().map(Postings::bytes).sum();
@@ -312,7 +328,7 @@ impl ScopeImage {
         1024 + self.nodes.capacity() * (size_of::<NodeImage>() + 96)
             + self.edges.capacity() * (size_of::<EdgeView>() + 64)
             + self.vectors.bytes()
-            + self.signs.as_ref().map_or(0, SignCodes::bytes)
+            + self.bits.as_ref().map_or(0, BitCodes::bytes)
             + postings
             + self.clients.len() * 64
     }

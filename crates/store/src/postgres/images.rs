@@ -203,6 +203,7 @@ impl Entry {
             }
             drop(rows);
             let head = fresh.finish(&mut image);
+            image.shrink();
             *self.image.write().unwrap_or_else(PoisonError::into_inner) = image;
             head
         } else {

@@ -14,6 +14,7 @@ mod migrate;
 mod outbox;
 mod patience;
 mod recall;
+mod recode;
 mod rows;
 mod session;
 mod space;
@@ -143,6 +144,7 @@ impl PostgresStore {
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
         let space = space::settle(&mut owner, options.space.as_ref(), options.fallback_dim).await?;
+        recode::recode(&mut owner).await?;
         if options.vector_search == VectorSearch::Hnsw {
             space::make_index(&mut owner, &space).await?;
         }

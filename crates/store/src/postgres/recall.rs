@@ -26,6 +26,8 @@ use super::{
     session::{For, begin},
 };
 
+/// The audit may lose its last moments when the server crashes, as it may drop rows under load; nobody waits for its sync.
+const UNSYNCED: &str = "SET LOCAL synchronous_commit = off";
 /// Longest time between two looks for a commit of another process when no hint comes.
 const COMMIT_POLL: Duration = Duration::from_millis(100);
 
@@ -175,7 +177,7 @@ impl RecallStore for PostgresStore {
         let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
         let each = |f: fn(&RecallAudit) -> String| audits.iter().map(f).collect::<Vec<_>>();
         let some = |f: fn(&RecallAudit) -> Option<String>| audits.iter().map(f).collect::<Vec<_>>();
-        let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
+        let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, UNSYNCED).await?;
         sqlx::query(sql)
             .bind(each(|a| a.scope.as_str().to_owned()))
             .bind(audits.iter().map(|_| Uuid::new_v4()).collect::<Vec<_>>())

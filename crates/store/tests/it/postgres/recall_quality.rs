@@ -211,11 +211,11 @@ async fn of_integer_codes_in_two_hundred_scopes_of_very_different_sizes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_sign_codes_over_a_hundred_thousand_vectors_in_one_scope() {
+async fn of_two_bit_codes_over_a_hundred_thousand_vectors_in_one_scope() {
     check(1536, &[ALL]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_sign_codes_in_two_hundred_scopes_of_very_different_sizes() {
+async fn of_two_bit_codes_in_two_hundred_scopes_of_very_different_sizes() {
     check(1536, &very_different_sizes()).await;
 }

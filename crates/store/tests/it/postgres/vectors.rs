@@ -80,11 +80,34 @@ async fn integer_codes_find_what_the_exact_search_finds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sign_codes_find_what_the_exact_search_finds() {
+async fn two_bit_codes_find_what_the_exact_search_finds() {
     check(1536, VectorSearch::Codes, &[8_000, 1_500, 600, 80, 7]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_index_finds_what_the_exact_search_finds() {
     check(384, VectorSearch::Hnsw, &[4_000, 1_500, 600, 80, 7]).await;
+}
+
+/// A database whose codes another version made: they are made anew at the next start, or nothing would be found.
+#[tokio::test(flavor = "multi_thread")]
+async fn codes_of_another_form_are_made_anew_at_the_start() {
+    let database = TempDatabase::new().await;
+    let (dim, s) = (600, scope("s"));
+    let store = open(&database, dim, VectorSearch::Codes).await;
+    let mut vectors = ClusteredVectors::new(1, dim, 20);
+    fill(&store, &s, &mut vectors, dim, 1_200).await;
+    let question = vectors.any();
+    let found = near(&store, &s, agent("owner"), &question, false).await;
+    assert_eq!(found.len(), 10);
+    store.close().await;
+    let mut owner = database.owner().await;
+    let spoil =
+        "UPDATE memory_vectors SET code = '\\x00'; UPDATE aionis_meta SET value = '1' WHERE key = 'vector_code_form'";
+    sqlx::raw_sql(spoil).execute(&mut owner).await.unwrap();
+    // Several processes may start at once.
+    let (a, b) = tokio::join!(open(&database, dim, VectorSearch::Codes), open(&database, dim, VectorSearch::Codes));
+    for store in [a, b] {
+        assert_eq!(near(&store, &s, agent("owner"), &question, false).await, found);
+    }
 }
