@@ -73,8 +73,9 @@ impl Shared {
                 }
                 let tenant = For::Tenant(query.scope.tenant());
                 let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, "").await?;
-                let sql = "SELECT node_id, 1 - (embedding <=> $3) FROM memory_vectors \
-                   WHERE scope_key = $1 AND node_id = ANY($4) AND model = $2";
+                let sql = "SELECT q.id, v.similarity FROM UNNEST($4::uuid[]) AS q (id), LATERAL ( \
+                       SELECT 1 - (embedding <=> $3) AS similarity FROM memory_vectors \
+                       WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
                 let rows = sqlx::query(sql)
                     .bind(query.scope.as_str())
                     .bind(&self.space.name)

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use aionis_core::{
     clock::{Clock, Timestamp},
-    ports::store::{ClaimRequest, EmbeddedNode, FailedItem, OutboxStore, RecallStore, WriteStore},
+    ports::store::{ClaimRequest, DenseQuery, EmbeddedNode, FailedItem, OutboxStore, RecallStore, WriteStore},
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
-    fixtures::{DIM, FakeClock, WriteBuilder, scope},
+    fixtures::{DIM, FakeClock, WriteBuilder, anyone, everything, scope},
     postgres::{TempDatabase, options},
 };
 use sqlx::{PgConnection, Row};
@@ -56,6 +56,11 @@ async fn round(store: &PostgresStore, clock: &FakeClock, n: usize) {
         .with(|node| (node.salience, node.tier) = (Some(0.9), Some(aionis_core::model::Tier::Warm)));
     store.write(touch.prepared()).await.unwrap();
     store.scope_status(&s).await.unwrap();
+    let (filter, vector) = (everything(anyone()), vec![0.5; DIM]);
+    let hits = store.dense(DenseQuery { scope: s.clone(), filter, vector, limit: 5, exact: false }).await.unwrap();
+    let ids: Vec<_> = hits.iter().map(|hit| hit.id).collect();
+    store.rows(&s, &ids).await.unwrap();
+    store.stored_vectors(&s, &ids).await.unwrap();
     let now = clock.now();
     let claim = ClaimRequest { worker: "w".to_owned(), now, lease: Duration::from_secs(60), limit: 10 };
     let items = store.claim(claim).await.unwrap();

@@ -188,7 +188,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("complete_targets", "n.memory_lane, n.recall_flags, r.state"),
     ("dense_exact", "ORDER BY embedding <=> $2, node_id"),
     ("dense_index", "l2_normalize(embedding)::halfvec"),
-    ("dense_rescore", "node_id = ANY($4)"),
+    ("dense_rescore", "AS similarity FROM memory_vectors"),
     ("extend", "SET lease_until = $4"),
     ("fail", "failed_reason = q.reason"),
     ("fail_nodes", "embedding_last_error = q.error"),
