@@ -100,9 +100,11 @@ fn push_number(out: &mut String, number: &Number) {
 }
 
 fn push_f64(out: &mut String, number: f64) {
-    match serde_json_canonicalizer::to_string(&number) {
-        Ok(text) if number.is_finite() => out.push_str(&text),
-        _ => out.push_str("null"),
+    if number.is_finite() {
+        // The formatter of the canonicaliser, without a text of its own for every number.
+        out.push_str(ryu_js::Buffer::new().format_finite(number));
+    } else {
+        out.push_str("null");
     }
 }
 

@@ -1,5 +1,7 @@
 //! The kinds of things a memory is made of.
 
+use std::fmt::{self, Write as _};
+
 use serde::{Deserialize, Serialize};
 
 macro_rules! text_enum {
@@ -167,7 +169,26 @@ text_enum!(
 pub fn real(value: f64) -> f64 {
     #[expect(clippy::cast_possible_truncation, reason = "narrowing to f32 precision is the purpose")]
     let narrow = value as f32;
-    narrow.to_string().parse().unwrap_or(f64::from(narrow))
+    // Every recall does this a few thousand times: the digits are written where nothing has to be allocated.
+    let mut digits = Digits { bytes: [0; 64], len: 0 };
+    let written = write!(digits, "{narrow}").is_ok();
+    let text = std::str::from_utf8(&digits.bytes[..digits.len]);
+    text.ok().filter(|_| written).and_then(|text| text.parse().ok()).unwrap_or(f64::from(narrow))
+}
+
+/// Room for the digits of a number; the shortest form of a 32-bit one has at most some fifty.
+struct Digits {
+    bytes: [u8; 64],
+    len: usize,
+}
+
+impl fmt::Write for Digits {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
+    }
 }
 
 /// Who asks: the agent and team a recall is made for.
@@ -195,6 +216,13 @@ mod tests {
     fn reals_are_shortest_decimals() {
         assert!((real(0.9) - 0.9).abs() < f64::EPSILON);
         assert!((real(0.1 + 0.2) - 0.3).abs() < f64::EPSILON);
+        for value in [0.0, -0.0, f32::MIN_POSITIVE, f32::MAX, f32::MIN, 1e-45, -1.5e-38, f32::EPSILON, 16_777_217.0] {
+            assert_eq!(
+                real(f64::from(value)).to_bits(),
+                value.to_string().parse::<f64>().unwrap().to_bits(),
+                "{value}"
+            );
+        }
     }
 
     #[test]
