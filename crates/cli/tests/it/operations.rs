@@ -165,9 +165,12 @@ fn the_embedding_model_changes_while_the_service_runs() {
     assert!(early.one_line().contains("aionis reembed --to"), "{early:?}");
     let (done, last_id) = std::thread::scope(|scope| {
         // Written while the vectors are derived.
-        let writing = scope.spawn(|| (40..60).map(|number| old.write(&note("harbour", number))).last().unwrap());
+        let writing = scope.spawn(|| {
+            (40..59).for_each(|number| _ = old.write(&note("harbour", number)));
+            id_of(&old.write(&note("harbour", 59)))
+        });
         let done = run(&mut reembed(&[])).exits(0).json();
-        (done, id_of(&writing.join().unwrap()))
+        (done, writing.join().unwrap())
     });
     assert_eq!((&done["switched"], &done["from"]), (&json!(true), &json!("fake:deterministic")), "{done}");
     assert!(done["derived"].as_u64().unwrap() >= 40, "{done}");

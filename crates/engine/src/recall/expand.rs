@@ -109,6 +109,7 @@ impl Run<'_> {
         let (total, per_hop) = hop_limit(self.knobs.max_edges);
         let around = |nodes: Vec<NodeId>| EdgeQuery {
             scope: self.request.scope.clone(),
+            viewer: self.request.viewer.clone(),
             around: nodes,
             min_weight: self.knobs.min_edge_weight,
             min_confidence: self.knobs.min_edge_confidence,

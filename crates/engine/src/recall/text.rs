@@ -138,6 +138,7 @@ impl Run<'_> {
             .store
             .edges_around(EdgeQuery {
                 scope: self.request.scope.clone(),
+                viewer: self.request.viewer.clone(),
                 around: candidates.clone(),
                 min_weight: self.knobs.min_edge_weight,
                 min_confidence: self.knobs.min_edge_confidence,

@@ -1,28 +1,38 @@
 //! Edges around nodes.
 
 use super::{Around, ScopeImage, Slot};
-use aionis_core::{ids::NodeId, recall::EdgeView};
+use aionis_core::{ids::NodeId, model::Viewer, recall::EdgeView};
 
 impl ScopeImage {
-    /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once.
+    /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once, and only between what the
+    /// viewer may be shown.
     pub(crate) fn edges_around(
         &self,
+        viewer: &Viewer,
         around: &[NodeId],
         (min_weight, min_confidence): (f64, f64),
         limit: usize,
     ) -> Vec<EdgeView> {
         // A node named twice is one node: its edges must not use up the limit.
+        let filter = self.viewer(viewer);
+        let shows = |slot: Slot| {
+            let node = &self.nodes[slot as usize];
+            node.is_shown() && filter.sees(node)
+        };
+        let at_end = |id: NodeId| self.slots.get(&id.0).copied().is_some_and(shows);
         let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slots.get(&id.0).copied()).collect();
+        slots.retain(|slot| shows(*slot));
         slots.sort_unstable();
         slots.dedup();
-        let strongest = |pick: fn(&Around) -> &Vec<u32>| -> Vec<u32> {
+        // The near end is one of the nodes asked for.
+        let strongest = |pick: fn(&Around) -> &Vec<u32>, far: fn(&EdgeView) -> NodeId| -> Vec<u32> {
             let mut found: Vec<u32> = slots
                 .iter()
                 .flat_map(|&slot| pick(&self.around[slot as usize]))
                 .copied()
                 .filter(|&at| {
                     let edge = &self.edges[at as usize];
-                    edge.weight >= min_weight && edge.confidence >= min_confidence
+                    edge.weight >= min_weight && edge.confidence >= min_confidence && at_end(far(edge))
                 })
                 .collect();
             if found.len() > limit {
@@ -31,8 +41,8 @@ impl ScopeImage {
             }
             found
         };
-        let mut both = strongest(|edges| &edges.leaving);
-        both.extend(strongest(|edges| &edges.entering));
+        let mut both = strongest(|edges| &edges.leaving, |edge| edge.dst);
+        both.extend(strongest(|edges| &edges.entering, |edge| edge.src));
         both.sort_unstable();
         both.dedup();
         both.into_iter().map(|at| self.edges[at as usize]).collect()

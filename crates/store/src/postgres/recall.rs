@@ -96,7 +96,7 @@ impl RecallStore for PostgresStore {
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
         let image = self.image(&query.scope, Freshness::Known).await?;
         let floor = (query.min_weight, query.min_confidence);
-        Ok(image.read(|image| image.edges_around(&query.around, floor, query.limit)))
+        Ok(image.read(|image| image.edges_around(&query.viewer, &query.around, floor, query.limit)))
     }
 
     async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {

@@ -149,7 +149,7 @@ impl RecallStore for SqliteStore {
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
         let scope = query.scope.clone();
         let floor = (query.min_weight, query.min_confidence);
-        self.on_image(&scope, move |image| image.edges_around(&query.around, floor, query.limit)).await
+        self.on_image(&scope, move |image| image.edges_around(&query.viewer, &query.around, floor, query.limit)).await
     }
 
     async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {

@@ -3,17 +3,30 @@
 use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::EdgeType,
+    model::Viewer,
     ports::store::EdgeQuery,
     recall::EdgeView,
 };
 
 use super::Subject;
-use crate::fixtures::{WriteBuilder, node_id, scope};
+use crate::fixtures::{WriteBuilder, agent, anyone, node_id, scope};
 
 /// Asks, and puts the answer into an order: strongest first. The port promises none.
 async fn ask(subject: &Subject, scope: &ScopeKey, around: &[NodeId], floor: (f64, f64), limit: usize) -> Vec<EdgeView> {
+    ask_for(subject, anyone(), scope, around, floor, limit).await
+}
+
+async fn ask_for(
+    subject: &Subject,
+    viewer: Viewer,
+    scope: &ScopeKey,
+    around: &[NodeId],
+    floor: (f64, f64),
+    limit: usize,
+) -> Vec<EdgeView> {
     let query = EdgeQuery {
         scope: scope.clone(),
+        viewer,
         around: around.to_vec(),
         min_weight: floor.0,
         min_confidence: floor.1,
@@ -111,6 +124,23 @@ pub async fn a_stronger_edge_is_seen_at_once(subject: &Subject) {
     let best = ask(subject, &s, &[hub], (0.0, 0.0), 1).await[0];
     assert_eq!((best.dst, best.weight, best.confidence, best.commit_seq), (weakest, 1.0, 1.0, 2));
     assert_eq!(best.id, outcome.edges[0].0);
+}
+
+/// What a viewer may not see takes no place from what they may.
+pub async fn hidden_ends_do_not_use_up_the_limit(subject: &Subject) {
+    let s = scope("s");
+    let mut write = WriteBuilder::new(&s).node("hub", "x").node("open", "y").edge("hub", "open").strength(0.25, 0.25);
+    for n in 0..4 {
+        let name = format!("hidden{n}");
+        write = write.node(&name, "z").private(Some("owner"), None).edge("hub", &name).strength(0.75, 0.75);
+    }
+    subject.write(write).await;
+    let (hub, open) = (node_id(&s, "hub"), node_id(&s, "open"));
+    let seen = ask(subject, &s, &[hub], (0.0, 0.0), 2).await;
+    assert_eq!(seen.iter().map(|edge| edge.dst).collect::<Vec<_>>(), [open], "and nothing of the others is told");
+    let own = ask_for(subject, agent("owner"), &s, &[hub], (0.0, 0.0), 2).await;
+    assert!(own.len() == 2 && own.iter().all(|edge| edge.dst != open), "the strongest of what the owner sees: {own:?}");
+    assert!(ask(subject, &s, &[node_id(&s, "hidden0")], (0.0, 0.0), 2).await.is_empty(), "nor from the other end");
 }
 
 /// Equal client ids in two scopes are two graphs.

@@ -87,6 +87,7 @@ macro_rules! store_conformance {
                 thresholds_are_inclusive,
                 every_edge_comes_once,
                 a_stronger_edge_is_seen_at_once,
+                hidden_ends_do_not_use_up_the_limit,
                 other_scopes_have_other_edges,
             ];
             rows: [

@@ -94,6 +94,8 @@ pub struct NameQuery {
 pub struct EdgeQuery {
     /// Scope.
     pub scope: ScopeKey,
+    /// Who asks: edges to what recall does not show them are left out, before the limit.
+    pub viewer: Viewer,
     /// The nodes.
     pub around: Vec<NodeId>,
     /// Edges below are left out.

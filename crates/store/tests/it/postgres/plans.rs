@@ -120,7 +120,9 @@ async fn exercise(store: &PostgresStore) {
         store.rows(&s, &ids).await.unwrap();
         store.commit_ids(&s, &[1, 2, 3]).await.unwrap();
         store.stored_vectors(&s, &ids).await.unwrap();
-        let around = EdgeQuery { scope: s.clone(), around: ids, min_weight: 0.0, min_confidence: 0.0, limit: 10 };
+        let viewer = anyone();
+        let around =
+            EdgeQuery { scope: s.clone(), viewer, around: ids, min_weight: 0.0, min_confidence: 0.0, limit: 10 };
         store.edges_around(around).await.unwrap();
         let audit = RecallAudit {
             scope: s.clone(),

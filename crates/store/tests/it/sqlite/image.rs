@@ -245,7 +245,7 @@ async fn answer(store: &dyn Store, s: &ScopeKey, which: u64) -> String {
         5 => {
             let around = (0..rng.below(5)).map(|_| ids[rng.below(KEYS)]).collect();
             let (min_weight, min_confidence) = (rng.below(3) as f64 / 4.0, rng.below(3) as f64 / 4.0);
-            let query = EdgeQuery { scope: s.clone(), around, min_weight, min_confidence, limit };
+            let query = EdgeQuery { scope: s.clone(), viewer, around, min_weight, min_confidence, limit };
             let mut edges = store.edges_around(query.clone()).await.unwrap();
             edges.sort_by_key(|edge| edge.id);
             format!("{query:?}: {edges:?}")
@@ -462,7 +462,9 @@ async fn writes_during_a_load_are_in_the_image() {
         let status = store.scope_status(&large).await.unwrap();
         assert_eq!((status.head_seq, status.nodes), (seq, 2_499 + seq), "round {round}");
         let around = vec![node_id(&large, "n1")];
-        let query = EdgeQuery { scope: large.clone(), around, min_weight: 0.0, min_confidence: 0.0, limit: 100_000 };
+        let viewer = anyone();
+        let query =
+            EdgeQuery { scope: large.clone(), viewer, around, min_weight: 0.0, min_confidence: 0.0, limit: 100_000 };
         assert_eq!(store.edges_around(query).await.unwrap().len() as u64, seq - 1, "round {round}");
         let filter = everything(anyone());
         let query =
