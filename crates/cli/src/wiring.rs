@@ -103,7 +103,7 @@ pub(crate) async fn open_store(
 /// Opens the store for an operator's command: there has to be one, and whatever embedding model it has is right.
 pub(crate) async fn open_existing(storage: &StorageSettings) -> Result<Arc<dyn Deployment>, Failure> {
     storage.check()?;
-    let options = store_options(storage);
+    let options = store_options(storage).with_any_space();
     if let StoreOptions::Embedded(embedded) = &options {
         let path = embedded.data_dir.join(DATABASE_FILE);
         if !path.exists() {

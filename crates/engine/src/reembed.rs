@@ -19,6 +19,9 @@ use serde::Serialize;
 
 use crate::{backoff, derive::embed_all};
 
+/// Times the whole store is gone through: with a service that writes all the time there would be no end.
+const PASSES_MAX: usize = 3;
+
 /// What a change of the model is asked to do.
 #[derive(Clone, Debug)]
 pub struct ReembedSettings {
@@ -148,8 +151,13 @@ pub async fn reembed(
     }
     if present != target {
         progress.expect(counts.wanted - counts.present);
-        // Each pass derives what was written during the one before; the queue takes what is written during the last.
-        while derive_pass(store, embedder, clock, (&target, settings), progress, &mut report).await? > 0 {}
+        // Each pass derives what was written during the one before. What is left after the last is the queue's.
+        for _ in 0..PASSES_MAX {
+            let stored = derive_pass(store, embedder, clock, (&target, settings), progress, &mut report).await?;
+            if stored <= settings.page as u64 {
+                break;
+            }
+        }
         if report.without_text > 0 && !settings.accept_loss {
             return Ok(report);
         }
@@ -164,12 +172,8 @@ pub async fn reembed(
         }
     }
     if settings.drop_old {
-        loop {
-            let dropped = store.drop_other_generations(settings.page).await?;
-            report.dropped += dropped;
-            if dropped == 0 {
-                break;
-            }
+        for summary in store.scopes(None, None).await? {
+            report.dropped += store.drop_other_generations(&ScopeKey::from_stored(&summary.scope_key)?).await?;
         }
     }
     Ok(report)

@@ -63,6 +63,16 @@ pub enum StoreOptions {
 }
 
 impl StoreOptions {
+    /// For an operator's command: whatever embedding space the store is stamped with is right, and stays.
+    #[must_use]
+    pub fn with_any_space(mut self) -> Self {
+        match &mut self {
+            Self::Embedded(options) => options.any_space = true,
+            Self::Postgres(options) => options.any_space = true,
+        }
+        self
+    }
+
     /// Where the data is, without credentials, for messages.
     pub fn place(&self) -> String {
         match self {

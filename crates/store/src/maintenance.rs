@@ -3,7 +3,7 @@
 use aionis_core::clock::Timestamp;
 
 /// Nodes that one item of work put back into the queue names at most.
-pub(crate) const NODES_PER_ITEM: usize = 100;
+pub(crate) const NODES_PER_ITEM: usize = 16;
 
 /// How long answers are kept for repeated requests.
 const REQUEST_TTL_US: i64 = 24 * 3600 * 1_000_000;

@@ -35,7 +35,7 @@ pub(crate) struct CopyArgs {
     to: SecretArg,
     #[command(flatten)]
     selection: Selection,
-    /// Only tell what would be copied.
+    /// Only tell what would be copied. Both stores are opened for it, brought up to date, and made when missing.
     #[arg(long)]
     dry_run: bool,
     /// Rows per page, and per transaction at the destination.
@@ -122,7 +122,7 @@ async fn open(
         storage.database_url = SecretArg(String::new());
         storage.data_dir = PathBuf::from(&place.0);
     }
-    let options = wiring::store_options(&storage);
+    let options = wiring::store_options(&storage).with_any_space();
     if let StoreOptions::Embedded(embedded) = &options
         && must_exist
         && !embedded.data_dir.join(DATABASE_FILE).exists()

@@ -1,5 +1,7 @@
 //! What an operator does to derived data: trying again what was given up, and changing the embedding model.
 
+use std::time::Duration;
+
 use aionis_core::{
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
@@ -35,9 +37,62 @@ const GIVE_UP: &str = "UPDATE memory_nodes SET embedding_status = 'failed', embe
 const WAIT: &str = "UPDATE memory_nodes SET embedding_status = 'pending', embedding_pending_at = $3, \
                     embedding_last_error = NULL, change_no = $4 WHERE scope_key = $1 AND id = ANY($2)";
 
+/// Longest time of a statement of maintenance: nobody waits for its answer but an operator.
+const TIMEOUT: Duration = Duration::from_secs(3_600);
+
 impl PostgresStore {
     async fn begin_maintenance(&self, tenant: For<'_>) -> Result<Transaction<'static, Postgres>, StoreError> {
-        begin(&self.shared.pool, tenant, self.shared.options.statement_timeout, "").await
+        begin(&self.shared.pool, tenant, TIMEOUT, "").await
+    }
+
+    /// Queues nodes of one scope that have no vector of a generation, those of them that still have none and the content
+    /// they had.
+    async fn queue_lacking(
+        &self,
+        generation: &EmbeddingSpace,
+        nodes: &[PendingText],
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let scope = &nodes[0].scope;
+        let mut tx = self.begin_maintenance(For::Tenant(scope.tenant())).await?;
+        let Some(change_no) = Self::next_change(&mut tx, scope).await? else { return Ok(0) };
+        let sql = "SELECT q.id FROM UNNEST($2::uuid[], $3::bytea[]) AS q (id, digest) \
+                   CROSS JOIN LATERAL (SELECT 1 FROM memory_nodes \
+                       WHERE scope_key = $1 AND id = q.id AND digest = q.digest LIMIT 1) n \
+                   LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
+                       WHERE scope_key = $1 AND node_id = q.id AND model = $4 LIMIT 1) v ON true \
+                   WHERE v.source_digest IS DISTINCT FROM q.digest";
+        let rows = sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(nodes.iter().map(|node| node.id.0).collect::<Vec<_>>())
+            .bind(nodes.iter().map(|node| node.digest.0.to_vec()).collect::<Vec<_>>())
+            .bind(&generation.name)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let still: HashSet<Uuid> = rows.iter().map(|row| get(row, 0)).collect::<Result<_, _>>()?;
+        // What there is of the generation belongs to other content.
+        let sql = "DELETE FROM memory_vectors v USING UNNEST(array_fill($1::text, ARRAY[cardinality($2)]), $2::uuid[], \
+                       array_fill($3::text, ARRAY[cardinality($2)])) AS q (scope_key, id, model) \
+                   WHERE v.scope_key = q.scope_key AND v.node_id = q.id AND v.model = q.model";
+        sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(still.iter().copied().collect::<Vec<_>>())
+            .bind(&generation.name)
+            .execute(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let of = |has_text: bool| -> Vec<NodeId> {
+            let wanted = nodes.iter().filter(|node| still.contains(&node.id.0) && node.text.is_some() == has_text);
+            wanted.map(|node| node.id).collect()
+        };
+        let (with, without) = (of(true), of(false));
+        enqueue(&mut tx, scope, &with, now).await?;
+        let queued = set_status(&mut tx, WAIT, scope, &with, (now, change_no)).await?;
+        set_status(&mut tx, GIVE_UP, scope, &without, (now, change_no)).await?;
+        tx.commit().await.map_err(driver)?;
+        self.shared.images.note(scope, change_no);
+        Ok(queued)
     }
 }
 
@@ -131,42 +186,38 @@ impl MaintenanceStore for PostgresStore {
 
     async fn switch_generation(&self, generation: &EmbeddingSpace, now: Timestamp) -> Result<u64, StoreError> {
         let mut tx = self.begin_maintenance(For::Everyone).await?;
-        // From here on no writer changes a scope until the switch is done.
-        let sql = "SELECT 1 FROM memory_scopes ORDER BY scope_key FOR UPDATE";
-        sqlx::query(sql).execute(&mut *tx).await.map_err(driver)?;
         space::stamp(&mut tx, generation).await?;
+        tx.commit().await.map_err(driver)?;
+        // From here on the new vectors count. What has none is queued scope by scope, so that no writer waits for all of it.
         let (mut after, mut queued) = (None, 0);
         loop {
-            let page = lacking(&mut tx, generation, after.as_ref(), SWITCH_PAGE).await?;
+            let page = self.lacking(generation, after.as_ref(), SWITCH_PAGE).await?;
             for nodes in page.texts.chunk_by(|a, b| a.scope == b.scope) {
-                let scope = &nodes[0].scope;
-                let Some(change_no) = Self::next_change(&mut tx, scope).await? else { continue };
-                let (with, without): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| node.text.is_some());
-                let all = nodes.iter().map(|node| node.id.0).collect::<Vec<_>>();
-                // What there is of the generation belongs to other content.
-                let sql = "DELETE FROM memory_vectors WHERE scope_key = $1 AND node_id = ANY($2) AND model = $3";
-                sqlx::query(sql)
-                    .bind(scope.as_str())
-                    .bind(all)
-                    .bind(&generation.name)
-                    .execute(&mut *tx)
-                    .await
-                    .map_err(driver)?;
-                let with: Vec<NodeId> = with.into_iter().map(|node| node.id).collect();
-                let without: Vec<NodeId> = without.into_iter().map(|node| node.id).collect();
-                enqueue(&mut tx, scope, &with, now).await?;
-                queued += set_status(&mut tx, WAIT, scope, &with, (now, change_no)).await?;
-                set_status(&mut tx, GIVE_UP, scope, &without, (now, change_no)).await?;
+                queued += self.queue_lacking(generation, nodes, now).await?;
             }
             match page.next {
                 Some(next) => after = Some(next),
                 None => break,
             }
         }
-        let sql = "UPDATE memory_scopes s SET vector_count = (SELECT COUNT(*) FROM memory_vectors v \
-                   WHERE v.scope_key = s.scope_key AND v.model = $1)";
-        sqlx::query(sql).bind(&generation.name).execute(&mut *tx).await.map_err(driver)?;
+        let mut tx = self.begin_maintenance(For::Everyone).await?;
+        let scopes = sqlx::query("SELECT scope_key FROM memory_scopes ORDER BY scope_key")
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
         tx.commit().await.map_err(driver)?;
+        for scope in &scopes {
+            let mut tx = self.begin_maintenance(For::Everyone).await?;
+            let sql = "UPDATE memory_scopes SET vector_count = (SELECT COUNT(*) FROM memory_vectors \
+                           WHERE scope_key = $1 AND model = $2) WHERE scope_key = $1";
+            sqlx::query(sql)
+                .bind(get::<&str>(scope, 0)?)
+                .bind(&generation.name)
+                .execute(&mut *tx)
+                .await
+                .map_err(driver)?;
+            tx.commit().await.map_err(driver)?;
+        }
         self.shared.wake.committed(true);
         Ok(queued)
     }
@@ -209,14 +260,11 @@ impl MaintenanceStore for PostgresStore {
         Ok(space::stamped(&mut connection).await?.unwrap_or_else(|| self.shared.space.clone()))
     }
 
-    async fn drop_other_generations(&self, limit: usize) -> Result<u64, StoreError> {
-        let mut tx = self.begin_maintenance(For::Everyone).await?;
+    async fn drop_other_generations(&self, scope: &ScopeKey) -> Result<u64, StoreError> {
+        let mut tx = self.begin_maintenance(For::Tenant(scope.tenant())).await?;
         let present = space::stamped(&mut tx).await?.ok_or_else(unstamped)?;
-        let sql = "WITH old AS (SELECT scope_key, node_id, model FROM memory_vectors WHERE model <> $1 LIMIT $2) \
-                   DELETE FROM memory_vectors v USING old o \
-                   WHERE v.scope_key = o.scope_key AND v.node_id = o.node_id AND v.model = o.model";
-        let done =
-            sqlx::query(sql).bind(&present.name).bind(signed(limit as u64)).execute(&mut *tx).await.map_err(driver)?;
+        let sql = "DELETE FROM memory_vectors WHERE scope_key = $1 AND model <> $2";
+        let done = sqlx::query(sql).bind(scope.as_str()).bind(&present.name).execute(&mut *tx).await.map_err(driver)?;
         tx.commit().await.map_err(driver)?;
         Ok(done.rows_affected())
     }
@@ -333,11 +381,13 @@ async fn lacking(
     after: Option<&NodePlace>,
     limit: usize,
 ) -> Result<Lacking, StoreError> {
-    let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest FROM memory_nodes n \
-               WHERE (n.scope_key, n.id) > ($1, $2) AND n.embedding_status <> 'failed' \
-               AND NOT EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.node_id = n.id \
-                   AND v.model = $3 AND v.source_digest = n.digest) \
-               ORDER BY n.scope_key, n.id LIMIT $4";
+    // The limit is on nodes looked at: where few are lacking, one statement must not look at all of them.
+    let sql = "SELECT n.scope_key, n.id, n.type, n.title, n.text_summary, n.digest, \
+                   n.embedding_status <> 'failed' AND v.source_digest IS DISTINCT FROM n.digest \
+               FROM (SELECT * FROM memory_nodes WHERE (scope_key, id) > ($1, $2) ORDER BY scope_key, id LIMIT $4) n \
+               LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
+                   WHERE scope_key = n.scope_key AND node_id = n.id AND model = $3 LIMIT 1) v ON true \
+               ORDER BY n.scope_key, n.id";
     let (scope, id) = place(after);
     let rows = sqlx::query(sql)
         .bind(scope)
@@ -349,6 +399,9 @@ async fn lacking(
         .map_err(driver)?;
     let mut page = Lacking::default();
     for row in &rows {
+        if !get::<bool>(row, 6)? {
+            continue;
+        }
         let text = embed_text(choice(row, 2, NodeType::parse)?, get(row, 3)?, get(row, 4)?).map(str::to_owned);
         page.texts.push(PendingText {
             scope: ScopeKey::from_stored(get(row, 0)?)?,
@@ -358,7 +411,8 @@ async fn lacking(
             ready: false,
         });
     }
-    let last = page.texts.last().filter(|_| page.texts.len() == limit);
-    page.next = last.map(|last| NodePlace { scope: last.scope.clone(), id: last.id });
+    if let Some(last) = rows.last().filter(|_| rows.len() == limit) {
+        page.next = Some(NodePlace { scope: ScopeKey::from_stored(get(last, 0)?)?, id: NodeId(get(last, 1)?) });
+    }
     Ok(page)
 }

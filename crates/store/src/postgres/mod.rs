@@ -57,6 +57,8 @@ pub struct PostgresOptions {
     pub url: String,
     /// Space of the vectors this process derives and compares; none takes the space the store was stamped with.
     pub space: Option<EmbeddingSpace>,
+    /// Whatever space the store is stamped with is right: for an operator's command, which must not change it.
+    pub any_space: bool,
     /// Dimension of a store that has no space yet and gets none now.
     pub fallback_dim: usize,
     /// Connections.
@@ -85,6 +87,7 @@ impl PostgresOptions {
         Self {
             url: url.into(),
             space: None,
+            any_space: false,
             fallback_dim: 1536,
             connections_max: 16,
             acquire_timeout: Duration::from_secs(5),
@@ -143,7 +146,7 @@ impl PostgresStore {
         let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
-        let space = space::settle(&mut owner, options.space.as_ref(), options.fallback_dim).await?;
+        let space = space::settle(&mut owner, options).await?;
         recode::recode(&mut owner).await?;
         if options.vector_search == VectorSearch::Hnsw {
             space::make_index(&mut owner, &space).await?;

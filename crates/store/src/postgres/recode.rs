@@ -40,7 +40,7 @@ async fn all(owner: &mut PgConnection) -> Result<(), StoreError> {
     let mut after = (String::new(), Uuid::nil(), String::new());
     let mut count = 0;
     loop {
-        let sql = "SELECT scope_key, node_id, model, embedding FROM memory_vectors \
+        let sql = "SELECT scope_key, node_id, model, embedding, created_at FROM memory_vectors \
                    WHERE (scope_key, node_id, model) > ($1, $2, $3) ORDER BY scope_key, node_id, model LIMIT $4";
         let rows = sqlx::query(sql)
             .bind(&after.0)
@@ -50,25 +50,30 @@ async fn all(owner: &mut PgConnection) -> Result<(), StoreError> {
             .fetch_all(&mut *owner)
             .await
             .map_err(driver)?;
-        let (mut scopes, mut nodes, mut models, mut codes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut scopes, mut nodes, mut models) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut codes, mut times) = (Vec::new(), Vec::new());
         for row in &rows {
             let vector: Vec<f32> = row.try_get::<Vector, _>(3).map_err(driver)?.to_vec();
             scopes.push(row.try_get::<String, _>(0).map_err(driver)?);
             nodes.push(row.try_get::<Uuid, _>(1).map_err(driver)?);
             models.push(row.try_get::<String, _>(2).map_err(driver)?);
             codes.push(Coding::of(vector.len()).encode(&vector));
+            times.push(row.try_get::<i64, _>(4).map_err(driver)?);
         }
         let (Some(scope), Some(node), Some(model)) = (scopes.last(), nodes.last(), models.last()) else { break };
         after = (scope.clone(), *node, model.clone());
         count += rows.len();
         let sql = "UPDATE memory_vectors v SET code = q.code \
-                   FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::bytea[]) AS q (scope_key, node_id, model, code) \
-                   WHERE v.scope_key = q.scope_key AND v.node_id = q.node_id AND v.model = q.model";
+                   FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::bytea[], $5::bigint[]) \
+                       AS q (scope_key, node_id, model, code, created_at) \
+                   WHERE v.scope_key = q.scope_key AND v.node_id = q.node_id AND v.model = q.model \
+                       AND v.created_at = q.created_at";
         sqlx::query(sql)
             .bind(scopes)
             .bind(nodes)
             .bind(models)
             .bind(codes)
+            .bind(times)
             .execute(&mut *owner)
             .await
             .map_err(driver)?;

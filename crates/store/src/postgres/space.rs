@@ -3,7 +3,7 @@
 use aionis_core::{canon::sha256_hex, ports::store::StoreError};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-use super::{error::driver, session::literal};
+use super::{PostgresOptions, error::driver, session::literal};
 use crate::space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide};
 
 /// Most dimensions an HNSW index over half-precision vectors takes.
@@ -39,21 +39,17 @@ pub(crate) async fn stamp(connection: &mut PgConnection, space: &EmbeddingSpace)
 }
 
 /// Settles the space of a database that is being opened, and makes its index. Done by the owner.
-pub(crate) async fn settle(
-    owner: &mut PgConnection,
-    configured: Option<&EmbeddingSpace>,
-    fallback_dim: usize,
-) -> Result<EmbeddingSpace, StoreError> {
+pub(crate) async fn settle(owner: &mut PgConnection, options: &PostgresOptions) -> Result<EmbeddingSpace, StoreError> {
     let has_vectors: bool = sqlx::query("SELECT EXISTS (SELECT 1 FROM memory_vectors)")
         .fetch_one(&mut *owner)
         .await
         .and_then(|row| row.try_get(0))
         .map_err(driver)?;
-    let stamped = stamped(owner).await?.filter(|_| has_vectors);
+    let stamped = stamped(owner).await?.filter(|_| has_vectors || options.any_space);
     let space = match decide(
-        configured,
+        options.space.as_ref(),
         stamped,
-        fallback_dim,
+        options.fallback_dim,
         "run `aionis reembed --to` with the new one, or use another database",
     )? {
         Settled::Stamped(space) => return Ok(space),

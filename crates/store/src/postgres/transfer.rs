@@ -31,7 +31,7 @@ use crate::{
     image::{Coding, gate_bits},
     transfer::{
         Cell, Head, IMPORTING, KeyPart, Kind, Progress, Row, Snapshot, Table, Transfer, id, progress_key,
-        read_progress, text, write_progress,
+        read_progress, taken, text, write_progress,
     },
 };
 
@@ -150,6 +150,10 @@ impl Transfer for PostgresStore {
 
     async fn begin_import(&self, scope: &ScopeKey, progress: &Progress) -> Result<(), StoreError> {
         let mut tx = self.begin_import_of(scope).await?;
+        let state = lock(&mut tx, scope).await?;
+        if state.is_some_and(|state| state != IMPORTING) {
+            return Err(taken(scope.as_str()));
+        }
         for table in Table::ALL.iter().map(|table| table.name()).chain(["memory_scopes"]) {
             let sql = format!("DELETE FROM {table} WHERE scope_key = $1");
             sqlx::query(AssertSqlSafe(sql)).bind(scope.as_str()).execute(&mut *tx).await.map_err(driver)?;
@@ -170,6 +174,7 @@ impl Transfer for PostgresStore {
         progress: &Progress,
     ) -> Result<(), StoreError> {
         let mut tx = self.begin_import_of(scope).await?;
+        still_importing(&mut tx, scope).await?;
         insert(&mut tx, scope, table, rows).await?;
         remember(&mut tx, scope, progress).await?;
         tx.commit().await.map_err(driver)
@@ -177,6 +182,7 @@ impl Transfer for PostgresStore {
 
     async fn finish_import(&self, scope: &ScopeKey, head: &Head, work: Vec<Row>) -> Result<(), StoreError> {
         let mut tx = self.begin_import_of(scope).await?;
+        still_importing(&mut tx, scope).await?;
         insert(&mut tx, scope, Table::Outbox, work).await?;
         let space = super::space::stamped(&mut tx).await?.ok_or_else(crate::space::unstamped)?;
         let Digest(hash) = head.hash;
@@ -200,6 +206,21 @@ impl Transfer for PostgresStore {
         tx.commit().await.map_err(driver)?;
         self.shared.wake.committed(true);
         Ok(())
+    }
+}
+
+/// Locks a scope's row, if there is one, and tells its state.
+async fn lock(connection: &mut PgConnection, scope: &ScopeKey) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT state FROM memory_scopes WHERE scope_key = $1 FOR UPDATE";
+    let row = sqlx::query(sql).bind(scope.as_str()).fetch_optional(connection).await.map_err(driver)?;
+    row.map(|row| get(&row, 0)).transpose()
+}
+
+/// Rows are only stored in a scope that is being copied in.
+async fn still_importing(connection: &mut PgConnection, scope: &ScopeKey) -> Result<(), StoreError> {
+    match lock(connection, scope).await? {
+        Some(state) if state == IMPORTING => Ok(()),
+        _ => Err(taken(scope.as_str())),
     }
 }
 

@@ -142,16 +142,16 @@ impl MaintenanceStore for SqliteStore {
         self.readers.run(move |connection| Ok(super::space::stamped(connection)?.unwrap_or(own))).await
     }
 
-    async fn drop_other_generations(&self, limit: usize) -> Result<u64, StoreError> {
+    async fn drop_other_generations(&self, scope: &ScopeKey) -> Result<u64, StoreError> {
+        let scope = scope.clone();
         self.writer
             .submit(move |connection, _| {
                 let present = super::space::stamped(connection)?.ok_or_else(space::unstamped)?;
-                let sql = "DELETE FROM memory_vectors WHERE vector_no IN \
-                           (SELECT vector_no FROM memory_vectors WHERE model <> ?1 LIMIT ?2)";
-                let removed = connection.execute(sql, (&present.name, signed(limit as u64))).map_err(driver)?;
-                connection
-                    .execute("DELETE FROM memory_vector_index WHERE model <> ?1", [&present.name])
-                    .map_err(driver)?;
+                let mut removed = 0;
+                for table in ["memory_vector_index", "memory_vectors"] {
+                    let sql = format!("DELETE FROM {table} WHERE scope_key = ?1 AND model <> ?2");
+                    removed = connection.execute(&sql, (scope.as_str(), &present.name)).map_err(driver)?;
+                }
                 Ok(removed as u64)
             })
             .await

@@ -41,6 +41,8 @@ pub struct SqliteOptions {
     pub data_dir: PathBuf,
     /// Space of the vectors this process derives and compares; none takes the space the store was stamped with.
     pub space: Option<EmbeddingSpace>,
+    /// Whatever space the store is stamped with is right: for an operator's command, which must not change it.
+    pub any_space: bool,
     /// Dimension of a store that has no space yet and gets none now.
     pub fallback_dim: usize,
     /// Reading connections.
@@ -63,6 +65,7 @@ impl SqliteOptions {
         Self {
             data_dir: data_dir.into(),
             space: None,
+            any_space: false,
             fallback_dim: 1536,
             readers: 4,
             write_queue_max: 3096,
@@ -114,7 +117,7 @@ impl SqliteStore {
         let path = options.data_dir.join(DATABASE_FILE);
         let mut connection = connect(&path)?;
         migrate::migrate(&mut connection, clock.now())?;
-        let space = space::settle(&connection, options.space.as_ref(), options.fallback_dim)?;
+        let space = space::settle(&connection, options)?;
         let (index_requests, scopes_to_index) = indexer::queue();
         let shared = Arc::new(Shared {
             space,

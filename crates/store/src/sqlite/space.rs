@@ -3,7 +3,7 @@
 use aionis_core::ports::store::StoreError;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::error::driver;
+use super::{SqliteOptions, error::driver};
 use crate::space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide};
 
 /// The space the store is stamped with.
@@ -31,18 +31,14 @@ pub(crate) fn stamp(connection: &Connection, space: &EmbeddingSpace) -> Result<(
 }
 
 /// Settles the space of a store that is being opened: [`decide`], and what it says done.
-pub(crate) fn settle(
-    connection: &Connection,
-    configured: Option<&EmbeddingSpace>,
-    fallback_dim: usize,
-) -> Result<EmbeddingSpace, StoreError> {
+pub(crate) fn settle(connection: &Connection, options: &SqliteOptions) -> Result<EmbeddingSpace, StoreError> {
     let has_vectors: bool =
         connection.query_row("SELECT EXISTS (SELECT 1 FROM memory_vectors)", [], |row| row.get(0)).map_err(driver)?;
-    let stamped = stamped(connection)?.filter(|_| has_vectors);
+    let stamped = stamped(connection)?.filter(|_| has_vectors || options.any_space);
     let space = match decide(
-        configured,
+        options.space.as_ref(),
         stamped,
-        fallback_dim,
+        options.fallback_dim,
         "run `aionis reembed --to` with the new one, or use another AIONIS_DATA_DIR",
     )? {
         Settled::Stamped(space) => return Ok(space),

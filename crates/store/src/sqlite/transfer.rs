@@ -22,7 +22,7 @@ use crate::{
     image::document,
     transfer::{
         Cell, Head, IMPORTING, KeyPart, Kind, Progress, Row, Snapshot, Table, Transfer, progress_key, read_progress,
-        text, write_progress,
+        taken, text, write_progress,
     },
 };
 
@@ -176,6 +176,12 @@ impl Transfer for SqliteStore {
         let (scope, progress) = (scope.clone(), progress.clone());
         self.writer
             .submit(move |connection, _| {
+                let sql = "SELECT state FROM memory_scopes WHERE scope_key = ?1";
+                let state: Option<String> =
+                    connection.query_row(sql, [scope.as_str()], |row| row.get(0)).optional().map_err(driver)?;
+                if state.is_some_and(|state| state != IMPORTING) {
+                    return Err(taken(scope.as_str()));
+                }
                 clear(connection, &scope)?;
                 let sql = "INSERT INTO memory_scopes (scope_key, head_seq, head_hash, node_count, edge_count, created_at, \
                            updated_at, state) VALUES (?1, 0, zeroblob(32), 0, 0, 0, 0, 'importing')";

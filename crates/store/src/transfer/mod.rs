@@ -134,6 +134,14 @@ pub(crate) fn write_progress(progress: &Progress) -> Result<String, StoreError> 
     serde_json::to_string(progress).map_err(|e| StoreError::Driver(e.to_string()))
 }
 
+/// The scope has come to be at the destination while it was about to be copied, or while it was.
+pub(crate) fn taken(scope: &str) -> StoreError {
+    let message = format!(
+        "{scope} was written at the destination meanwhile, by the service or by another copy; it was left alone"
+    );
+    StoreError::Rejected(DomainError::new(ErrorKind::Conflict, "scope_exists", message))
+}
+
 /// The answer to whoever reads or writes a scope that is being copied in.
 pub(crate) fn importing(scope: &str) -> StoreError {
     let message = format!("{scope} is being copied in and not complete; let `aionis copy` finish");

@@ -299,3 +299,50 @@ async fn a_row_that_changed_on_the_way_is_noticed() {
     let done = copied(&from, &to, &everything_of(100)).await;
     assert!(matches!(done, Err(CopyError::Differs { table: "memory_edges", .. })), "{done:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_at_the_destination_meanwhile_is_left_alone() {
+    let (from, to) = (embedded().await, postgres().await);
+    some_history(&from).await;
+    let mut keys: Vec<_> = from.store.scopes(None, None).await.unwrap().into_iter().map(|s| s.scope_key).collect();
+    keys.sort();
+    // The last one to be copied: its turn comes after many small pages of the others.
+    let last = ScopeKey::from_stored(keys.last().unwrap()).unwrap();
+    let told = Arc::new(Told { tell_at: 1, ..Told::default() });
+    let (a, b, progress) = (Arc::clone(&from.store), Arc::clone(&to.store), Arc::clone(&told));
+    let task = tokio::spawn(async move { copy(&a, &b, &everything_of(1), &*progress).await.map(|_| ()) });
+    told.told.notified().await;
+    let mine = to.store.write(WriteBuilder::new(&last).node("mine", "acknowledged").prepared()).await.unwrap();
+    let done = task.await.unwrap();
+    assert!(
+        matches!(&done, Err(CopyError::Store { side: "to", error: StoreError::Rejected(e) }) if e.code == "scope_exists"),
+        "{done:?}"
+    );
+    assert_eq!(to.store.scope_status(&last).await.unwrap().head_seq, mine.commit_seq);
+    assert_eq!(to.store.rows(&last, &[mine.nodes[0].0]).await.unwrap().len(), 1);
+}
+
+/// A store that has no vectors yet is stamped all the same: a command that looks at it must not change that, or running
+/// services would find another model, and a copy that was broken off early could not go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_command_leaves_the_embedding_space_as_it_is() {
+    for place in [embedded().await, postgres().await] {
+        place.store.write(WriteBuilder::new(&scope("s")).deriving().node("a", "text").prepared()).await.unwrap();
+        let configured = place.store.space().clone();
+        place.store.close().await;
+        let Place { store, options, clock, _home } = place;
+        drop(store);
+        let mut without = options.clone();
+        match &mut without {
+            StoreOptions::Embedded(options) => options.space = None,
+            StoreOptions::Postgres(options) => options.space = None,
+        }
+        let store = aionis_store::open(&without.with_any_space(), clock.clone()).await.unwrap();
+        assert_eq!(store.space(), &configured);
+        assert_eq!(store.present_generation().await.unwrap(), configured);
+        store.close().await;
+        drop(store);
+        let store = aionis_store::open(&options, clock).await.unwrap();
+        assert_eq!(store.outbox_status().await.unwrap().pending, 1, "the service goes on");
+    }
+}

@@ -98,8 +98,8 @@ pub trait MaintenanceStore: Send + Sync {
         now: Timestamp,
     ) -> Result<usize, StoreError>;
 
-    /// Makes a generation the one that is compared with, in one transaction. Nodes that have no vector of it yet become
-    /// pending and are queued; those without a text fail. Returns how many are queued.
+    /// Makes a generation the one that is compared with, in one transaction. After that nodes that have no vector of it become
+    /// pending and are queued; those without a text fail. Returns how many are queued. Doing it again goes on with the rest.
     ///
     /// # Errors
     /// A failure of storage.
@@ -123,9 +123,9 @@ pub trait MaintenanceStore: Send + Sync {
     /// A failure of storage.
     async fn present_generation(&self) -> Result<EmbeddingSpace, StoreError>;
 
-    /// Removes vectors of all generations but the present one, at most `limit`. Returns how many.
+    /// Removes a scope's vectors of all generations but the present one. Returns how many.
     ///
     /// # Errors
     /// A failure of storage.
-    async fn drop_other_generations(&self, limit: usize) -> Result<u64, StoreError>;
+    async fn drop_other_generations(&self, scope: &ScopeKey) -> Result<u64, StoreError>;
 }

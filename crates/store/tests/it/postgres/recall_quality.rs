@@ -24,7 +24,7 @@ const ALL: usize = 100_000;
 /// Scopes that share a table: together they hold as much.
 const LARGE: [usize; 3] = [50_000, 30_000, 20_000];
 const SMALL: usize = 197;
-/// Clusters, as in the test of the embedded engine. All of a cluster is about equally near to a question, and of sign
+/// Clusters, as in the test of the embedded engine. All of a cluster is about equally near to a question, and of two-bit
 /// codes some three hundred candidates are scored again: of much larger clusters they would find less.
 const CLUSTERS: usize = 300;
 /// One node of so many is shared, the first one always; the others are private to [`OWNER`].
