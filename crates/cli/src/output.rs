@@ -4,6 +4,7 @@
 use std::{
     io::{IsTerminal, Write},
     process::ExitCode,
+    sync::{Mutex, PoisonError},
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -40,4 +41,28 @@ pub(crate) fn progress(total: u64, what: &str) -> ProgressBar {
     }
     bar.set_message(what.to_owned());
     bar
+}
+
+/// The progress of one thing after the other, for whoever reports it through `&self`.
+#[derive(Default)]
+pub(crate) struct Bar(Mutex<Option<ProgressBar>>);
+
+impl Bar {
+    /// The next thing begins.
+    pub(crate) fn start(&self, total: u64, what: &str) {
+        self.clear();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress(total, what));
+    }
+
+    pub(crate) fn step(&self, steps: u64) {
+        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            bar.inc(steps);
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aionis_core::ports::embed::{EmbedErrorKind, Embedder};
+use aionis_core::ports::embed::{EmbedError, EmbedErrorKind, Embedder};
 use aionis_testkit::fixtures::{Reply, ScriptedEmbedder};
 use serde_json::json;
 
@@ -113,4 +113,20 @@ async fn a_text_the_provider_refuses_stays_found_by_its_words() {
     let again = service.write(&writing(&[event("e1", "unspeakable words")])).await;
     assert_eq!(again["embedding_backfill"]["pending_nodes"], 1, "sending it again tries again");
     assert_eq!(service.drain().await.vectors, 1);
+}
+
+/// How long a provider asks to be left alone is up to it, within reason.
+#[tokio::test]
+async fn the_queue_rests_neither_for_no_time_nor_for_a_day() {
+    for kind in [EmbedErrorKind::RateLimited, EmbedErrorKind::Unavailable] {
+        for (wish, least, most) in [(0, 1, 10_000), (20, 20_000, 20_000), (86_400, 300_000, 300_000)] {
+            let embedder = Arc::new(ScriptedEmbedder::new(DIM));
+            let retry_after = Some(Duration::from_secs(wish));
+            embedder.then(Reply::Fail(EmbedError { kind, status: None, retry_after, message: "later".to_owned() }));
+            let service = Service::with(|setup| setup.vectors = Vectors::From(embedder));
+            service.write(&writing(&[event("e1", "the harbour is closed")])).await;
+            let round = service.drain().await;
+            assert!((least..=most).contains(&round.pause_ms), "{kind:?}, {wish} s asked: {round:?}");
+        }
+    }
 }

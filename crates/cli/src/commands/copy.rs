@@ -1,9 +1,6 @@
 //! `aionis copy`: moves scopes between stores.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{path::PathBuf, sync::Arc};
 
 use aionis_core::clock::SystemClock;
 use aionis_engine::verify::verify;
@@ -11,13 +8,12 @@ use aionis_store::{
     CopyProgress, CopySettings, CopyStatus, Deployment, ScopeCopy, StoreOptions, copy, sqlite::DATABASE_FILE,
 };
 use clap::Args;
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::{job::Selection, verify::Quiet};
 use crate::{
     failure::{Failure, Verdict},
-    output,
+    output::{self, Bar},
     settings::{SecretArg, StorageSettings},
     telemetry, wiring,
 };
@@ -73,7 +69,7 @@ pub(crate) async fn run(args: CopyArgs) -> Result<Verdict, Failure> {
         dry_run: args.dry_run,
         page: args.batch_size as usize,
     };
-    let bar = Bar(Mutex::new(None));
+    let bar = Bar::default();
     let copied = copy(&from, &to, &settings, &bar).await;
     bar.clear();
     let report = match copied {
@@ -150,29 +146,16 @@ fn print(report: &Report) {
     for found in &report.breaks {
         output::line(format!("BROKEN {}: {} {}: {}", found.scope_key, found.object, found.id, found.problem));
     }
-    let verdict = if report.dry_run { "nothing was changed" } else { "chains and digests verified at the destination" };
+    let verdict = if report.dry_run { "nothing was copied" } else { "chains and digests verified at the destination" };
     output::line(format!("{} scope(s); {}", report.scopes.len(), if report.ok { verdict } else { "NOT sound" }));
-}
-
-struct Bar(Mutex<Option<ProgressBar>>);
-
-impl Bar {
-    fn clear(&self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 impl CopyProgress for Bar {
     fn scope(&self, scope: &str, rows: u64) {
-        self.clear();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(output::progress(rows, scope));
+        self.start(rows, scope);
     }
 
-    fn advance(&self, rows: u64) {
-        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.inc(rows);
-        }
+    fn advance(&self, steps: u64) {
+        self.step(steps);
     }
 }

@@ -1,16 +1,13 @@
 //! `aionis reembed`: changes the embedding model of a store.
 
-use std::sync::{Mutex, PoisonError};
-
 use aionis_core::clock::SystemClock;
 use aionis_embed::{Provider, settings::ProviderKind};
 use aionis_engine::reembed::{ReembedProgress, ReembedReport, ReembedSettings, reembed};
 use clap::Args;
-use indicatif::ProgressBar;
 
 use crate::{
     failure::{Failure, Verdict},
-    output,
+    output::{self, Bar},
     settings::{EmbeddingSettings, StorageSettings},
     telemetry, wiring,
 };
@@ -63,7 +60,7 @@ pub(crate) async fn run(args: ReembedArgs) -> Result<Verdict, Failure> {
         drop_old: args.drop_old,
         ..ReembedSettings::default()
     };
-    let bar = Bar(Mutex::new(None));
+    let bar = Bar::default();
     let report = reembed(&*store, &*embedder, &SystemClock, &settings, &bar).await;
     bar.clear();
     store.close().await;
@@ -130,24 +127,12 @@ fn print(report: &ReembedReport) {
     }
 }
 
-struct Bar(Mutex<Option<ProgressBar>>);
-
-impl Bar {
-    fn clear(&self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 impl ReembedProgress for Bar {
     fn expect(&self, vectors: u64) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(output::progress(vectors, "vectors"));
+        self.start(vectors, "vectors");
     }
 
-    fn advance(&self, vectors: u64) {
-        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.inc(vectors);
-        }
+    fn advance(&self, steps: u64) {
+        self.step(steps);
     }
 }

@@ -1,14 +1,11 @@
 //! `aionis verify`: recomputes the chain and every object digest.
 
-use std::sync::{Mutex, PoisonError};
-
 use aionis_engine::verify::{Progress, VerifyReport, verify};
 use clap::Args;
-use indicatif::ProgressBar;
 
 use crate::{
     failure::{Failure, Verdict},
-    output,
+    output::{self, Bar},
     settings::StorageSettings,
     wiring,
 };
@@ -34,7 +31,7 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(args: VerifyArgs) -> Result<Verdict, Failure> {
     let store = wiring::open_existing(&args.storage).await?;
-    let bar = Bar(Mutex::new(None));
+    let bar = Bar::default();
     let report = verify(&*store, (args.tenant.as_deref(), args.scope.as_deref()), args.physical, &bar).await?;
     bar.clear();
     store.close().await;
@@ -79,25 +76,12 @@ impl Progress for Quiet {
     fn advance(&self, _: u64) {}
 }
 
-struct Bar(Mutex<Option<ProgressBar>>);
-
-impl Bar {
-    fn clear(&self) {
-        if let Some(bar) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 impl Progress for Bar {
     fn scope(&self, scope: &str, total: u64) {
-        self.clear();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(output::progress(total, scope));
+        self.start(total, scope);
     }
 
     fn advance(&self, steps: u64) {
-        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            bar.inc(steps);
-        }
+        self.step(steps);
     }
 }

@@ -120,7 +120,7 @@ impl MaintenanceStore for PostgresStore {
         let rearmed = sqlx::query(sql).bind(scope.as_str()).bind(now.0).fetch_all(&mut *tx).await.map_err(driver)?;
         let mut covered = HashSet::new();
         for row in &rearmed {
-            // Only readable ones are armed again.
+            // One that cannot be read after all is told so when it is claimed; its failed nodes get an item below.
             let (nodes, _) = EmbedJob::read(get(row, 0)?).unwrap_or_default();
             covered.extend(nodes);
         }

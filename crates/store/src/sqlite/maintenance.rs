@@ -42,7 +42,7 @@ impl MaintenanceStore for SqliteStore {
                 let dead = rearm_items(connection, &scope, now)?;
                 let mut waiting: Vec<NodeId> = Vec::new();
                 for payload in &dead {
-                    // Only readable ones are armed again.
+                    // One that cannot be read after all is told so when it is claimed; its failed nodes get an item below.
                     let (nodes, _) = EmbedJob::read(payload).unwrap_or_default();
                     waiting.extend(nodes);
                 }
