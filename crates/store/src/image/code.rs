@@ -1,25 +1,31 @@
 //! Short codes of vectors, for an image that does not hold the vectors themselves.
 //!
 //! A vector of few dimensions is coded as 8-bit integers with one factor. A longer one is rotated by a random orthogonal
-//! matrix and coded with two bits per coordinate: its sign, and whether it is large. The signs alone are compared first,
-//! with all vectors; what may be near by them is estimated by both bits. The inner product of a rotated question with the
-//! coded vector, divided by that of the vector with its own code, estimates the cosine without bias, with an error that
-//! shrinks with the square root of the dimension (Gao and Long, "RaBitQ", SIGMOD 2024; Gao and others, "Practical and
-//! asymptotically optimal quantization", SIGMOD 2025). Either way candidates are scored again from the vectors themselves.
+//! matrix and coded with three bits per coordinate, which count its level from below; the highest is its sign. The signs of
+//! the first 512 coordinates are compared with all vectors, the other signs with those that may be near by the first, and
+//! what may be near by all signs is estimated by all bits: as the rotation is random, some coordinates are a fair sample of
+//! all. The inner product of a rotated question with the coded vector, divided by that of the vector with its own code,
+//! estimates the cosine without bias, with an error that shrinks with the square root of the dimension (Gao and Long,
+//! "RaBitQ", SIGMOD 2024; Gao and others, "Practical and asymptotically optimal quantization", SIGMOD 2025). Either way
+//! candidates are scored again from the vectors themselves.
 
 use std::cell::RefCell;
 
 use multiversion::multiversion;
 
-/// Most dimensions that are coded as integers: up to here they take no more room than two bits of usual models' dimensions.
+/// Most dimensions that are coded as integers: up to here they take no more room than three bits of usual models' dimensions.
 const INTEGER_DIM_MAX: usize = 512;
+/// Bits a coordinate of a long vector is coded with.
+const BITS: usize = 3;
+/// The middle of the levels.
+const MIDDLE: f32 = 3.5;
 
 /// How vectors of a dimension are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     /// Integers, then the factor.
     Integers { dim: usize },
-    /// Signs, then the bits of the magnitude, 64 coordinates to a word, then the inner product with what they stand for.
+    /// Signs, then the other two bits of each level, 64 coordinates to a word, then the inner product with what they stand for.
     Bits { dim: usize, words: usize },
 }
 
@@ -32,7 +38,7 @@ impl Coding {
     pub(crate) const fn len(self) -> usize {
         4 + match self {
             Self::Integers { dim } => dim,
-            Self::Bits { words, .. } => 16 * words,
+            Self::Bits { words, .. } => 8 * BITS * words,
         }
     }
 
@@ -48,19 +54,18 @@ impl Coding {
             Self::Bits { words, .. } => {
                 let rotated = rotate(vector, words);
                 let step = step(words);
-                let (mut signs, mut rest) = (Vec::with_capacity(self.len()), Vec::with_capacity(8 * words));
-                for word in rotated.chunks(64) {
-                    let bits = |set: fn(f32, f32) -> bool| {
-                        word.iter().enumerate().fold(0_u64, |bits, (at, x)| bits | (u64::from(set(*x, step)) << at))
-                    };
-                    signs.extend(bits(|x, _| x >= 0.0).to_le_bytes());
-                    // So that 2·sign + this counts the level from below.
-                    rest.extend(bits(|x, step| (x >= 0.0) == (x.abs() >= step)).to_le_bytes());
+                let levels: Vec<u8> = rotated.iter().map(|x| level(*x, step)).collect();
+                let mut code = Vec::with_capacity(self.len());
+                for bit in (0..BITS).rev() {
+                    for word in levels.chunks(64) {
+                        let bits =
+                            word.iter().enumerate().fold(0, |bits, (at, x)| bits | (u64::from(x >> bit & 1) << at));
+                        code.extend(bits.to_le_bytes());
+                    }
                 }
-                let own: f32 = rotated.iter().map(|x| x * level(*x, step)).sum();
-                signs.extend(rest);
-                signs.extend(own.to_le_bytes());
-                signs
+                let own: f32 = rotated.iter().zip(levels).map(|(x, of)| x * step * (f32::from(of) - MIDDLE)).sum();
+                code.extend(own.to_le_bytes());
+                code
             }
         }
     }
@@ -71,16 +76,16 @@ fn root(words: usize) -> f32 {
     ((words * 64) as f32).sqrt()
 }
 
-/// Distance of the levels: the best one for four levels of a normal distribution (Max, 1960), which is what a coordinate of
+/// Distance of the levels: the best one for eight levels of a normal distribution (Max, 1960), which is what a coordinate of
 /// a rotated unit vector has.
 fn step(words: usize) -> f32 {
-    0.9957 / root(words)
+    0.5860 / root(words)
 }
 
-/// The level a coordinate is coded as.
-fn level(x: f32, step: f32) -> f32 {
-    let magnitude = if x.abs() >= step { 1.5 } else { 0.5 };
-    (magnitude * step).copysign(if x >= 0.0 { 1.0 } else { -1.0 })
+/// The level a coordinate is coded as, counted from the lowest.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 7 by construction")]
+fn level(x: f32, step: f32) -> u8 {
+    (x / step + MIDDLE + 0.5).floor().clamp(0.0, 2.0 * MIDDLE) as u8
 }
 
 /// The unit vector in a rotated space of so many words of 64 coordinates: random signs, then Hadamard transforms of parts
@@ -138,90 +143,159 @@ fn hadamard(values: &mut [f32]) {
     values.iter_mut().for_each(|x| *x *= scale);
 }
 
-/// Deviation of an estimate by both bits times the root of the dimension, for vectors at right angles:
-/// `sqrt(1 / (1 - d) - 1)` with the distortion `d = 0.1175` of four levels.
-const ERROR: f32 = 0.365;
-/// How many deviations below the best a code may be and still be looked at: by signs, and by both bits.
+/// Deviation of an estimate by all bits times the root of the dimension, for vectors at right angles:
+/// `sqrt(1 / (1 - d) - 1)` with the distortion `d = 0.0374` of eight levels.
+const ERROR: f32 = 0.197;
+/// How many deviations below the best a code may be and still be looked at: by the first signs, by all signs, by all bits.
+const ERRORS_OF_FIRST: f32 = 4.0;
 const ERRORS_OF_SIGNS: f32 = 3.0;
-const ERRORS: f32 = 3.0;
+const ERRORS: f32 = 2.5;
 /// Best ones that must not be missed; what comes after them is chosen by estimate alone.
 const SURE: usize = 20;
-/// Codes that are estimated by both bits, at least.
+/// Words of signs that are compared with all codes: a cache line of each.
+const FIRST: usize = 8;
+/// Share of the codes whose other signs are compared too, at most.
+const COMPARED_SHARE: usize = 2;
+/// Codes that are estimated by all bits, at least.
 const ESTIMATED_MIN: usize = 512;
-/// Share of the codes that are estimated by both bits, at most: where so many are about equally far, the question has no
+/// Share of the codes that are estimated by all bits, at most: where so many are about equally far, the question has no
 /// near ones.
 const ESTIMATED_SHARE: usize = 16;
 /// Candidates beyond the limit, at least.
 const MORE_MIN: usize = 16;
 /// Candidates at most, unless the limit is higher: each costs the database some microseconds.
 const CANDIDATES_MAX: usize = 320;
+/// Codes that are brought into the cache before they are estimated: some kilobytes.
+const AHEAD: usize = 16;
 /// Bits a coordinate of a question is rounded to.
 const QUESTION_BITS: usize = 5;
 /// Words that are worked on at once.
 const LANES: usize = 4;
 
-/// How many bits of each code differ from the question's.
+/// Signs that are compared with all codes.
+type First = [u64; FIRST];
+/// Words of one kind that are worked on at once.
+type Group = [u64; LANES];
+
+/// Codes that are stored together. Pages never move, so that a growing image needs no room for a second copy.
+const PAGE: usize = 64;
+
+/// Codes side by side.
+struct Page {
+    /// First signs, word by word, so that those of all codes are compared at once: by code, a compiler was seen to gather
+    /// single words.
+    first: Box<[[u64; PAGE]; FIRST]>,
+    /// The signs that are not among the first, code by code.
+    others: Box<[Group]>,
+    /// The other two bits of each level, code by code.
+    rest: Box<[[Group; BITS - 1]]>,
+}
+
+impl Page {
+    fn new(groups: usize) -> Self {
+        Self {
+            first: Box::new([[0; PAGE]; FIRST]),
+            others: vec![[0; LANES]; PAGE * (groups - FIRST / LANES)].into(),
+            rest: vec![[[0; LANES]; BITS - 1]; PAGE * groups].into(),
+        }
+    }
+}
+
+/// One code.
+#[derive(Clone, Copy)]
+struct Code<'a> {
+    first: First,
+    others: &'a [Group],
+    rest: &'a [[Group; BITS - 1]],
+}
+
+/// How many of the first signs of each code differ from the question's.
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
     "x86_64+avx+avx2+bmi1+bmi2+popcnt",
     "x86_64+popcnt",
     "aarch64+neon",
 ))]
-fn count_differing(codes: &[u64], question: &[u64], differing: &mut [u16]) {
-    for (code, count) in codes.chunks_exact(question.len()).zip(differing) {
-        let bits: u64 = code.iter().zip(question).map(|(a, b)| u64::from((a ^ b).count_ones())).sum();
-        #[expect(clippy::cast_possible_truncation, reason = "a code has at most some thousand bits")]
-        let bits = bits as u16;
-        *count = bits;
+fn count_first(pages: &[Page], question: &First, differing: &mut [[u16; PAGE]]) {
+    for (page, counts) in pages.iter().zip(differing) {
+        let mut bits = [0_u64; PAGE];
+        for (codes, word) in page.first.iter().zip(question) {
+            for (code, bits) in codes.iter().zip(&mut bits) {
+                *bits += u64::from((code ^ word).count_ones());
+            }
+        }
+        for (bits, count) in bits.iter().zip(counts) {
+            #[expect(clippy::cast_possible_truncation, reason = "at most 512")]
+            let bits = *bits as u16;
+            *count = bits;
+        }
+    }
+}
+
+/// Adds how many of the other signs of picked codes differ to their counts.
+#[multiversion(targets(
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt",
+    "x86_64+popcnt",
+    "aarch64+neon",
+))]
+fn count_others(codes: &BitCodes, question: &[Group], picked: &[u32], differing: &mut [u16]) {
+    for at in picked {
+        let (page, at) = (&codes.pages[*at as usize / PAGE], *at as usize);
+        let code = &page.others[at % PAGE * question.len()..][..question.len()];
+        let mut bits = [0_u64; LANES];
+        for (a, b) in code.iter().zip(question) {
+            for (bits, (a, b)) in bits.iter_mut().zip(a.iter().zip(b)) {
+                *bits += u64::from((a ^ b).count_ones());
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a code has at most some thousand signs")]
+        let bits = bits.iter().sum::<u64>() as u16;
+        differing[at] += bits;
     }
 }
 
 /// Of each picked code the sum of the question's rounded coordinates, weighed by the code's levels, and the sum of the
-/// levels, both counted from the lowest level.
+/// levels.
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
     "x86_64+avx+avx2+bmi1+bmi2+popcnt",
     "x86_64+popcnt",
     "aarch64+neon",
 ))]
-fn weigh(bits: (&[u64], &[u64]), words: usize, picked: &[u32], planes: &[[u64; LANES]], weights: &mut Vec<(u64, u64)>) {
-    let (signs, rest) = bits;
+fn weigh(codes: &BitCodes, picked: &[u32], planes: &[Group], weights: &mut Vec<(u64, u64)>) {
     for at in picked {
-        let place = *at as usize * words..(*at as usize + 1) * words;
-        let ((signs, last_signs), (rest, last_rest)) = (signs[place.clone()].as_chunks(), rest[place].as_chunks());
+        let code = codes.code(*at as usize);
+        let (first, _) = code.first.as_chunks::<LANES>();
         // Sums per lane, so that a processor with wide registers adds them up only once at the end.
         let (mut total, mut levels) = ([0_u64; LANES], [0_u64; LANES]);
-        let mut add = |signs: &[u64; LANES], rest: &[u64; LANES], planes: &[[u64; LANES]]| {
-            for lane in 0..LANES {
-                levels[lane] += 2 * u64::from(signs[lane].count_ones()) + u64::from(rest[lane].count_ones());
+        for ((high, [middle, low]), planes) in
+            first.iter().chain(code.others).zip(code.rest).zip(planes.chunks_exact(QUESTION_BITS))
+        {
+            let weighed = |lane: usize, mask: u64| {
+                4 * u64::from((high[lane] & mask).count_ones())
+                    + 2 * u64::from((middle[lane] & mask).count_ones())
+                    + u64::from((low[lane] & mask).count_ones())
+            };
+            for (lane, levels) in levels.iter_mut().enumerate() {
+                *levels += weighed(lane, u64::MAX);
             }
             for (power, plane) in planes.iter().enumerate() {
-                for lane in 0..LANES {
-                    let upper = u64::from((signs[lane] & plane[lane]).count_ones());
-                    let lower = u64::from((rest[lane] & plane[lane]).count_ones());
-                    total[lane] += (2 * upper + lower) << power;
+                for (lane, total) in total.iter_mut().enumerate() {
+                    *total += weighed(lane, plane[lane]) << power;
                 }
             }
-        };
-        let mut planes = planes.chunks_exact(QUESTION_BITS);
-        for ((signs, rest), planes) in signs.iter().zip(rest).zip(planes.by_ref()) {
-            add(signs, rest, planes);
-        }
-        if let Some(planes) = planes.next() {
-            let (mut signs, mut rest) = ([0; LANES], [0; LANES]);
-            signs[..last_signs.len()].copy_from_slice(last_signs);
-            rest[..last_rest.len()].copy_from_slice(last_rest);
-            add(&signs, &rest, planes);
         }
         weights.push((total.iter().sum(), levels.iter().sum()));
     }
 }
 
-/// Codes of many vectors, two bits per coordinate.
+/// Codes of many vectors, three bits per coordinate.
 pub(super) struct BitCodes {
     words: usize,
-    signs: Vec<u64>,
-    rest: Vec<u64>,
+    /// Groups of words of one code; the last may be filled up with zeros.
+    groups: usize,
+    pages: Vec<Page>,
     /// Inner product of each vector with what its code stands for.
     own: Vec<f32>,
     owners: Vec<super::Slot>,
@@ -229,15 +303,31 @@ pub(super) struct BitCodes {
 
 /// A question in the form the codes are compared with.
 struct BitQuestion {
-    signs: Vec<u64>,
+    first: First,
+    others: Vec<Group>,
     /// Rounded coordinates, bit by bit: for each group of words one after the other.
-    planes: Vec<[u64; LANES]>,
+    planes: Vec<Group>,
     /// A coordinate is `low + width · rounded`.
     low: f32,
     width: f32,
     /// Sum of all coordinates.
     sum: f32,
     step: f32,
+}
+
+/// Words in groups, filled up with zeros.
+fn grouped(words: &[u64]) -> Vec<Group> {
+    let mut groups = vec![[0; LANES]; words.len().div_ceil(LANES)];
+    groups.as_flattened_mut()[..words.len()].copy_from_slice(words);
+    groups
+}
+
+/// Signs in the two parts that are compared one after the other.
+fn parted(signs: &[u64]) -> (First, Vec<Group>) {
+    let mut first = [0; FIRST];
+    let (head, others) = signs.split_at(FIRST.min(signs.len()));
+    first[..head.len()].copy_from_slice(head);
+    (first, grouped(others))
 }
 
 impl BitQuestion {
@@ -259,84 +349,121 @@ impl BitQuestion {
                 }
             }
         }
-        Self { signs, planes, low, width, sum: rotated.iter().sum(), step: step(words) }
+        let (first, others) = parted(&signs);
+        Self { first, others, planes, low, width, sum: rotated.iter().sum(), step: step(words) }
     }
 
-    /// Estimated cosine with a coded vector. A level is `step · (2·sign + rest - 3/2)`, and a coordinate of the question is
+    /// Estimated cosine with a coded vector. A level stands for `step · (level - 7/2)`, and a coordinate of the question is
     /// `low + width · rounded`, so that their products sum up to counts of bits.
     fn estimate(&self, (rounded, levels): (u64, u64), own: f32) -> f32 {
-        #[expect(clippy::cast_precision_loss, reason = "counts of some thousand bits, weighed by at most 31")]
+        #[expect(clippy::cast_precision_loss, reason = "counts of some thousand bits, weighed by at most 217")]
         let weighed = self.low * levels as f32 + self.width * rounded as f32;
-        self.step * (weighed - 1.5 * self.sum) / own.max(f32::MIN_POSITIVE)
+        self.step * (weighed - MIDDLE * self.sum) / own.max(f32::MIN_POSITIVE)
     }
 }
 
 thread_local! {
     /// Room for one count per code, kept from question to question.
-    static DIFFERING: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
+    static DIFFERING: RefCell<Vec<[u16; PAGE]>> = const { RefCell::new(Vec::new()) };
 }
 
 impl BitCodes {
     pub(super) const fn new(words: usize) -> Self {
-        Self { words, signs: Vec::new(), rest: Vec::new(), own: Vec::new(), owners: Vec::new() }
+        Self { words, groups: words.div_ceil(LANES), pages: Vec::new(), own: Vec::new(), owners: Vec::new() }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        (self.signs.capacity() + self.rest.capacity()) * 8 + self.own.capacity() * 4 + self.owners.capacity() * 4
+        self.pages.len() * PAGE * 8 * LANES * BITS * self.groups
+            + (self.own.capacity() + self.owners.capacity()) * 4
+            + self.pages.capacity() * size_of::<Page>()
     }
 
     /// Gives back what growing took too much.
     pub(super) fn shrink(&mut self) {
-        self.signs.shrink_to_fit();
-        self.rest.shrink_to_fit();
         self.own.shrink_to_fit();
         self.owners.shrink_to_fit();
+    }
+
+    /// Groups of the signs that are not among the first.
+    const fn other_groups(&self) -> usize {
+        self.groups - FIRST / LANES
+    }
+
+    fn code(&self, at: usize) -> Code<'_> {
+        let (page, at, others) = (&self.pages[at / PAGE], at % PAGE, self.other_groups());
+        Code {
+            first: page.first.each_ref().map(|word| word[at]),
+            others: &page.others[at * others..][..others],
+            rest: &page.rest[at * self.groups..][..self.groups],
+        }
+    }
+
+    fn set(&mut self, at: usize, code: Code<'_>) {
+        if at / PAGE == self.pages.len() {
+            self.pages.push(Page::new(self.groups));
+        }
+        let (others, groups) = (self.other_groups(), self.groups);
+        let (page, at) = (&mut self.pages[at / PAGE], at % PAGE);
+        for (codes, word) in page.first.iter_mut().zip(code.first) {
+            codes[at] = word;
+        }
+        page.others[at * others..][..others].copy_from_slice(code.others);
+        page.rest[at * groups..][..groups].copy_from_slice(code.rest);
     }
 
     /// Stores a code in place of the one at `held`, if there is one; returns its position. A code of another length is
     /// damage and left out.
     pub(super) fn put(&mut self, held: Option<u32>, code: &[u8], owner: super::Slot) -> Option<u32> {
-        let (bits, own) = code.split_last_chunk::<4>().filter(|(bits, _)| bits.len() == self.words * 16)?;
-        let (signs, rest) = bits.split_at(self.words * 8);
-        let words = |bytes: &[u8]| -> Vec<u64> {
-            bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect()
-        };
+        let (bits, own) = code.split_last_chunk::<4>().filter(|(bits, _)| bits.len() == self.words * 8 * BITS)?;
+        let words: Vec<u64> = bits.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        let (signs, rest) = words.split_at(self.words);
+        let (first, others) = parted(signs);
+        let (middle, low) = rest.split_at(self.words);
+        let rest: Vec<_> = grouped(middle).into_iter().zip(grouped(low)).map(|(middle, low)| [middle, low]).collect();
+        let at = held.map_or(self.owners.len(), |held| held as usize);
+        self.set(at, Code { first, others: &others, rest: &rest });
         let own = f32::from_le_bytes(*own);
-        match held {
-            Some(held) => {
-                let at = held as usize;
-                self.signs[at * self.words..(at + 1) * self.words].copy_from_slice(&words(signs));
-                self.rest[at * self.words..(at + 1) * self.words].copy_from_slice(&words(rest));
-                self.own[at] = own;
-                Some(held)
-            }
-            None => {
-                self.signs.extend(words(signs));
-                self.rest.extend(words(rest));
-                self.own.push(own);
-                self.owners.push(owner);
-                u32::try_from(self.owners.len() - 1).ok()
-            }
+        if held.is_some() {
+            self.own[at] = own;
+        } else {
+            self.own.push(own);
+            self.owners.push(owner);
         }
+        u32::try_from(at).ok()
     }
 
     /// Takes a code out; the last one moves to its place. Returns the moved code's owner, if one moved.
     pub(super) fn remove(&mut self, at: u32) -> Option<super::Slot> {
         let at = at as usize;
         let last = self.owners.len() - 1;
-        for bits in [&mut self.signs, &mut self.rest] {
-            bits.copy_within(last * self.words.., at * self.words);
-            bits.truncate(last * self.words);
+        if at != last {
+            let code = self.code(last);
+            let (first, others, rest) = (code.first, code.others.to_vec(), code.rest.to_vec());
+            self.set(at, Code { first, others: &others, rest: &rest });
         }
+        self.pages.truncate(last.div_ceil(PAGE));
         self.own.swap_remove(at);
         self.owners.swap_remove(at);
         (at != last).then(|| self.owners[at])
     }
 
+    /// Reads something of each cache line of a code, so that all come into the cache at once.
+    fn touch(&self, at: usize) -> u64 {
+        const PER_LINE: usize = 64 / size_of::<Group>();
+        let code = self.code(at);
+        let first = code.first.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
+        let rest = code.rest.iter().fold(first, |sum, group| sum.wrapping_add(group[0][0]));
+        code.others.iter().step_by(PER_LINE).fold(rest, |sum, group| sum.wrapping_add(group[0]))
+    }
+
     /// Estimated cosines of picked codes.
     fn estimates(&self, question: &BitQuestion, picked: Vec<u32>) -> Vec<(f32, u32)> {
         let mut weights = Vec::with_capacity(picked.len());
-        weigh((&self.signs, &self.rest), self.words, &picked, &question.planes, &mut weights);
+        for picked in picked.chunks(AHEAD) {
+            // Picked codes lie apart: read one after the other, each would be waited for.
+            std::hint::black_box(picked.iter().map(|at| self.touch(*at as usize)).fold(0, u64::wrapping_add));
+            weigh(self, picked, &question.planes, &mut weights);
+        }
         picked
             .into_iter()
             .zip(weights)
@@ -357,9 +484,9 @@ impl BitCodes {
         }
         let question = BitQuestion::new(vector, self.words);
         let mut scored = DIFFERING.with_borrow_mut(|differing| {
-            differing.resize(self.owners.len(), 0);
-            count_differing(&self.signs, &question.signs, differing);
-            self.estimated(&question, differing, limit, passes)
+            differing.resize(self.pages.len(), [0; PAGE]);
+            count_first(&self.pages, &question.first, differing);
+            self.estimated(&question, &mut differing.as_flattened_mut()[..self.owners.len()], limit, passes)
         });
         if scored.len() > limit {
             scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -372,7 +499,7 @@ impl BitCodes {
         scored.into_iter().map(|(_, at)| self.owners[at as usize]).collect()
     }
 
-    /// Estimates of those codes whose signs do not rule them out.
+    /// Estimates of those codes whose signs do not rule them out. `differing` holds how many of the first signs differ.
     fn estimated(
         &self,
         question: &BitQuestion,
@@ -380,41 +507,71 @@ impl BitCodes {
         limit: usize,
         passes: impl Fn(super::Slot) -> bool,
     ) -> Vec<(f32, u32)> {
-        let dim = self.words * 64;
-        let mut tally = vec![0_u32; dim + 1];
+        let mut tally = Tally::new(64 * FIRST);
         for (bits, owner) in differing.iter_mut().zip(&self.owners) {
             if passes(*owner) {
-                tally[usize::from(*bits)] += 1;
+                tally.count(*bits);
             } else {
                 *bits = u16::MAX;
             }
         }
-        let reach = |wanted: usize| -> usize {
-            let mut counted = 0;
-            tally
-                .iter()
-                .position(|count| {
-                    counted += *count as usize;
-                    counted >= wanted
-                })
-                .unwrap_or(dim)
-        };
-        // Bits differ as often as the angle is large; each is a chance of its own.
-        let sure = reach(limit.min(SURE));
-        #[expect(clippy::cast_precision_loss, reason = "some thousand bits")]
-        let (sure_bits, all_bits) = (sure as f32, dim as f32);
-        let deviation = (sure_bits * (1.0 - sure_bits / all_bits)).max(1.0).sqrt();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousand bits")]
-        let likely = (sure_bits + ERRORS_OF_SIGNS * deviation) as usize;
-        let least = reach(ESTIMATED_MIN.max(4 * limit));
-        let most = likely.min(reach(self.owners.len() / ESTIMATED_SHARE)).max(least).min(dim);
-        let mut picked = Vec::with_capacity(tally[..=most].iter().sum::<u32>() as usize);
+        let (sure, least) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit));
+        let most = tally.likely(sure, ERRORS_OF_FIRST, 4 * least, self.owners.len() / COMPARED_SHARE);
+        let mut picked = Vec::with_capacity(tally.up_to(most));
         for (at, bits) in differing.iter().enumerate() {
-            if usize::from(*bits) <= most {
+            if *bits <= most {
                 picked.push(u32::try_from(at).unwrap_or(u32::MAX));
             }
         }
+        count_others(self, &question.others, &picked, differing);
+        let mut tally = Tally::new(64 * self.words);
+        picked.iter().for_each(|at| tally.count(differing[*at as usize]));
+        let most = tally.likely(sure, ERRORS_OF_SIGNS, least, self.owners.len() / ESTIMATED_SHARE);
+        picked.retain(|at| differing[*at as usize] <= most);
         self.estimates(question, picked)
+    }
+}
+
+/// How many codes differ from a question in how many signs.
+struct Tally(Vec<u32>);
+
+impl Tally {
+    fn new(signs: usize) -> Self {
+        Self(vec![0; signs + 1])
+    }
+
+    fn count(&mut self, differing: u16) {
+        self.0[usize::from(differing)] += 1;
+    }
+
+    /// How many codes differ in so many signs or fewer.
+    fn up_to(&self, most: u16) -> usize {
+        self.0[..=usize::from(most)].iter().map(|count| *count as usize).sum()
+    }
+
+    /// The fewest differing signs that so many codes are within.
+    fn reach(&self, wanted: usize) -> usize {
+        let mut counted = 0;
+        let reached = self.0.iter().position(|count| {
+            counted += *count as usize;
+            counted >= wanted
+        });
+        reached.unwrap_or(self.0.len() - 1)
+    }
+
+    /// In how many signs a code may differ and still be one of the best: so many deviations more than the `sure` best, but
+    /// so that at least `least` and, if more, at most `most` codes are within. Signs differ as often as the angle is
+    /// large; each is a chance of its own.
+    fn likely(&self, sure: usize, errors: f32, least: usize, most: usize) -> u16 {
+        let signs = self.0.len() - 1;
+        let sure = self.reach(sure);
+        #[expect(clippy::cast_precision_loss, reason = "some thousand signs")]
+        let (sure_signs, all_signs) = (sure as f32, signs as f32);
+        let deviation = (sure_signs * (1.0 - sure_signs / all_signs)).max(1.0).sqrt();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousand signs")]
+        let likely = (sure_signs + errors * deviation) as usize;
+        let within = likely.min(self.reach(most)).max(self.reach(least)).min(signs);
+        u16::try_from(within).unwrap_or(u16::MAX - 1)
     }
 }
 
@@ -446,7 +603,7 @@ mod tests {
                 codes.put(None, &code, 0);
                 let estimate = codes.estimates(&question, vec![0])[0].0;
                 let cosine = super::super::quantised::cosine(&vectors[0], vector);
-                assert!((f64::from(estimate) - cosine).abs() < 0.06, "{dim}: {estimate} {cosine}");
+                assert!((f64::from(estimate) - cosine).abs() < 0.03, "{dim}: {estimate} {cosine}");
             }
         }
     }
@@ -524,10 +681,11 @@ mod tests {
                 let near = codes.nearest(&question, 30, |_| true);
                 took += started.elapsed();
                 candidates += near.len();
-                let mut differing = vec![0; count];
+                let mut differing = vec![[0; PAGE]; codes.pages.len()];
                 let asked = BitQuestion::new(&question, dim / 64);
-                count_differing(&codes.signs, &asked.signs, &mut differing);
-                estimated += codes.estimated(&asked, &mut differing, 30, |_| true).len();
+                count_first(&codes.pages, &asked.first, &mut differing);
+                let differing = differing.as_flattened_mut();
+                estimated += codes.estimated(&asked, differing, 30, |_| true).len();
                 found += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
             }
             eprintln!(

@@ -164,7 +164,7 @@ impl ScopeImage {
             }
             Delta::Node(node) => self.put_node(node),
             Delta::Vitals { id, tier, salience, confidence, .. } => {
-                if let Some(&slot) = self.slots.get(&id.0) {
+                if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
                     (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
                     self.gates[slot as usize] = Gate::of(node);
@@ -183,7 +183,7 @@ impl ScopeImage {
     }
 
     pub(super) fn set_pending(&mut self, id: NodeId, pending: bool) {
-        let Some(&slot) = self.slots.get(&id.0) else { return };
+        let Some(slot) = self.slot_of(id.0) else { return };
         let node = &mut self.nodes[slot as usize];
         if node.pending != pending {
             node.pending = pending;
@@ -194,7 +194,7 @@ impl ScopeImage {
     /// Makes room for a node and returns its slot.
     pub(super) fn push_node(&mut self, node: NodeImage) -> Slot {
         let slot = Slot::try_from(self.nodes.len()).unwrap_or(Slot::MAX);
-        self.slots.insert(node.id, slot);
+        self.slots.insert(node.id, slot, |slot| self.nodes[slot as usize].id);
         if node.node_no != 0 {
             self.numbers.insert(node.node_no, slot);
         }
@@ -231,7 +231,7 @@ impl ScopeImage {
 
     fn put_node(&mut self, delta: &NodeDelta) {
         // New content: whatever vector there is belongs to the old one.
-        if let Some(&slot) = self.slots.get(&delta.id.0) {
+        if let Some(slot) = self.slot_of(delta.id.0) {
             self.drop_vector(slot);
         }
         let slot = self.put_facts(&NodeFacts {
@@ -269,7 +269,7 @@ impl ScopeImage {
     }
 
     pub(crate) fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
-        let Some(&slot) = self.slots.get(&id.0) else { return };
+        let Some(slot) = self.slot_of(id.0) else { return };
         let (place, moved) = self.vectors.put(self.nodes[slot as usize].vector, vector, slot);
         self.record_move(moved);
         self.has_vector(id, slot, vector_no, place);
@@ -277,7 +277,7 @@ impl ScopeImage {
 
     /// Stores the first vector of a node in the list it is known to belong to.
     pub(crate) fn put_vector_in(&mut self, list: u16, id: NodeId, vector_no: i64, vector: &[f32]) {
-        let Some(&slot) = self.slots.get(&id.0) else { return };
+        let Some(slot) = self.slot_of(id.0) else { return };
         let place = self.vectors.put_in(list, vector, slot);
         self.has_vector(id, slot, vector_no, place);
     }

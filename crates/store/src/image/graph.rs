@@ -1,7 +1,42 @@
 //! Edges around nodes.
 
-use super::{Around, ScopeImage, Slot};
-use aionis_core::{ids::NodeId, model::Viewer, recall::EdgeView};
+use super::{ScopeImage, Slot};
+use aionis_core::{
+    ids::{EdgeId, NodeId},
+    model::{EdgeType, Viewer},
+    recall::EdgeView,
+};
+use uuid::Uuid;
+
+/// An edge. Those that leave one node, and those that enter one, are chained.
+#[derive(Clone, Copy)]
+pub(super) struct EdgeImage {
+    id: Uuid,
+    src: Slot,
+    dst: Slot,
+    weight: f64,
+    confidence: f64,
+    commit_seq: u64,
+    next_leaving: u32,
+    next_entering: u32,
+    edge_type: EdgeType,
+}
+
+/// The newest edges at one node, as positions in the list of edges.
+#[derive(Clone, Copy)]
+pub(super) struct Around {
+    leaving: u32,
+    entering: u32,
+}
+
+/// No further edge.
+const END: u32 = u32::MAX;
+
+impl Default for Around {
+    fn default() -> Self {
+        Self { leaving: END, entering: END }
+    }
+}
 
 impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once, and only between what the
@@ -19,33 +54,46 @@ impl ScopeImage {
             let node = &self.nodes[slot as usize];
             node.is_shown() && filter.sees(node)
         };
-        let at_end = |id: NodeId| self.slots.get(&id.0).copied().is_some_and(shows);
-        let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slots.get(&id.0).copied()).collect();
+        let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         slots.retain(|slot| shows(*slot));
         slots.sort_unstable();
         slots.dedup();
-        // The near end is one of the nodes asked for.
-        let strongest = |pick: fn(&Around) -> &Vec<u32>, far: fn(&EdgeView) -> NodeId| -> Vec<u32> {
-            let mut found: Vec<u32> = slots
-                .iter()
-                .flat_map(|&slot| pick(&self.around[slot as usize]))
-                .copied()
-                .filter(|&at| {
-                    let edge = &self.edges[at as usize];
-                    edge.weight >= min_weight && edge.confidence >= min_confidence && at_end(far(edge))
-                })
-                .collect();
+        let strongest = |first: fn(Around) -> u32, next: fn(&EdgeImage) -> u32, far: fn(&EdgeImage) -> Slot| {
+            let mut found: Vec<u32> = Vec::new();
+            for slot in &slots {
+                let mut at = first(self.around[*slot as usize]);
+                while let Some(edge) = self.edges.get(at as usize) {
+                    // The near end is one of the nodes asked for.
+                    if edge.weight >= min_weight && edge.confidence >= min_confidence && shows(far(edge)) {
+                        found.push(at);
+                    }
+                    at = next(edge);
+                }
+            }
             if found.len() > limit {
                 found.select_nth_unstable_by(limit, |a, b| self.stronger(*a, *b));
                 found.truncate(limit);
             }
             found
         };
-        let mut both = strongest(|edges| &edges.leaving, |edge| edge.dst);
-        both.extend(strongest(|edges| &edges.entering, |edge| edge.src));
+        let mut both = strongest(|around| around.leaving, |edge| edge.next_leaving, |edge| edge.dst);
+        both.extend(strongest(|around| around.entering, |edge| edge.next_entering, |edge| edge.src));
         both.sort_unstable();
         both.dedup();
-        both.into_iter().map(|at| self.edges[at as usize]).collect()
+        both.into_iter().map(|at| self.edge_view(&self.edges[at as usize])).collect()
+    }
+
+    fn edge_view(&self, edge: &EdgeImage) -> EdgeView {
+        let node = |slot: Slot| NodeId(self.nodes[slot as usize].id);
+        EdgeView {
+            id: EdgeId(edge.id),
+            edge_type: edge.edge_type,
+            src: node(edge.src),
+            dst: node(edge.dst),
+            weight: edge.weight,
+            confidence: edge.confidence,
+            commit_seq: edge.commit_seq,
+        }
     }
 
     fn stronger(&self, a: u32, b: u32) -> std::cmp::Ordering {
@@ -53,21 +101,33 @@ impl ScopeImage {
         b.weight.total_cmp(&a.weight).then(b.confidence.total_cmp(&a.confidence)).then(a.id.cmp(&b.id))
     }
 
-    /// Adds an edge or brings a known one up to date.
+    /// Adds an edge or brings a known one up to date. Its ends and its kind never change.
     pub(crate) fn put_edge(&mut self, edge: EdgeView) {
-        if let Some(&at) = self.edge_slots.get(&edge.id.0) {
-            self.edges[at as usize] = edge;
+        if let Some(at) = self.edge_slots.get(edge.id.0, |at| self.edges[at as usize].id) {
+            let known = &mut self.edges[at as usize];
+            (known.weight, known.confidence, known.commit_seq) = (edge.weight, edge.confidence, edge.commit_seq);
             return;
         }
-        let (Some(&src), Some(&dst)) = (self.slots.get(&edge.src.0), self.slots.get(&edge.dst.0)) else {
+        let (Some(src), Some(dst)) = (self.slot_of(edge.src.0), self.slot_of(edge.dst.0)) else {
             // Both ends are stored before an edge is; without them the image is not of this scope.
             tracing::error!(edge = %edge.id, "an edge came before its nodes; it is left out of the image");
             return;
         };
-        let at = u32::try_from(self.edges.len()).unwrap_or(u32::MAX);
-        self.edges.push(edge);
-        self.edge_slots.insert(edge.id.0, at);
-        self.around[src as usize].leaving.push(at);
-        self.around[dst as usize].entering.push(at);
+        let at = u32::try_from(self.edges.len()).unwrap_or(END);
+        let (leaving, entering) = (self.around[src as usize].leaving, self.around[dst as usize].entering);
+        self.edges.push(EdgeImage {
+            id: edge.id.0,
+            src,
+            dst,
+            weight: edge.weight,
+            confidence: edge.confidence,
+            commit_seq: edge.commit_seq,
+            next_leaving: leaving,
+            next_entering: entering,
+            edge_type: edge.edge_type,
+        });
+        self.edge_slots.insert(edge.id.0, at, |at| self.edges[at as usize].id);
+        self.around[src as usize].leaving = at;
+        self.around[dst as usize].entering = at;
     }
 }

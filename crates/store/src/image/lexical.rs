@@ -14,30 +14,59 @@ const DOCUMENTS_IN_PLAY_MAX: usize = 50_000;
 /// The documents of one term with their counts, by slot.
 #[derive(Default)]
 pub(super) struct Postings {
-    entries: Vec<(Slot, u16)>,
+    slots: Vec<Slot>,
+    /// Beside, not between: side by side a count would take as much room as a slot.
+    counts: Vec<u16>,
 }
 
 impl Postings {
+    fn new(mut entries: Vec<(Slot, u16)>) -> Self {
+        entries.sort_unstable();
+        let (slots, counts) = entries.into_iter().unzip();
+        Self { slots, counts }
+    }
+
+    fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn bytes(&self) -> usize {
-        self.entries.capacity() * 8 + 48
+        self.slots.capacity() * 4 + self.counts.capacity() * 2 + 96
     }
 
     pub(super) fn shrink(&mut self) {
-        self.entries.shrink_to_fit();
+        self.slots.shrink_to_fit();
+        self.counts.shrink_to_fit();
     }
 
     /// Sets a document's count; zero takes it out. Setting what is set already changes nothing.
     fn set(&mut self, slot: Slot, count: u16) {
-        match (self.entries.binary_search_by_key(&slot, |entry| entry.0), count) {
-            (Ok(at), 0) => _ = self.entries.remove(at),
-            (Ok(at), count) => self.entries[at].1 = count,
+        match (self.slots.binary_search(&slot), count) {
+            (Ok(at), 0) => {
+                self.slots.remove(at);
+                self.counts.remove(at);
+            }
+            (Ok(at), count) => self.counts[at] = count,
             (Err(_), 0) => {}
-            (Err(at), count) => self.entries.insert(at, (slot, count)),
+            (Err(at), count) => {
+                self.slots.insert(at, slot);
+                self.counts.insert(at, count);
+            }
         }
     }
 
     fn count(&self, slot: Slot) -> u16 {
-        self.entries.binary_search_by_key(&slot, |entry| entry.0).map_or(0, |at| self.entries[at].1)
+        self.slots.binary_search(&slot).map_or(0, |at| self.counts[at])
+    }
+
+    fn forget(&mut self, slots: &hashbrown::HashSet<Slot>) {
+        let mut of = self.slots.iter();
+        self.counts.retain(|_| of.next().is_none_or(|slot| !slots.contains(slot)));
+        self.slots.retain(|slot| !slots.contains(slot));
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (Slot, u16)> {
+        self.slots.iter().copied().zip(self.counts.iter().copied())
     }
 }
 
@@ -66,24 +95,21 @@ impl ScopeImage {
         if version != self.version {
             return false;
         }
-        let Some(mut entries) = rows
+        let Some(entries) = rows
             .iter()
             .map(|(node_no, count)| self.numbers.get(node_no).map(|slot| (*slot, *count)))
             .collect::<Option<Vec<_>>>()
         else {
             return false;
         };
-        entries.sort_unstable();
-        self.postings.insert(term.into(), Postings { entries });
+        self.postings.insert(term.into(), Postings::new(entries));
         true
     }
 
     /// Keeps the part of a posting list whose rows the image knows; the rest arrives as deltas.
     pub(crate) fn keep_known_postings(&mut self, term: &str, rows: &[(i64, u16)]) {
         let known = rows.iter().filter_map(|(node_no, count)| self.numbers.get(node_no).map(|slot| (*slot, *count)));
-        let mut entries: Vec<(Slot, u16)> = known.collect();
-        entries.sort_unstable();
-        self.postings.insert(term.into(), Postings { entries });
+        self.postings.insert(term.into(), Postings::new(known.collect()));
     }
 
     /// Brings the posting lists in memory up to date with a document's new counts.
@@ -108,7 +134,7 @@ impl ScopeImage {
     /// Takes documents out of all posting lists, in one pass.
     pub(crate) fn forget_documents(&mut self, slots: &hashbrown::HashSet<Slot>) {
         if !slots.is_empty() {
-            self.postings.values_mut().for_each(|list| list.entries.retain(|entry| !slots.contains(&entry.0)));
+            self.postings.values_mut().for_each(|list| list.forget(slots));
         }
     }
 
@@ -119,7 +145,7 @@ impl ScopeImage {
             let count = count.parse().unwrap_or(u16::MAX);
             match self.postings.get_mut(term) {
                 Some(list) => list.set(slot, count),
-                None => _ = self.postings.insert(term.into(), Postings { entries: vec![(slot, count)] }),
+                None => _ = self.postings.insert(term.into(), Postings::new(vec![(slot, count)])),
             }
         }
     }
@@ -132,7 +158,7 @@ impl ScopeImage {
             terms.iter().map(|term| self.postings.get(term.as_str()).unwrap_or(&empty)).collect();
         #[expect(clippy::cast_precision_loss, reason = "term counts are far below 2^52")]
         let mean_len = if self.documents == 0 { 0.0 } else { self.total_terms as f64 / self.documents as f64 };
-        let doc_freq: Vec<u64> = lists.iter().map(|list| list.entries.len() as u64).collect();
+        let doc_freq: Vec<u64> = lists.iter().map(|list| list.len() as u64).collect();
         let mut best = self.best(&lists, &doc_freq, mean_len, &filter, limit);
         best.sort_unstable_by(|a, b| {
             b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
@@ -194,17 +220,17 @@ impl ScopeImage {
         for at in rarest_first {
             let weight = idf(self.documents, doc_freq[at]);
             let open = touched.len() < DOCUMENTS_IN_PLAY_MAX;
-            for (slot, count) in &lists[at].entries {
-                let score = &mut score_of[*slot as usize];
+            for (slot, count) in lists[at].entries() {
+                let score = &mut score_of[slot as usize];
                 if *score == 0.0 {
                     if !open {
                         continue;
                     }
-                    touched.push(*slot);
+                    touched.push(slot);
                 }
-                let len = f64::from(self.gates[*slot as usize].terms);
+                let len = f64::from(self.gates[slot as usize].terms);
                 #[expect(clippy::cast_possible_truncation, reason = "candidates are scored again in full precision")]
-                let gain = (weight * saturation(f64::from(*count), len, mean_len)) as f32;
+                let gain = (weight * saturation(f64::from(count), len, mean_len)) as f32;
                 *score += gain;
             }
         }

@@ -36,7 +36,7 @@ impl ScopeImage {
         self.nodes.reserve_exact(nodes);
         self.gates.reserve_exact(nodes);
         self.around.reserve_exact(nodes);
-        self.slots.reserve(nodes);
+        self.slots.reserve(nodes, |slot| self.nodes[slot as usize].id);
         self.numbers.reserve(nodes);
         self.vectors.reserve(nodes);
     }
@@ -45,7 +45,7 @@ impl ScopeImage {
     pub(crate) fn put_facts(&mut self, facts: &NodeFacts<'_>) -> Slot {
         let owner_agent = self.strings.number(facts.owner_agent);
         let owner_team = self.strings.number(facts.owner_team);
-        let known = self.slots.get(&facts.id).copied();
+        let known = self.slot_of(facts.id);
         let (vector, vector_no) = known.map_or((None, 0), |slot| {
             let node = &self.nodes[slot as usize];
             (node.vector, node.vector_no)

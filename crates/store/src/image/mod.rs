@@ -7,6 +7,7 @@ mod code;
 mod delta;
 mod dense;
 mod graph;
+mod index;
 mod lexical;
 mod lists;
 mod load;
@@ -18,7 +19,7 @@ use aionis_core::{
     ids::NodeId,
     model::{Lane, NodeType, Tier, Viewer},
     ports::store::{NodeFilter, SeedRules},
-    recall::{EdgeView, NodeVitals},
+    recall::NodeVitals,
     slots::{DRAFT_TOPIC, SUPERSEDED},
 };
 use hashbrown::{HashMap, HashSet};
@@ -26,6 +27,8 @@ use uuid::Uuid;
 
 use self::{
     code::BitCodes,
+    graph::{Around, EdgeImage},
+    index::Index,
     lexical::Postings,
     lists::{Place, Vectors},
 };
@@ -50,15 +53,15 @@ pub(crate) struct ScopeImage {
     nodes: Vec<NodeImage>,
     /// Per node, always of its present state.
     gates: Vec<Gate>,
-    slots: HashMap<Uuid, Slot>,
+    slots: Index,
     /// By row number, where rows have one.
     numbers: HashMap<i64, Slot>,
     strings: Interner,
     vectors: Vectors,
-    /// Codes of two bits per coordinate in place of vectors, when the image holds codes of long ones.
+    /// Codes of bits per coordinate in place of vectors, when the image holds codes of long ones.
     bits: Option<BitCodes>,
-    edges: Vec<EdgeView>,
-    edge_slots: HashMap<Uuid, u32>,
+    edges: Vec<EdgeImage>,
+    edge_slots: Index,
     around: Vec<Around>,
     clients: HashMap<Box<str>, Slot>,
     postings: HashMap<Box<str>, Postings>,
@@ -116,13 +119,6 @@ pub(crate) fn gate_bits(node_type: NodeType, tier: Tier, lane: Lane, flags: u8, 
 /// Whether recall may show a node at all, owners aside.
 fn is_shown(node_type: NodeType, tier: Tier, flags: u8, live_rule: bool) -> bool {
     tier.is_recallable() && flags & SUPERSEDED == 0 && (node_type != NodeType::Rule || live_rule)
-}
-
-/// Edges at one node, as positions in `edges`.
-#[derive(Default)]
-struct Around {
-    leaving: Vec<u32>,
-    entering: Vec<u32>,
 }
 
 /// One node, as far as filters and scores need it.
@@ -221,13 +217,13 @@ impl ScopeImage {
             head_seq: 0,
             nodes: Vec::new(),
             gates: Vec::new(),
-            slots: HashMap::new(),
+            slots: Index::default(),
             numbers: HashMap::new(),
             strings: Interner::default(),
             vectors: Vectors::new(dim, exact_bytes_max),
             bits: None,
             edges: Vec::new(),
-            edge_slots: HashMap::new(),
+            edge_slots: Index::default(),
             around: Vec::new(),
             clients: HashMap::new(),
             postings: HashMap::new(),
@@ -253,11 +249,11 @@ impl ScopeImage {
 
     /// Where a node is, if it is known.
     pub(crate) fn slot_of(&self, id: Uuid) -> Option<Slot> {
-        self.slots.get(&id).copied()
+        self.slots.get(id, |slot| self.nodes[slot as usize].id)
     }
 
     fn slot(&self, id: NodeId) -> Option<&NodeImage> {
-        self.slots.get(&id.0).map(|&slot| &self.nodes[slot as usize])
+        self.slot_of(id.0).map(|slot| &self.nodes[slot as usize])
     }
 
     /// Nodes and how many of them wait for their vector.
@@ -293,7 +289,7 @@ impl ScopeImage {
         let mut found: Vec<NodeId> = literals
             .iter()
             .filter_map(|literal| {
-                let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slots.get(&id).copied());
+                let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slot_of(id));
                 let by_client_id = || self.clients.get(literal.as_str()).copied();
                 by_id.or_else(|| by_client_id().filter(|&slot| self.nodes[slot as usize].has_client_id))
             })
@@ -311,10 +307,6 @@ impl ScopeImage {
         self.gates.shrink_to_fit();
         self.edges.shrink_to_fit();
         self.around.shrink_to_fit();
-        for around in &mut self.around {
-            around.leaving.shrink_to_fit();
-            around.entering.shrink_to_fit();
-        }
         self.postings.values_mut().for_each(Postings::shrink);
         if let Some(bits) = &mut self.bits {
             bits.shrink();
@@ -325,8 +317,11 @@ impl ScopeImage {
     pub(crate) fn bytes(&self) -> usize {
         let postings: usize = self.postings.values().map(Postings::bytes).sum();
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
-        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + 96)
-            + self.edges.capacity() * (size_of::<EdgeView>() + 64)
+        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + size_of::<Gate>() + 32)
+            + self.slots.bytes()
+            + self.edges.capacity() * size_of::<EdgeImage>()
+            + self.edge_slots.bytes()
+            + self.around.capacity() * size_of::<Around>()
             + self.vectors.bytes()
             + self.bits.as_ref().map_or(0, BitCodes::bytes)
             + postings

@@ -65,6 +65,9 @@ pub(crate) enum Freshness {
     Now,
 }
 
+/// Changed rows that are held at once: after many writes without a question there are as many as nodes.
+const ROWS_AT_ONCE: usize = 2_000;
+
 /// Head, then changed nodes, then changed edges, in one shape. Changes are found by the number made of the scope; its key
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
@@ -207,12 +210,29 @@ impl Entry {
             *self.image.write().unwrap_or_else(PoisonError::into_inner) = image;
             head
         } else {
-            let rows = refresh(shared, scope, seen).fetch_all(&mut *tx).await.map_err(driver)?;
-            if rows.len() == 1 && rows.first().is_some_and(|row| get::<i64>(row, 5).is_ok_and(|n| n == seen)) {
-                Head::read(&rows[0])?
-            } else {
+            let mut rows = refresh(shared, scope, seen).fetch(&mut *tx);
+            let mut fresh = Fresh::default();
+            loop {
+                let mut some = Vec::new();
+                while some.len() < ROWS_AT_ONCE
+                    && let Some(row) = rows.try_next().await.map_err(driver)?
+                {
+                    some.push(row);
+                }
+                // Whoever reads in between sees part of the changes; that all are in is known only at the end. Should the
+                // rest fail to arrive, applying the same changes once more does no harm.
+                let is_last = some.len() < ROWS_AT_ONCE;
+                if let [row] = &some[..]
+                    && get::<i16>(row, 0)? == 0
+                    && get::<i64>(row, 5)? == seen
+                {
+                    break Head::read(row)?;
+                }
                 let mut image = self.image.write().unwrap_or_else(PoisonError::into_inner);
-                apply(&mut image, &rows)?
+                fresh.apply(&mut image, &some)?;
+                if is_last {
+                    break fresh.finish(&mut image);
+                }
             }
         };
         // Nothing was changed: dropping the transaction ends it without waiting for the server.
@@ -235,25 +255,6 @@ fn refresh<'q>(
     sqlx::query(REFRESH).bind(scope.as_str()).bind(seen).bind(with_codes).bind(&shared.space.name)
 }
 
-/// Applies changes to an image that is in use.
-fn apply(image: &mut ScopeImage, rows: &[PgRow]) -> Result<Head, StoreError> {
-    // Old words go first, in one pass; what the new ones are is in the rows.
-    let mut rewritten = HashSet::new();
-    for row in rows.iter().filter(|row| get::<i16>(row, 0).is_ok_and(|kind| kind == 1)) {
-        if let Some(slot) = image.slot_of(get(row, 1)?)
-            && unsigned(row, 4)? > image.head_seq
-        {
-            rewritten.insert(slot);
-        }
-    }
-    image.forget_documents(&rewritten);
-    let mut fresh = Fresh::default();
-    for row in rows {
-        fresh.take(image, row)?;
-    }
-    Ok(fresh.finish(image))
-}
-
 #[derive(Clone, Copy, Default)]
 struct Head {
     seq: u64,
@@ -270,14 +271,30 @@ impl Head {
     }
 }
 
-/// What a refresh has read so far. Edges wait until all nodes are there.
+/// What a refresh has read so far.
 #[derive(Default)]
 struct Fresh {
     head: Head,
-    edges: Vec<EdgeView>,
+    /// Edges that came before their nodes.
+    waiting: Vec<EdgeView>,
 }
 
 impl Fresh {
+    /// Applies changes to an image that is in use.
+    fn apply(&mut self, image: &mut ScopeImage, rows: &[PgRow]) -> Result<(), StoreError> {
+        // Old words go first, in one pass; what the new ones are is in the rows.
+        let mut rewritten = HashSet::new();
+        for row in rows.iter().filter(|row| get::<i16>(row, 0).is_ok_and(|kind| kind == 1)) {
+            if let Some(slot) = image.slot_of(get(row, 1)?)
+                && unsigned(row, 4)? > image.head_seq
+            {
+                rewritten.insert(slot);
+            }
+        }
+        image.forget_documents(&rewritten);
+        rows.iter().try_for_each(|row| self.take(image, row))
+    }
+
     fn take(&mut self, image: &mut ScopeImage, row: &PgRow) -> Result<(), StoreError> {
         match get::<i16>(row, 0)? {
             0 => self.head = Head::read(row)?,
@@ -305,21 +322,28 @@ impl Fresh {
                 image.add_document(slot, get(row, 20)?);
                 image.put_code(slot, get(row, 22)?);
             }
-            _ => self.edges.push(EdgeView {
-                id: EdgeId(get(row, 1)?),
-                edge_type: choice(row, 12, EdgeType::parse)?,
-                src: NodeId(get(row, 2)?),
-                dst: NodeId(get(row, 3)?),
-                weight: get(row, 8)?,
-                confidence: get(row, 9)?,
-                commit_seq: unsigned(row, 4)?,
-            }),
+            _ => {
+                let edge = EdgeView {
+                    id: EdgeId(get(row, 1)?),
+                    edge_type: choice(row, 12, EdgeType::parse)?,
+                    src: NodeId(get(row, 2)?),
+                    dst: NodeId(get(row, 3)?),
+                    weight: get(row, 8)?,
+                    confidence: get(row, 9)?,
+                    commit_seq: unsigned(row, 4)?,
+                };
+                if image.slot_of(edge.src.0).is_some() && image.slot_of(edge.dst.0).is_some() {
+                    image.put_edge(edge);
+                } else {
+                    self.waiting.push(edge);
+                }
+            }
         }
         Ok(())
     }
 
     fn finish(self, image: &mut ScopeImage) -> Head {
-        self.edges.into_iter().for_each(|edge| image.put_edge(edge));
+        self.waiting.into_iter().for_each(|edge| image.put_edge(edge));
         image.head_seq = self.head.seq;
         self.head
     }

@@ -11,7 +11,7 @@ use super::error::driver;
 use crate::image::Coding;
 
 /// The form of [`Coding::encode`]'s codes. A new form gets a new number.
-const CODE_FORM: &str = "2";
+const CODE_FORM: &str = "3";
 /// Vectors coded at once.
 const PAGE: i64 = 500;
 /// Number of the advisory lock under which one of many starting processes does it.
