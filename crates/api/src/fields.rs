@@ -62,6 +62,11 @@ fn deeper_than(value: &Value, levels: usize) -> bool {
     }
 }
 
+fn uuid_of(text: &str) -> Option<Uuid> {
+    let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|at| text.as_bytes()[*at] == b'-');
+    (hyphens && !text.bytes().any(|b| b.is_ascii_uppercase())).then(|| Uuid::parse_str(text).ok())?
+}
+
 /// A number itself, the kind of anything else.
 fn shown(value: &Value) -> String {
     match value {
@@ -163,9 +168,7 @@ impl<'a> Fields<'a> {
     /// A UUID in its usual form. Upper-case letters are refused: an id has one spelling.
     pub(crate) fn uuid(&self, name: &str, issues: &mut Issues) -> Option<Uuid> {
         self.read(name, Null::Refused, issues, "a lower-case UUID like 00000000-0000-4000-8000-000000000000", |value| {
-            let text = value.as_str()?;
-            let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|at| text.as_bytes()[*at] == b'-');
-            (hyphens && !text.bytes().any(|b| b.is_ascii_uppercase())).then(|| Uuid::parse_str(text).ok())?
+            uuid_of(value.as_str()?)
         })
     }
 
@@ -205,6 +208,16 @@ impl<'a> Fields<'a> {
         Some(object.clone())
     }
 
+    /// Anything, as it is, of at most [`DEPTH_MAX`] levels; null counts as absent.
+    pub(crate) fn value(&self, name: &str, issues: &mut Issues) -> Option<Value> {
+        let value = self.get(name, Null::Absent)?;
+        if deeper_than(value, DEPTH_MAX) {
+            issues.add(self.path(name), format!("must not be nested deeper than {DEPTH_MAX} levels"));
+            return None;
+        }
+        Some(value.clone())
+    }
+
     /// An object, to be read further.
     pub(crate) fn fields(&self, name: &str, issues: &mut Issues) -> Option<Fields<'a>> {
         let members = self.read(name, Null::Refused, issues, "an object", Value::as_object)?;
@@ -225,6 +238,51 @@ impl<'a> Fields<'a> {
             }
         }
         fields
+    }
+
+    /// An array of so many items, each read by `convert`; empty when the field is not there.
+    fn items<T>(
+        &self,
+        name: &str,
+        count: &std::ops::RangeInclusive<usize>,
+        issues: &mut Issues,
+        (expected, convert): (&str, impl Fn(&Value) -> Option<T>),
+    ) -> Vec<T> {
+        let Some(items) = self.read(name, Null::Refused, issues, "an array", Value::as_array) else {
+            return Vec::new();
+        };
+        if !count.contains(&items.len()) {
+            let message = format!("must hold {} to {} items, got {}", count.start(), count.end(), items.len());
+            issues.add(self.path(name), message);
+            return Vec::new();
+        }
+        let mut found = Vec::with_capacity(items.len());
+        for (at, item) in items.iter().enumerate() {
+            match convert(item) {
+                Some(value) => found.push(value),
+                None => {
+                    issues.add(format!("{}.{at}", self.path(name)), format!("must be {expected}, got {}", shown(item)));
+                }
+            }
+        }
+        found
+    }
+
+    /// An array of UUIDs in their usual form.
+    pub(crate) fn uuids(&self, name: &str, count: std::ops::RangeInclusive<usize>, issues: &mut Issues) -> Vec<Uuid> {
+        self.items(name, &count, issues, ("a lower-case UUID", |item| uuid_of(item.as_str()?)))
+    }
+
+    /// An array of strings of at least one and at most `max` bytes.
+    pub(crate) fn texts(
+        &self,
+        name: &str,
+        (count, max): (std::ops::RangeInclusive<usize>, usize),
+        issues: &mut Issues,
+    ) -> Vec<String> {
+        let expected = format!("a string of 1 to {max} bytes");
+        let convert = |item: &Value| item.as_str().filter(|text| (1..=max).contains(&text.len())).map(str::to_owned);
+        self.items(name, &count, issues, (&expected, convert))
     }
 
     /// An array of numbers that fit 32-bit floats.

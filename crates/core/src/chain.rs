@@ -22,7 +22,9 @@ use crate::{
     canon::{Digest, canonical_json, sha256},
     clock::Timestamp,
     derive_id::stable_uuid,
-    ids::CommitId,
+    ids::{CommitId, NodeId},
+    model::RuleState,
+    operate::rule_state_digest,
 };
 
 /// The fields a commit's hash binds.
@@ -84,6 +86,10 @@ pub enum ObjectKind {
     Node,
     /// An edge.
     Edge,
+    /// The state of a rule.
+    Rule,
+    /// Feedback on a rule.
+    Feedback,
 }
 
 impl ObjectKind {
@@ -92,6 +98,8 @@ impl ObjectKind {
         match self {
             Self::Node => "node",
             Self::Edge => "edge",
+            Self::Rule => "rule",
+            Self::Feedback => "feedback",
         }
     }
 }
@@ -153,6 +161,8 @@ pub fn parse_changes(stored: &str) -> Result<Vec<Change>, String> {
             let kind = match kind.as_str() {
                 "node" => ObjectKind::Node,
                 "edge" => ObjectKind::Edge,
+                "rule" => ObjectKind::Rule,
+                "feedback" => ObjectKind::Feedback,
                 other => return Err(format!("unknown object kind {other:?}")),
             };
             let op = match op.as_str() {
@@ -186,7 +196,7 @@ pub struct ChainBreak {
     pub scope_key: String,
     /// Commit number the break was found at, if it concerns a commit.
     pub seq: Option<u64>,
-    /// `commit`, `node`, `edge`, `version` or `head`.
+    /// `commit`, `node`, `edge`, `rule`, `feedback`, `version` or `head`.
     pub object: String,
     /// Id of the object.
     pub id: String,
@@ -304,6 +314,13 @@ impl ChainVerifier {
     }
 
     fn change(&mut self, seq: u64, change: &Change) -> Result<(), String> {
+        if change.kind == ObjectKind::Rule {
+            return self.rule_state(seq, change);
+        }
+        if change.kind == ObjectKind::Node && change.op == ChangeOp::Update {
+            // New content makes a draft of a rule.
+            self.objects.remove(&(ObjectKind::Rule, change.id));
+        }
         let known = self.objects.get_mut(&(change.kind, change.id));
         match (change.op, known) {
             (ChangeOp::Create, None) => {
@@ -332,6 +349,39 @@ impl ChainVerifier {
             }
             (ChangeOp::Touch, Some(_)) => Err("is touched with another digest than it has".to_owned()),
         }
+    }
+
+    fn rule_state(&mut self, seq: u64, change: &Change) -> Result<(), String> {
+        if change.op != ChangeOp::Update {
+            return Err(format!("a rule's state cannot {}", change.op.as_str()));
+        }
+        if !self.objects.contains_key(&(ObjectKind::Node, change.id)) {
+            return Err("gets a state before its node is created".to_owned());
+        }
+        let object =
+            ExpectedObject { digest: change.digest, last_seq: seq, earlier: Vec::new(), content_seq: seq, seen: false };
+        self.objects.insert((ObjectKind::Rule, change.id), object);
+        Ok(())
+    }
+
+    /// Checks a stored rule's state: the one its last change of state names, or draft.
+    ///
+    /// # Errors
+    /// When the chain names another.
+    pub fn rule(&mut self, id: NodeId, state: RuleState) -> Result<(), Box<ChainBreak>> {
+        let stored = rule_state_digest(id, state);
+        let (expected, seq) = match self.objects.get_mut(&(ObjectKind::Rule, id.0)) {
+            Some(object) => {
+                object.seen = true;
+                (object.digest, Some(object.last_seq))
+            }
+            None => (rule_state_digest(id, RuleState::Draft), None),
+        };
+        if stored == expected {
+            return Ok(());
+        }
+        let problem = format!("is {state} where it is stored; its commits say otherwise");
+        Err(self.broken(seq, "rule", id, problem))
     }
 
     /// Checks the stored head against the walked chain.

@@ -5,9 +5,11 @@ pub mod audit;
 pub mod backoff;
 mod derive;
 pub mod gate;
+mod operate;
 pub mod recall;
 pub mod reembed;
 pub mod replay;
+mod tools;
 pub mod verify;
 pub mod worker;
 mod write;
@@ -21,8 +23,12 @@ use aionis_core::{
     write::WriteSettings,
 };
 
-pub use self::write::{WriteAnswer, WriteLimits};
 use self::{audit::AuditWriter, gate::Gate};
+pub use self::{
+    operate::{Activation, Rehydration, RuleFeedback},
+    tools::{EvaluateRequest, Replayed, SelectRequest, ToolChoice, ToolFeedback, ToolFeedbackAnswer},
+    write::{WriteAnswer, WriteLimits},
+};
 
 /// Why questions get no vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +77,7 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) audit: AuditWriter,
+    pub(crate) rule_cache: tools::RuleCache,
     recall_gate: Gate,
     write_gate: Gate,
 }
@@ -81,7 +88,16 @@ impl Engine {
         let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
         let recall_gate = Gate::new("recall", settings.recall_gate);
         let write_gate = Gate::new("write", settings.write_gate);
-        Self { store, queries, settings, clock, audit, recall_gate, write_gate }
+        Self {
+            store,
+            queries,
+            settings,
+            clock,
+            audit,
+            rule_cache: tools::RuleCache::default(),
+            recall_gate,
+            write_gate,
+        }
     }
 
     /// The store.

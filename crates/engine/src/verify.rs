@@ -151,6 +151,8 @@ impl Walk<'_> {
             Ok(edges) => edges,
             Err(found) => return Ok(Err(found)),
         };
+        first_break!(self.rules().await?);
+        first_break!(self.feedback().await?);
         first_break!(self.verifier.finish());
         first_break!(self.versions().await?);
         if (nodes, edges) != (summary.nodes, summary.edges) {
@@ -211,6 +213,39 @@ impl Walk<'_> {
             count += page.len() as u64;
             self.found.objects += page.len() as u64;
             self.progress.advance(page.len() as u64);
+        }
+    }
+
+    async fn rules(&mut self) -> Checked {
+        let mut after = None;
+        loop {
+            let page = self.store.rule_states(self.key, after, PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(Ok(())) };
+            after = Some(last.0);
+            for (id, state) in &page {
+                first_break!(self.verifier.rule(*id, *state));
+            }
+            self.found.objects += page.len() as u64;
+        }
+    }
+
+    async fn feedback(&mut self) -> Checked {
+        let mut after = None;
+        loop {
+            let page = self.store.feedback(self.key, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(Ok(())) };
+            after = Some(last.id);
+            for row in &page {
+                let recomputed = match &row.recomputed {
+                    Ok(digest) => digest,
+                    Err(problem) => {
+                        let problem = format!("cannot be read: {problem}");
+                        return Ok(Err(Box::new(broken(self.key.as_str(), "feedback", row.id, problem))));
+                    }
+                };
+                first_break!(self.verifier.object(ObjectKind::Feedback, row.id, recomputed, row.commit_seq));
+            }
+            self.found.objects += page.len() as u64;
         }
     }
 

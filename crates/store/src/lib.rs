@@ -6,6 +6,7 @@ mod deployment;
 mod image;
 mod maintenance;
 mod migration;
+mod operate;
 pub mod postgres;
 mod space;
 pub mod sqlite;

@@ -65,6 +65,8 @@ impl<'a> Walk<'a> {
         self.verifier.stored_head(summary.head_seq, &summary.head_hash)?;
         let nodes = self.nodes().await?;
         let edges = self.edges().await?;
+        self.rules().await?;
+        self.feedback().await?;
         self.verifier.finish()?;
         let versions = self.versions().await?;
         if (nodes, edges) != (summary.nodes, summary.edges) {
@@ -144,6 +146,32 @@ impl<'a> Walk<'a> {
                     return Err(self.broken("node", &node.id, "the stored commit id is not that of its commit number"));
                 }
                 count += 1;
+            }
+        }
+    }
+
+    async fn rules(&mut self) -> Result<(), Box<ChainBreak>> {
+        let mut after = None;
+        loop {
+            let page = self.store.rule_states(&self.key, after, PAGE).await.expect("rules can be read");
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.0);
+            page.iter().try_for_each(|(id, state)| self.verifier.rule(*id, *state))?;
+        }
+    }
+
+    async fn feedback(&mut self) -> Result<(), Box<ChainBreak>> {
+        let mut after = None;
+        loop {
+            let page = self.store.feedback(&self.key, after, PAGE).await.expect("feedback can be read");
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id);
+            for row in &page {
+                let recomputed = match &row.recomputed {
+                    Ok(digest) => digest,
+                    Err(problem) => return Err(self.broken("feedback", &row.id, format!("cannot be read: {problem}"))),
+                };
+                self.verifier.object(ObjectKind::Feedback, row.id, recomputed, row.commit_seq)?;
             }
         }
     }

@@ -1,5 +1,7 @@
 //! Requests and answers as they look on the wire.
 
+pub(crate) mod operate;
 pub(crate) mod recall;
 pub(crate) mod tenancy;
+pub(crate) mod tools;
 pub(crate) mod write;

@@ -13,11 +13,13 @@ use aionis_core::{
     text::is_ecmascript_whitespace,
     write::Warning,
 };
-use aionis_engine::recall::{ArmChoice, DebugEmbedding, Question, RecallAnswer, RecallRequest, pending_json};
+use aionis_engine::recall::{
+    ArmChoice, DebugEmbedding, Question, RecallAnswer, RecallRequest, RulesAsked, pending_json,
+};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::tenancy::scope_of;
+use super::{tenancy::scope_of, tools::recall_rules};
 use crate::{
     fields::{Fields, Issues, Null},
     state::ApiSettings,
@@ -69,14 +71,15 @@ pub(crate) fn parse_recall(
         slots_preview_keys: 10,
         debug: return_debug,
     };
-    flag("rules_include_shadow");
+    let rules_include_shadow = flag("rules_include_shadow");
     let mut number = |name, range| body.integer(name, range, Null::Refused, &mut issues);
     let preview_keys = number("slots_preview_keys", 1..=50);
-    number("rules_limit", 1..=200);
+    let rules_limit = as_count(number("rules_limit", 1..=200)).unwrap_or(50);
     let wait_limit_ms = u64::try_from(settings.max_wait_limit.as_millis()).unwrap_or(u64::MAX);
     let max_wait = Duration::from_millis(number("max_wait_ms", 0..=wait_limit_ms).unwrap_or(0));
     let min_commit = number("min_commit", 1..=(1 << 53));
     let token_budget = number("token_budget", 1..=1_000_000);
+    let rules_context = body.value("rules_context", &mut issues);
     issues.finish()?;
     let shown = Shown { slots_preview_keys: as_count(preview_keys).unwrap_or(10), ..shown };
     let request = RecallRequest {
@@ -87,7 +90,11 @@ pub(crate) fn parse_recall(
         return_debug,
         include_embeddings,
         include_meta: shown.meta,
-        rules_context: body.any("rules_context").cloned(),
+        rules: rules_context.map(|context| RulesAsked {
+            context,
+            include_shadow: rules_include_shadow,
+            limit: rules_limit,
+        }),
         min_commit,
         max_wait,
         token_budget: as_count(token_budget),
@@ -138,6 +145,8 @@ pub(crate) struct RecallResponse {
     context: ContextDto,
     #[serde(skip_serializing_if = "Option::is_none")]
     debug: Option<DebugDto>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rules: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     query: Option<Value>,
     as_of_commit: u64,
@@ -251,6 +260,7 @@ impl RecallResponse {
             ranked,
             context: ContextDto { text: context.text, items: context.items, citations: context.citations },
             debug,
+            rules: answer.rules.as_ref().map(|rules| recall_rules(scope, rules)),
             query: answer.query.map(|q| json!({ "text": q.text, "embedding_provider": q.embedding_provider })),
             as_of_commit: answer.as_of_commit,
             pending: pending_json(&answer.pending, now),

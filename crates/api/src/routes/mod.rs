@@ -1,7 +1,9 @@
 //! Handlers: read, call, show.
 
 pub(crate) mod metrics;
+pub(crate) mod operate;
 pub(crate) mod recall;
+pub(crate) mod tools;
 pub(crate) mod write;
 
 use std::{future::Future, time::Duration};

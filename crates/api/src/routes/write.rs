@@ -50,7 +50,7 @@ pub(crate) async fn write(
 }
 
 /// The key under which a write may be repeated: `Idempotency-Key`, else the request id a client chose.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, DomainError> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, DomainError> {
     if let Some(value) = headers.get(IDEMPOTENCY_KEY) {
         let key = value.to_str().unwrap_or_default().trim();
         if key.is_empty() || key.len() > KEY_MAX {

@@ -1,6 +1,12 @@
 //! One behaviour: random histories are told to both engines, and every answer of one is the answer of the other.
 
-use std::time::Duration;
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use aionis_testkit::fixtures::{node_id, scope_of};
 
 use proptest::{
     collection::vec,
@@ -30,6 +36,83 @@ enum Step {
     /// Workers do all there is to do, several at once.
     Derive,
     Wait(Duration),
+    /// An operation other than a write: path and body.
+    Operate(&'static str, Value),
+}
+
+/// Client ids of rules.
+const RULES: [&str; 3] = ["rule 1", "rule 2", "rule 3"];
+const TOOLS: [&str; 4] = ["psql", "curl", "bash", "git"];
+
+fn context() -> impl Strategy<Value = Value> {
+    (select(vec!["deploy", "query", "talk"]), select(vec![Value::Null, json!("ada"), json!("bob")])).prop_map(
+        |(intent, agent)| match agent {
+            Value::Null => json!({ "intent": intent }),
+            agent => json!({ "intent": intent, "agent": { "id": agent } }),
+        },
+    )
+}
+
+fn tools() -> impl Strategy<Value = Vec<&'static str>> {
+    proptest::sample::subsequence(TOOLS.to_vec(), 1..=TOOLS.len())
+}
+
+/// A write of one rule.
+fn rule() -> impl Strategy<Value = Value> {
+    let condition = prop_oneof![
+        Just(json!({})),
+        Just(json!({ "intent": "deploy" })),
+        Just(json!({ "intent": { "$in": ["deploy", "query"] } })),
+        Just(json!({ "$not": { "agent.id": "ada" } })),
+        Just(json!({ "intent": { "$regex": "^que" } })),
+    ];
+    let key = select(vec!["allow", "deny", "prefer"]);
+    (select(RULES.to_vec()), condition, key, tools(), any::<bool>(), -1..=1).prop_map(
+        |(name, condition, key, tools, private, priority)| {
+            let slots = json!({ "if": condition, "then": { "tool": { key: tools } }, "priority": priority });
+            let mut node = json!({ "client_id": name, "type": "rule", "text_summary": name, "slots": slots });
+            node["memory_lane"] = json!(if private { "private" } else { "shared" });
+            if private {
+                node["owner_agent_id"] = json!("ada");
+            }
+            json!({ "input_text": "a rule", "nodes": [node] })
+        },
+    )
+}
+
+/// Rules are named by their client ids and become ids when the scope is known.
+fn operation() -> impl Strategy<Value = Step> {
+    let outcome = || select(vec!["positive", "negative", "neutral"]);
+    let state = select(vec!["draft", "shadow", "active", "active", "disabled"]);
+    let run = || select(vec![Value::Null, json!("run 1"), json!("run 2")]);
+    let with_run = |mut body: Value, run: Value| {
+        if !run.is_null() {
+            body["run_id"] = run;
+        }
+        body
+    };
+    prop_oneof![
+        4 => rule().prop_map(Step::Write),
+        4 => (select(RULES.to_vec()), state).prop_map(|(rule, state)| Step::Operate("/v1/memory/rules/state",
+            json!({ "rule_node_id": rule, "state": state, "input_text": "why" }))),
+        2 => (select(RULES.to_vec()), outcome(), run()).prop_map(move |(rule, outcome, run)| Step::Operate("/v1/memory/feedback",
+            with_run(json!({ "rule_node_id": rule, "outcome": outcome, "input_text": "why", "note": "as bob@x.com said" }), run))),
+        3 => (context(), any::<bool>()).prop_map(|(context, shadow)| Step::Operate("/v1/memory/rules/evaluate",
+            json!({ "context": context, "include_shadow": shadow }))),
+        3 => (context(), tools(), any::<bool>(), run()).prop_map(move |(context, tools, strict, run)|
+            Step::Operate("/v1/memory/tools/select",
+                with_run(json!({ "context": context, "candidates": tools, "strict": strict, "include_shadow": true }), run))),
+        3 => (context(), tools(), outcome(), run(), any::<bool>()).prop_map(move |(context, tools, outcome, run, all)|
+            Step::Operate("/v1/memory/tools/feedback", with_run(json!({
+                "context": context, "candidates": tools, "selected_tool": tools[0], "outcome": outcome, "input_text": "why",
+                "target": if all { "all" } else { "tool" } }), run))),
+        2 => (select(KEYS.to_vec()), outcome(), any::<bool>()).prop_map(|(key, outcome, activate)|
+            Step::Operate("/v1/memory/nodes/activate",
+                json!({ "client_ids": [key, "nobody"], "outcome": outcome, "activate": activate, "input_text": "why" }))),
+        1 => (select(KEYS.to_vec()), select(vec!["warm", "hot"])).prop_map(|(key, tier)|
+            Step::Operate("/v1/memory/archive/rehydrate",
+                json!({ "client_ids": [key], "target_tier": tier, "input_text": "why" }))),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -39,6 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => recall().prop_map(Step::Recall),
         4 => recall().prop_map(Step::RecallText),
         2 => Just(Step::Derive),
+        7 => operation(),
         1 => select(vec![1, 1_000, 3_600_000]).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
     ]
 }
@@ -90,13 +174,19 @@ fn difference(a: &Value, b: &Value, at: &str) -> Option<String> {
 }
 
 struct Both {
+    asked: AtomicU32,
     embedded: Service,
     postgres: Service,
 }
 
 impl Both {
     async fn ask(&self, path: &str, body: &Value) -> Result<u16, TestCaseError> {
-        let (a, b) = tokio::join!(self.embedded.post(path, body), self.postgres.post(path, body));
+        // Ids of decisions follow from the key; without one each engine would draw its own.
+        let key = self.asked.fetch_add(1, Ordering::Relaxed).to_string();
+        let headers = [("idempotency-key", key.as_str())];
+        let headers = if path.contains("/tools/") { &headers[..] } else { &[] };
+        let (a, b) =
+            tokio::join!(self.embedded.post_with(path, headers, body), self.postgres.post_with(path, headers, body));
         prop_assert_eq!(a.status, b.status, "{} {}: {} and {}", path, body, a.text(), b.text());
         if let Some(difference) = difference(&a.json(), &b.json(), "") {
             return Err(TestCaseError::fail(format!("{path} {body} is answered differently at {difference}")));
@@ -110,8 +200,8 @@ impl Both {
         }
     }
 
-    async fn tell(&self, history: u32, steps: Vec<Step>) -> Result<u32, TestCaseError> {
-        let mut accepted = 0;
+    async fn tell(&self, history: u32, steps: Vec<Step>) -> Result<(u32, u32), TestCaseError> {
+        let (mut accepted, mut operated) = (0, 0);
         let mut last = None;
         for scope in SCOPES {
             // What edges may lead to.
@@ -133,6 +223,14 @@ impl Both {
                 }
                 Step::Recall(body) => _ = self.ask(RECALL, &in_history(body, history)).await?,
                 Step::RecallText(body) => _ = self.ask(RECALL_TEXT, &in_history(body, history)).await?,
+                Step::Operate(path, body) => {
+                    let mut body = in_history(body, history);
+                    if let Some(rule) = body.get("rule_node_id").and_then(Value::as_str) {
+                        let scope = scope_of("default", body["scope"].as_str().unwrap());
+                        body["rule_node_id"] = json!(node_id(&scope, rule));
+                    }
+                    operated += u32::from(self.ask(path, &body).await? == 200);
+                }
                 Step::Derive => self.derive().await,
                 Step::Wait(time) => {
                     self.embedded.clock.advance(time);
@@ -140,30 +238,34 @@ impl Both {
                 }
             }
         }
-        Ok(accepted)
+        Ok((accepted, operated))
     }
 }
 
 #[test]
 fn random_histories_are_answered_alike_by_both_engines() {
     let runtime = Runtime::new().unwrap();
-    let both =
-        runtime.block_on(async { Both { embedded: Service::start(), postgres: Service::start_on_postgres().await } });
+    let both = runtime.block_on(async {
+        Both { asked: AtomicU32::new(0), embedded: Service::start(), postgres: Service::start_on_postgres().await }
+    });
     let config = Config {
         cases: HISTORIES,
         rng_seed: RngSeed::Fixed(20_261_124),
         failure_persistence: None,
         ..Config::default()
     };
-    let (history, accepted) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
-    let outcome = TestRunner::new(config).run(&vec(step(), 4..16), |steps| {
+    let (history, accepted, operated) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let outcome = TestRunner::new(config).run(&vec(step(), 4..20), |steps| {
         history.set(history.get() + 1);
-        accepted.set(accepted.get() + runtime.block_on(both.tell(history.get(), steps))?);
+        let (written, done) = runtime.block_on(both.tell(history.get(), steps))?;
+        accepted.set(accepted.get() + written);
+        operated.set(operated.get() + done);
         Ok(())
     });
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
+    assert!(operated.get() > HISTORIES, "too little was operated to show anything: {}", operated.get());
     assert!(accepted.get() > HISTORIES, "too little was written to show anything: {}", accepted.get());
     runtime.block_on(async {
         both.derive().await;

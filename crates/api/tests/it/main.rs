@@ -16,5 +16,6 @@ mod recall;
 mod refusals;
 mod repeat;
 mod tenancy;
+mod tools;
 mod visibility;
 mod write;

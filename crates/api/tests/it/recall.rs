@@ -108,14 +108,17 @@ async fn metadata_is_shown_on_demand_only() {
 }
 
 #[tokio::test]
-async fn rules_that_are_not_evaluated_are_noted() {
+async fn rules_are_evaluated_when_a_context_is_given() {
     let service = harbour(1).await;
     for context in [json!({}), json!(false), json!({ "intent": "sail" })] {
         let body = json!({ "query_text": "harbour", "rules_context": context, "rules_include_shadow": true, "rules_limit": 5 });
         let answer = service.recall_text(&body).await;
-        assert_eq!(warnings(&answer), ["rules_not_evaluated"]);
-        assert!(answer.get("rules").is_none());
+        assert_eq!((&answer["rules"]["considered"], &answer["rules"]["matched"]), (&json!(0), &json!(0)));
+        assert_eq!(answer["rules"]["applied"]["policy"], json!({ "tool": {} }));
+        assert_eq!(answer["rules"]["applied"]["shadow_policy"], json!({ "tool": {} }));
     }
+    let without = service.recall_text(&json!({ "query_text": "harbour", "rules_context": null })).await;
+    assert!(without.get("rules").is_none());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use aionis_core::{
     ids::{CommitId, NodeId},
     ports::store::{NodeRow, ScopeStatus},
     recall::{ContextBlock, EdgeView, Profile, Ranked, Seed},
+    rules::Evaluation,
     write::Warning,
 };
 use hashbrown::HashMap;
@@ -35,6 +36,8 @@ pub struct RecallAnswer {
     pub as_of_commit: u64,
     /// Vectors still to come.
     pub pending: ScopeStatus,
+    /// Which rules apply, when asked for.
+    pub rules: Option<Evaluation>,
     /// What the caller should know.
     pub warnings: Vec<Warning>,
     /// Profile the knobs came from.

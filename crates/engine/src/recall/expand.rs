@@ -84,6 +84,7 @@ impl Run<'_> {
             query: None,
             as_of_commit: 0,
             pending: ScopeStatus::default(),
+            rules: None,
             warnings: Vec::new(),
             profile: self.profile,
             timings: self.timings,

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 pub use self::answer::{DebugEmbedding, QueryInfo, RecallAnswer, Timings};
 use self::arms::Found;
-use crate::Engine;
+use crate::{Engine, EvaluateRequest};
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -60,8 +60,8 @@ pub struct RecallRequest {
     pub include_embeddings: bool,
     /// Whether edges name their commits.
     pub include_meta: bool,
-    /// Rules evaluation input; not evaluated by this version, which says so.
-    pub rules_context: Option<Value>,
+    /// What rules are evaluated on beside, if they are.
+    pub rules: Option<RulesAsked>,
     /// A commit the answer must include.
     pub min_commit: Option<u64>,
     /// How long to wait for it.
@@ -70,6 +70,17 @@ pub struct RecallRequest {
     pub token_budget: Option<usize>,
     /// Which arms answer a text question.
     pub arms: ArmChoice,
+}
+
+/// What rules are evaluated on.
+#[derive(Clone, Debug)]
+pub struct RulesAsked {
+    /// The context.
+    pub context: Value,
+    /// Whether shadow rules are looked at too.
+    pub include_shadow: bool,
+    /// Most rules listed.
+    pub limit: usize,
 }
 
 impl RecallRequest {
@@ -83,7 +94,7 @@ impl RecallRequest {
             return_debug: false,
             include_embeddings: false,
             include_meta: false,
-            rules_context: None,
+            rules: None,
             min_commit: None,
             max_wait: Duration::ZERO,
             token_budget: None,
@@ -163,16 +174,20 @@ impl Run<'_> {
         let started = Instant::now();
         let Found { seeds, query, query_sha256 } = self.find().await?;
         self.timings.candidates_ms = millis(started);
-        if self.request.rules_context.is_some() {
-            self.warnings.push(Warning::new(
-                "rules_not_evaluated",
-                "rules_context was given, but this version does not evaluate rules in recall",
-            ));
-        }
         if status.pending > 0 && !matches!(self.engine.queries, Err(crate::NoVectors::Disabled)) {
             metrics::counter!("aionis_recall_with_pending_total").increment(1);
         }
         let mut answer = self.expand(&seeds).await?;
+        if let Some(asked) = self.request.rules.take() {
+            let request = EvaluateRequest {
+                scope: self.request.scope.clone(),
+                context: asked.context,
+                include_shadow: asked.include_shadow,
+                limit: asked.limit,
+                identity: None,
+            };
+            answer.rules = Some(self.engine.evaluate_rules(&request).await?);
+        }
         answer.query = query;
         answer.as_of_commit = status.head_seq;
         answer.pending = status;

@@ -21,6 +21,8 @@ pub(crate) enum Delta {
     Node(Box<NodeDelta>),
     /// A node has these vitals.
     Vitals { scope: String, id: NodeId, tier: Tier, salience: f64, confidence: f64 },
+    /// A rule is enforced or shown, or no longer.
+    Rule { scope: String, id: NodeId, live: bool },
     /// A node has this vector.
     Vector { scope: String, id: NodeId, vector_no: i64, vector: Vec<f32> },
     /// An edge has these values.
@@ -139,6 +141,7 @@ impl Delta {
         match self {
             Self::Head { scope, .. }
             | Self::Vitals { scope, .. }
+            | Self::Rule { scope, .. }
             | Self::Vector { scope, .. }
             | Self::Work { scope, .. }
             | Self::Settled { scope, .. } => scope,
@@ -167,6 +170,13 @@ impl ScopeImage {
                 if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
                     (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
+                    self.gates[slot as usize] = Gate::of(node);
+                }
+            }
+            Delta::Rule { id, live, .. } => {
+                if let Some(slot) = self.slot_of(id.0) {
+                    let node = &mut self.nodes[slot as usize];
+                    node.live_rule = *live;
                     self.gates[slot as usize] = Gate::of(node);
                 }
             }

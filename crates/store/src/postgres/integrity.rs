@@ -5,9 +5,11 @@ use aionis_core::{
     chain::{CommitHeader, StoredCommit, changes_sha256},
     clock::Timestamp,
     ids::{CommitId, EdgeId, NodeId, ScopeKey},
-    model::{EdgeType, Lane, NodeType},
+    model::{EdgeType, Lane, NodeType, RuleState},
+    operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
-        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredNodeRow,
+        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredFeedbackRow,
+        StoredNodeRow,
     },
     write::{edge_digest, node_digest},
 };
@@ -21,7 +23,7 @@ use super::{
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
     session::{For, begin},
 };
-use crate::content::StoredContent;
+use crate::{content::StoredContent, operate::feedback_source};
 
 /// Every scope that any table knows: rows without a head must not escape verification.
 const SCOPES: &str = "\
@@ -55,7 +57,7 @@ pub(crate) async fn scopes(
 }
 
 impl PostgresStore {
-    async fn page(
+    pub(super) async fn page(
         &self,
         scope: &ScopeKey,
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
@@ -159,6 +161,49 @@ impl IntegrityStore for PostgresStore {
                     from_seq: u64::try_from(get::<i64>(row, 2)?).unwrap_or(0),
                     recomputed: sha256(get::<&str>(row, 3)?),
                 })
+            })
+            .collect()
+    }
+
+    async fn rule_states(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<(NodeId, RuleState)>, StoreError> {
+        let sql = "SELECT rule_node_id, state FROM memory_rule_defs \
+                   WHERE scope_key = $1 AND ($2::uuid IS NULL OR rule_node_id > $2) ORDER BY rule_node_id LIMIT $3";
+        let query = sqlx::query(sql).bind(scope.as_str()).bind(after).bind(signed(limit as u64));
+        let rows = self.page(scope, query).await?;
+        rows.iter().map(|row| Ok((NodeId(get(row, 0)?), choice(row, 1, RuleState::parse)?))).collect()
+    }
+
+    async fn feedback(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredFeedbackRow>, StoreError> {
+        let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id, commit_seq FROM memory_rule_feedback \
+                   WHERE scope_key = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3";
+        let query = sqlx::query(sql).bind(scope.as_str()).bind(after).bind(signed(limit as u64));
+        let rows = self.page(scope, query).await?;
+        rows.iter()
+            .map(|row| {
+                let id = get(row, 0)?;
+                let read = || {
+                    Ok(FeedbackRow {
+                        id,
+                        rule: NodeId(get(row, 1)?),
+                        outcome: choice(row, 2, Outcome::parse)?,
+                        run_id: get(row, 3)?,
+                        note: get(row, 4)?,
+                        source: choice(row, 5, feedback_source)?,
+                        decision: get(row, 6)?,
+                    })
+                };
+                let recomputed = read().map(|row| feedback_digest(&row)).map_err(|e: StoreError| e.to_string());
+                Ok(StoredFeedbackRow { id, recomputed, commit_seq: unsigned(row, 7)? })
             })
             .collect()
     }

@@ -13,6 +13,7 @@ pub(crate) const RUNTIME_ROLE: &str = "aionis_runtime";
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") },
     Migration { version: 2, name: "maintenance", sql: include_str!("migrations/0002_maintenance.sql") },
+    Migration { version: 3, name: "operations", sql: include_str!("migrations/0003_operations.sql") },
 ];
 
 /// Key of the advisory lock: "aionis" in ASCII.

@@ -11,6 +11,7 @@ mod images;
 mod integrity;
 mod maintenance;
 mod migrate;
+mod operate;
 mod outbox;
 mod patience;
 mod recall;

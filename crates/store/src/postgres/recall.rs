@@ -6,6 +6,7 @@ use aionis_core::{
     clock::Timestamp,
     ids::{CommitId, NodeId, ScopeKey},
     model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
+    operate::merged_slots,
     ports::store::{
         DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
         ScopeStatus, StoreError,
@@ -111,7 +112,7 @@ impl RecallStore for PostgresStore {
                    n.embedding_model, n.salience, n.importance, n.confidence, n.last_activated, n.created_at, n.updated_at, \
                    n.commit_seq, n.commit_id, \
                    CASE WHEN r.state IS NOT NULL THEN ARRAY[r.state, r.rule_scope, r.target_agent_id, r.target_team_id, \
-                       r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count \
+                       r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count, n.activity::text \
                    FROM UNNEST($2::uuid[]) AS q (id) \
                    CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n \
                    LEFT JOIN LATERAL (SELECT * FROM memory_rule_defs \
@@ -216,13 +217,14 @@ fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
 
 fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
     let rule: Option<Vec<Option<String>>> = get(row, 23)?;
+    let activity = get::<Option<&str>>(row, 26)?.map(json_of).transpose()?;
     Ok(NodeRow {
         id: NodeId(get(row, 0)?),
         node_type: choice(row, 1, NodeType::parse)?,
         client_id: get(row, 2)?,
         title: get(row, 3)?,
         text_summary: get(row, 4)?,
-        slots: json(row, 5)?,
+        slots: merged_slots(json(row, 5)?, activity.as_ref()),
         tier: choice(row, 6, Tier::parse)?,
         lane: choice(row, 7, Lane::parse)?,
         producer_agent_id: get(row, 8)?,

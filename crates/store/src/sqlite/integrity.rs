@@ -7,9 +7,11 @@ use aionis_core::{
     chain::{CommitHeader, StoredCommit, changes_sha256},
     clock::Timestamp,
     ids::{CommitId, EdgeId, NodeId, ScopeKey},
-    model::{Lane, NodeType},
+    model::{Lane, NodeType, RuleState},
+    operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
-        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredNodeRow,
+        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredFeedbackRow,
+        StoredNodeRow,
     },
     write::{edge_digest, node_digest},
 };
@@ -20,9 +22,9 @@ use uuid::Uuid;
 use super::{
     SqliteStore, connect,
     error::driver,
-    rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
+    rows::{blob, choice, digest, edge_type, json, optional_uuid, signed, unreadable, unsigned, uuid},
 };
-use crate::content::StoredContent;
+use crate::{content::StoredContent, operate::feedback_source};
 
 const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id";
@@ -207,6 +209,64 @@ impl IntegrityStore for SqliteStore {
                     })
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_node_versions", scope.as_str(), e))
+            })
+            .await
+    }
+
+    async fn rule_states(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<(NodeId, RuleState)>, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT rule_node_id, state FROM memory_rule_defs WHERE scope_key = ?1 AND rule_node_id > ?2 \
+                           ORDER BY rule_node_id LIMIT ?3";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                statement
+                    .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
+                        Ok((NodeId(uuid(row, 0)?), choice(row, 1, RuleState::parse)?))
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_rule_defs", scope.as_str(), e))
+            })
+            .await
+    }
+
+    async fn feedback(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredFeedbackRow>, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id, commit_seq \
+                           FROM memory_rule_feedback WHERE scope_key = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                statement
+                    .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
+                        let id = uuid(row, 0)?;
+                        let read = || {
+                            Ok(FeedbackRow {
+                                id,
+                                rule: NodeId(uuid(row, 1)?),
+                                outcome: choice(row, 2, Outcome::parse)?,
+                                run_id: row.get(3)?,
+                                note: row.get(4)?,
+                                source: choice(row, 5, feedback_source)?,
+                                decision: optional_uuid(row, 6)?,
+                            })
+                        };
+                        let recomputed =
+                            read().map(|row| feedback_digest(&row)).map_err(|e: rusqlite::Error| e.to_string());
+                        Ok(StoredFeedbackRow { id, recomputed, commit_seq: unsigned(row, 7)? })
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_rule_feedback", scope.as_str(), e))
             })
             .await
     }

@@ -11,6 +11,7 @@ mod integrity;
 mod lock;
 mod maintenance;
 mod migrate;
+mod operate;
 mod outbox;
 mod readers;
 mod recall;

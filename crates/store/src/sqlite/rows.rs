@@ -5,6 +5,7 @@ use aionis_core::{
     clock::Timestamp,
     ids::{CommitId, NodeId},
     model::{EdgeType, EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier},
+    operate::merged_slots,
     ports::store::{NodeRow, StoreError},
     recall::context::ContextRule,
 };
@@ -34,6 +35,12 @@ pub(crate) fn signed(value: u64) -> i64 {
 pub(crate) fn uuid(row: &Row<'_>, at: usize) -> rusqlite::Result<Uuid> {
     let bytes: [u8; 16] = row.get(at)?;
     Ok(Uuid::from_bytes(bytes))
+}
+
+/// A stored UUID, if there is one.
+pub(crate) fn optional_uuid(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Uuid>> {
+    let bytes: Option<[u8; 16]> = row.get(at)?;
+    Ok(bytes.map(Uuid::from_bytes))
 }
 
 /// A stored digest.
@@ -77,17 +84,18 @@ pub(crate) fn vector(bytes: &[u8]) -> Vec<f32> {
 /// The columns of [`node_row`], in its order.
 pub(crate) const NODE_COLUMNS: &str = "id, type, client_id, title, text_summary, slots, tier, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id, raw_ref, evidence_ref, embedding_status, embedding_model, \
-     salience, importance, confidence, last_activated, created_at, updated_at, commit_seq, commit_id";
+     salience, importance, confidence, last_activated, created_at, updated_at, commit_seq, commit_id, activity";
 
 /// Reads a node in full, without its rule.
 pub(crate) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
+    let activity = row.get::<_, Option<String>>(23)?.map(|_| json(row, 23)).transpose()?;
     Ok(NodeRow {
         id: NodeId(uuid(row, 0)?),
         node_type: choice(row, 1, NodeType::parse)?,
         client_id: row.get(2)?,
         title: row.get(3)?,
         text_summary: row.get(4)?,
-        slots: json(row, 5)?,
+        slots: merged_slots(json(row, 5)?, activity.as_ref()),
         tier: choice(row, 6, Tier::parse)?,
         lane: choice(row, 7, Lane::parse)?,
         producer_agent_id: row.get(8)?,

@@ -50,6 +50,8 @@ pub(crate) enum Table {
     Versions,
     Edges,
     Vectors,
+    Decisions,
+    Feedback,
     Requests,
     Outbox,
 }
@@ -58,13 +60,15 @@ use Kind::{Bytes, Int, Json, Real, Text, Uuid as Id, Vector};
 
 impl Table {
     /// All tables, in the order of copying.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Commits,
         Self::Nodes,
         Self::Rules,
         Self::Versions,
         Self::Edges,
         Self::Vectors,
+        Self::Decisions,
+        Self::Feedback,
         Self::Requests,
         Self::Outbox,
     ];
@@ -80,6 +84,8 @@ impl Table {
             Self::Vectors => "memory_vectors",
             Self::Requests => "memory_requests",
             Self::Outbox => "memory_outbox",
+            Self::Decisions => "memory_decisions",
+            Self::Feedback => "memory_rule_feedback",
         }
     }
 
@@ -149,6 +155,7 @@ impl Table {
                 ("embedding_last_attempt_at", Int),
                 ("embedding_ready_at", Int),
                 ("embedding_pending_at", Int),
+                ("activity", Json),
             ],
             Self::Rules => &[
                 ("rule_node_id", Id),
@@ -193,6 +200,31 @@ impl Table {
             Self::Requests => {
                 &[("request_key", Text), ("request_sha256", Bytes), ("outcome", Text), ("created_at", Int)]
             }
+            Self::Decisions => &[
+                ("id", Id),
+                ("run_id", Text),
+                ("selected_tool", Text),
+                ("candidates", Text),
+                ("context_sha256", Text),
+                ("policy_sha256", Text),
+                ("policy", Text),
+                ("source_rules", Text),
+                ("tool_rules", Text),
+                ("metadata", Text),
+                ("created_at", Int),
+                ("commit_seq", Int),
+            ],
+            Self::Feedback => &[
+                ("id", Id),
+                ("rule_node_id", Id),
+                ("outcome", Text),
+                ("run_id", Text),
+                ("note", Text),
+                ("source", Text),
+                ("decision_id", Id),
+                ("commit_seq", Int),
+                ("created_at", Int),
+            ],
             // Claims are of the workers there; here the work is free.
             Self::Outbox => &[
                 ("id", Id),

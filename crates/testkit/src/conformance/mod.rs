@@ -8,6 +8,7 @@ pub mod integrity;
 pub mod lexical;
 pub mod maintenance;
 pub mod named;
+pub mod operate;
 pub mod outbox;
 pub mod rows;
 mod subject;
@@ -137,6 +138,20 @@ macro_rules! store_conformance {
                 old_answers_are_forgotten,
                 a_new_generation_grows_beside_the_old_one,
                 a_switch_queues_what_is_left,
+            ];
+            operate: [
+                a_rule_goes_live_and_is_switched_off,
+                a_rule_that_changed_since_it_was_checked_keeps_its_state,
+                only_rules_of_the_scope_take_feedback,
+                feedback_is_counted_and_kept,
+                a_state_without_a_commit_is_damage,
+                a_repeated_key_counts_once,
+                activation_is_noted_beside_the_content,
+                rehydrated_nodes_are_found_again,
+                decisions_are_kept_and_found,
+                a_decision_is_credited_once,
+                a_decision_is_made_from_feedback,
+                operations_and_writes_at_once_lose_nothing,
             ];
             integrity: [
                 pages_cover_everything_once_in_order,

@@ -5,7 +5,8 @@ use super::StoreError;
 use crate::{
     canon::Digest,
     chain::StoredCommit,
-    ids::{CommitId, ScopeKey},
+    ids::{CommitId, NodeId, ScopeKey},
+    model::RuleState,
 };
 
 /// A scope and its stored head.
@@ -56,6 +57,17 @@ pub struct StoredEdgeRow {
     pub commit_seq: u64,
     /// Whether both ends are stored.
     pub ends_stored: bool,
+}
+
+/// Feedback's recomputed digest and its commit.
+#[derive(Clone, Debug)]
+pub struct StoredFeedbackRow {
+    /// The feedback.
+    pub id: Uuid,
+    /// Digest recomputed from the stored columns, or why it cannot be.
+    pub recomputed: Result<Digest, String>,
+    /// Stored number of its commit.
+    pub commit_seq: u64,
 }
 
 /// A kept earlier version of a node.
@@ -118,6 +130,29 @@ pub trait IntegrityStore: Send + Sync {
         after: Option<(Uuid, u32)>,
         limit: usize,
     ) -> Result<Vec<NodeVersionRow>, StoreError>;
+
+    /// Rules with an id above `after` and their states, at most `limit`, ordered by id.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn rule_states(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<(NodeId, RuleState)>, StoreError>;
+
+    /// Feedback with an id above `after`, at most `limit`, ordered by id: its id, its recomputed digest or why there is
+    /// none, and the number of its commit.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn feedback(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredFeedbackRow>, StoreError>;
 
     /// Runs the medium's own check of its files, if it has one; an empty list means sound.
     ///

@@ -168,7 +168,7 @@ fn plan_one(
 
 /// Makes the rows of the scopes where there are none, and locks them in one order, so that groups over several scopes
 /// cannot wait for each other in a circle.
-fn lock_sql<'a>(scopes: impl Iterator<Item = &'a ScopeKey>, now: Timestamp) -> String {
+pub(crate) fn lock_sql<'a>(scopes: impl Iterator<Item = &'a ScopeKey>, now: Timestamp) -> String {
     let mut sql = String::new();
     for scope in scopes {
         let key = literal(scope.as_str());

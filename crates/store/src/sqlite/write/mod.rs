@@ -1,11 +1,11 @@
 //! Applying a prepared write inside the writing thread's transaction.
 
+mod commit;
 mod nodes;
 mod stored;
 mod vectors;
 
 use aionis_core::{
-    chain::changes_json,
     clock::Timestamp,
     ports::store::{StoreError, WriteStore},
     write::{
@@ -14,14 +14,18 @@ use aionis_core::{
     },
 };
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use self::nodes::Place;
-pub(crate) use self::{nodes::index_texts, vectors::put_vector};
+pub(crate) use self::{
+    commit::{answered, append, remember},
+    nodes::index_texts,
+    vectors::put_vector,
+};
 use super::{
     Shared, SqliteStore,
     error::driver,
-    rows::{blob, digest, signed},
+    rows::{blob, signed},
 };
 use crate::image::{Delta, EdgeDelta};
 
@@ -55,8 +59,9 @@ struct Application<'a> {
 
 impl Application<'_> {
     fn write(mut self, write: &PreparedWrite) -> Result<WriteOutcome, StoreError> {
-        if let Some(earlier) = self.repeated(write)? {
-            return Ok(earlier);
+        let (scope, key) = (write.parts[0].scope.as_str(), write.idempotency.as_ref());
+        if let Some(earlier) = answered::<WriteOutcome>(self.connection, scope, key, write.request_digest)? {
+            return Ok(WriteOutcome { replayed: true, ..earlier });
         }
         for node in write.parts.iter().flat_map(|part| &part.nodes) {
             // Checked against the settings before; the store's own dimension is what its vectors compare in.
@@ -77,38 +82,8 @@ impl Application<'_> {
         }
         let plans: Vec<PartPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
         let outcome = WriteOutcome::of(write, &plans);
-        self.remember(write, &outcome, now)?;
+        remember(self.connection, scope, key, write.request_digest, (&outcome, now))?;
         Ok(outcome)
-    }
-
-    /// The stored answer for a repeated request key.
-    fn repeated(&self, write: &PreparedWrite) -> Result<Option<WriteOutcome>, StoreError> {
-        let Some(idempotency) = &write.idempotency else { return Ok(None) };
-        let scope = write.parts[0].scope.as_str();
-        let sql = "SELECT request_sha256, outcome FROM memory_requests WHERE scope_key = ?1 AND request_key = ?2";
-        let found: Option<(_, String)> = self
-            .statement(sql)?
-            .query_row((scope, &idempotency.key), |row| Ok((digest(row, 0)?, row.get(1)?)))
-            .optional()
-            .map_err(driver)?;
-        let Some((asked_before, outcome)) = found else { return Ok(None) };
-        if !idempotency.answers(asked_before, write.request_digest)? {
-            return Ok(None);
-        }
-        let mut outcome: WriteOutcome = serde_json::from_str(&outcome)
-            .map_err(|e| super::error::inconsistent("memory_requests", "outcome", &idempotency.key, e.to_string()))?;
-        outcome.replayed = true;
-        Ok(Some(outcome))
-    }
-
-    fn remember(&self, write: &PreparedWrite, outcome: &WriteOutcome, now: Timestamp) -> Result<(), StoreError> {
-        let Some(idempotency) = &write.idempotency else { return Ok(()) };
-        let json = serde_json::to_string(outcome).map_err(|e| StoreError::Driver(e.to_string()))?;
-        let sql = "INSERT INTO memory_requests (scope_key, request_key, request_sha256, outcome, created_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (scope_key, request_key) DO UPDATE SET \
-                   request_sha256 = excluded.request_sha256, outcome = excluded.outcome, created_at = excluded.created_at";
-        let scope = write.parts[0].scope.as_str();
-        self.run(sql, params![scope, idempotency.key, write.request_digest.0, json, now.0])
     }
 
     fn statement(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, StoreError> {
@@ -154,51 +129,9 @@ impl Application<'_> {
 
     /// Appends the commit and moves the head; returns the scope's short number.
     fn append(&mut self, commit: &NewCommit, plan: &PartPlan, now: Timestamp) -> Result<i64, StoreError> {
-        let header = &commit.header;
         let nodes = plan.nodes.iter().filter(|op| **op == NodeOp::Create).count();
         let edges = plan.edges.iter().filter(|op| matches!(op, EdgeOp::Create)).count();
-        let sql = "INSERT INTO memory_scopes (scope_key, head_seq, head_hash, node_count, edge_count, created_at, updated_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT (scope_key) DO UPDATE SET \
-                   head_seq = excluded.head_seq, head_hash = excluded.head_hash, \
-                   node_count = node_count + excluded.node_count, edge_count = edge_count + excluded.edge_count, \
-                   updated_at = excluded.updated_at RETURNING scope_no";
-        let scope_no = self
-            .statement(sql)?
-            .query_row(
-                params![
-                    header.scope_key,
-                    signed(header.seq),
-                    commit.hash.0,
-                    signed(nodes as u64),
-                    signed(edges as u64),
-                    now.0
-                ],
-                |row| row.get(0),
-            )
-            .map_err(driver)?;
-        let sql = "INSERT INTO memory_commits (scope_key, seq, id, parent_hash, hash, kind, actor, model_version, \
-                   prompt_version, input_sha256, request_sha256, changes, created_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
-        self.run(
-            sql,
-            params![
-                header.scope_key,
-                signed(header.seq),
-                blob(commit.id.0),
-                header.parent_hash.0,
-                commit.hash.0,
-                header.kind,
-                header.actor,
-                header.model_version,
-                header.prompt_version,
-                header.input_sha256,
-                header.request_sha256.0,
-                changes_json(&commit.changes),
-                header.created_at.0,
-            ],
-        )?;
-        self.deltas.push(Delta::Head { scope: header.scope_key.clone(), scope_no, seq: header.seq });
-        Ok(scope_no)
+        append(self.connection, self.deltas, commit, (nodes, edges), now)
     }
 
     fn put_edge(

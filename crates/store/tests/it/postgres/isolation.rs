@@ -2,12 +2,13 @@
 
 use aionis_core::{
     ids::ScopeKey,
-    ports::store::{RecallAudit, RecallStore, WriteStore},
+    operate::{NewDecision, Operation, OperationInput, Outcome, prepare_operation},
+    ports::store::{OperateStore, RecallAudit, RecallStore, WriteStore},
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
     conformance::Subject,
-    fixtures::{DIM, WriteBuilder, agent, anyone, everything, scope_of},
+    fixtures::{DIM, WriteBuilder, agent, anyone, everything, node_id, scope_of, settings},
     postgres::{TempDatabase, options},
 };
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -23,6 +24,8 @@ const TABLES: &[&str] = &[
     "memory_outbox",
     "memory_requests",
     "memory_recall_audit",
+    "memory_decisions",
+    "memory_rule_feedback",
 ];
 
 /// A row in every table for a tenant.
@@ -45,6 +48,29 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
     };
     store.write(write("one", "k1").prepared()).await.unwrap();
     store.write(write("another", "k2").prepared()).await.unwrap();
+    let made = NewDecision {
+        id: uuid::Uuid::new_v4(),
+        run_id: None,
+        selected_tool: Some("psql".to_owned()),
+        candidates: vec!["psql".to_owned()],
+        context_sha256: "c".to_owned(),
+        policy_sha256: "p".to_owned(),
+        policy: serde_json::json!({}),
+        source_rules: Vec::new(),
+        tool_rules: Vec::new(),
+        metadata: serde_json::json!({}),
+    };
+    store.put_decision(&s, made).await.unwrap();
+    let input = OperationInput {
+        scope: s.clone(),
+        actor: None,
+        input_text: Some("why".to_owned()),
+        input_sha256: None,
+        idempotency: None,
+    };
+    let feedback =
+        Operation::RuleFeedback { rule: node_id(&s, "r"), outcome: Outcome::Positive, run_id: None, note: None };
+    store.operate(prepare_operation(input, feedback, &settings(DIM, false)).unwrap()).await.unwrap();
     let audit = RecallAudit {
         scope: s.clone(),
         endpoint: "recall",
