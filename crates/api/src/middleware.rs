@@ -18,7 +18,7 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
+pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 /// Set on the way in when the request id is the client's own, for handlers that repeat by it.
 pub(crate) const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("aionis-client-request-id");
 
