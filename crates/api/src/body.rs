@@ -8,8 +8,15 @@ use axum::{
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 
-/// Reads a body of at most `max_bytes`.
-pub(crate) async fn read(headers: &HeaderMap, body: Body, max_bytes: usize) -> Result<Value, DomainError> {
+use crate::auth::Caller;
+
+/// Reads a body of at most `max_bytes` and binds it to its caller. Handlers read bodies in no other way.
+pub(crate) async fn read(
+    caller: &Caller,
+    headers: &HeaderMap,
+    body: Body,
+    max_bytes: usize,
+) -> Result<Value, DomainError> {
     check_media_type(headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if length.is_some_and(|length| length > max_bytes as u64) {
@@ -22,7 +29,9 @@ pub(crate) async fn read(headers: &HeaderMap, body: Body, max_bytes: usize) -> R
             return Err(DomainError::new(ErrorKind::Invalid, "body_unreadable", format!("the body broke off: {e}")));
         }
     };
-    parse(&bytes)
+    let mut value = parse(&bytes)?;
+    caller.bind(&mut value)?;
+    Ok(value)
 }
 
 fn too_large(max_bytes: usize) -> DomainError {

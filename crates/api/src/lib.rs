@@ -2,6 +2,7 @@
 //! memory.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod auth;
 mod body;
 mod dto;
 mod error;
@@ -18,6 +19,10 @@ use axum::{
 };
 
 pub use self::{
+    auth::{
+        Auth, AuthConfigError, AuthMode, KeySource, Principal, Role, Source, StaticKeys, TokenSettings, TokenVerifier,
+        required_role,
+    },
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
     state::{ApiSettings, AppState, CorsOrigins},
@@ -43,6 +48,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/memory/archive/rehydrate", post(routes::operate::rehydrate))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::unknown_route)
+        .layer(from_fn_with_state(state.clone(), auth::guard))
         .layer(from_fn_with_state(state.clone(), middleware::observe))
         .with_state(state)
 }

@@ -18,7 +18,7 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
+pub(crate) const TENANT: HeaderName = HeaderName::from_static("x-tenant-id");
 /// Set on the way in when the request id is the client's own, for handlers that repeat by it.
 pub(crate) const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("aionis-client-request-id");
 
@@ -95,6 +95,14 @@ fn route_name(path: &str) -> &'static str {
         "/v1/memory/write" => "write",
         "/v1/memory/recall" => "recall",
         "/v1/memory/recall_text" => "recall_text",
+        "/v1/memory/feedback" => "feedback",
+        "/v1/memory/rules/state" => "rules_state",
+        "/v1/memory/rules/evaluate" => "rules_evaluate",
+        "/v1/memory/tools/select" => "tools_select",
+        "/v1/memory/tools/feedback" => "tools_feedback",
+        "/v1/memory/decisions/{id}/replay" => "decision_replay",
+        "/v1/memory/nodes/activate" => "nodes_activate",
+        "/v1/memory/archive/rehydrate" => "archive_rehydrate",
         _ => "other",
     }
 }

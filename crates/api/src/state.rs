@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aionis_engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::health::HealthState;
+use crate::{auth::Auth, health::HealthState};
 
 /// Settings of the interface.
 #[derive(Clone, Debug)]
@@ -20,6 +20,8 @@ pub struct ApiSettings {
     pub request_timeout: Duration,
     /// Longest `max_wait_ms` a recall may ask for.
     pub max_wait_limit: Duration,
+    /// Who is recognised, and how.
+    pub auth: Auth,
     /// Origins that browsers may call from.
     pub cors: CorsOrigins,
     /// Token that allows debugging embeddings (`ADMIN_TOKEN`).
@@ -36,6 +38,7 @@ impl Default for ApiSettings {
             body_max_bytes: 5 * 1024 * 1024,
             request_timeout: Duration::from_secs(30),
             max_wait_limit: Duration::from_secs(10),
+            auth: Auth::default(),
             cors: CorsOrigins::Any,
             admin_token: None,
             loopback_may_debug: true,

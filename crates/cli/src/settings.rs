@@ -1,8 +1,10 @@
 //! Settings: one struct per concern, each field a flag and an environment variable with its default and bounds.
 
+mod auth;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use aionis_api::{ApiSettings, CorsOrigins};
+use aionis_api::{ApiSettings, Auth, AuthMode, CorsOrigins};
 use aionis_core::{ids::TenantId, recall::Profile};
 use aionis_embed::{
     cached::{BatchSettings, CacheSettings, QuerySettings},
@@ -11,6 +13,7 @@ use aionis_embed::{
 use aionis_engine::{GateSettings, WriteLimits};
 use clap::Args;
 
+use self::auth::AuthArgs;
 use crate::failure::Failure;
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -263,6 +266,8 @@ pub(crate) struct HttpSettings {
     /// Allow an address other machines can reach although nothing authenticates them.
     #[arg(long)]
     pub(crate) dev: bool,
+    #[command(flatten)]
+    pub(crate) auth: AuthArgs,
     /// Origins that browsers may call from, comma separated.
     #[arg(long, env = "CORS_ALLOW_ORIGINS", default_value = "*")]
     pub(crate) cors_allow_origins: String,
@@ -379,20 +384,30 @@ impl MemorySettings {
 }
 
 impl HttpSettings {
-    /// Refuses an address that other machines reach: nothing authenticates them yet.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    /// Refuses credentials that cannot be used, and an address that other machines reach when nobody is asked for any.
+    pub(crate) fn check(&self, memory: &MemorySettings) -> Result<Auth, Failure> {
+        let auth = self.auth.build(memory.is_production())?;
+        if auth.mode() != AuthMode::Off {
+            return Ok(auth);
+        }
+        if memory.is_production() {
+            return Err(Failure::new(
+                "MEMORY_AUTH_MODE=off is refused in production; set api_key, jwt or api_key_or_jwt",
+            ));
+        }
         if self.host.is_loopback() || self.dev {
-            return Ok(());
+            return Ok(auth);
         }
         Err(Failure::new(format!(
-            "HOST={} can be reached from other machines and nothing authenticates them: listen on 127.0.0.1 behind an \
-             authenticating proxy, or pass --dev to accept that anyone who reaches the port reads and writes everything",
+            "HOST={} can be reached from other machines and nothing authenticates them: set MEMORY_AUTH_MODE, listen on \
+             127.0.0.1, or pass --dev to accept that anyone who reaches the port reads and writes everything",
             self.host
         )))
     }
 
-    pub(crate) fn api(&self, memory: &MemorySettings) -> ApiSettings {
+    pub(crate) fn api(&self, memory: &MemorySettings, auth: Auth) -> ApiSettings {
         ApiSettings {
+            auth,
             default_tenant: memory.memory_tenant_id.clone(),
             default_scope: memory.memory_scope.clone(),
             request_timeout: Duration::from_millis(self.api_request_timeout_ms),

@@ -9,6 +9,10 @@ use serde_json::Value;
 pub enum ErrorKind {
     /// The caller's input cannot be accepted as it is (400).
     Invalid,
+    /// Nobody is known to call (401).
+    Unauthorized,
+    /// The caller is known and may not (403).
+    Forbidden,
     /// The thing named does not exist (404).
     NotFound,
     /// The input contradicts what is stored, or the state asked for is not there (409).

@@ -201,6 +201,18 @@ pub struct Viewer {
 }
 
 impl Viewer {
+    /// Whether they may change a node of this lane and these owners (agent, team): one they can see. A private node
+    /// without owner is seen by nobody and may be changed by everybody in its scope: nobody else could give it an owner.
+    pub fn may_change(&self, lane: Lane, (agent, team): (Option<&str>, Option<&str>)) -> bool {
+        let is = |owner: Option<&str>, name: Option<&String>| owner.is_some() && owner == name.map(String::as_str);
+        lane == Lane::Shared
+            || (agent.is_none() && team.is_none())
+            || is(agent, self.agent.as_ref())
+            || is(team, self.team.as_ref())
+    }
+}
+
+impl Viewer {
     /// The lane predicate of runtime specification 3.10: shared nodes, and private ones of the viewer's agent or team.
     pub fn may_see(&self, lane: Lane, owner_agent: Option<&str>, owner_team: Option<&str>) -> bool {
         let same = |mine: &Option<String>, theirs: Option<&str>| mine.is_some() && mine.as_deref() == theirs;

@@ -5,6 +5,7 @@ use aionis_core::{
     ids::NodeId,
     model::{RuleState, Tier},
     operate::{NodeNames, Operation, OperationInput, OperationOutcome, Outcome, prepare_operation, rule_not_found},
+    ports::store::StoredRule,
     rules::check_promotion,
     write::Warning,
 };
@@ -57,7 +58,8 @@ impl Engine {
         rule: NodeId,
         state: RuleState,
     ) -> Result<(OperationOutcome, Vec<Warning>), DomainError> {
-        let Some(stored) = self.store.rule(&input.scope, rule).await? else {
+        let seen = |stored: &StoredRule| input.viewer.as_ref().is_none_or(|viewer| stored.is_seen_by(viewer));
+        let Some(stored) = self.store.rule(&input.scope, rule).await?.filter(seen) else {
             return Err(rule_not_found(rule, &input.scope));
         };
         let warnings = check_promotion(&stored.def, state)?;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use aionis_core::{
     error::DomainError,
     ids::{NodeId, ScopeKey},
-    model::{RuleState, Tier},
+    model::{RuleState, Tier, Viewer},
     operate::{NODES_MAX, NodeNames, OperationInput, OperationOutcome, Outcome},
     write::IdempotencyKey,
 };
@@ -28,6 +28,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) header_tenant: Option<&'a str>,
     pub(crate) settings: &'a ApiSettings,
     pub(crate) idempotency: Option<IdempotencyKey>,
+    /// Whose eyes it is done with.
+    pub(crate) viewer: Option<Viewer>,
 }
 
 /// What every operation is asked with.
@@ -42,6 +44,7 @@ pub(crate) fn input(body: &Fields<'_>, asked: Asked<'_>, issues: &mut Issues) ->
         input_text: body.text("input_text", issues),
         input_sha256: body.sha256("input_sha256", issues),
         idempotency: asked.idempotency,
+        viewer: asked.viewer,
     })
 }
 

@@ -86,6 +86,7 @@ pub fn parse_write(
         edges,
         idempotency,
         received_at,
+        writer: None,
     };
     body.flag("topic_cluster_async", &mut issues);
     issues.finish()?;

@@ -8,10 +8,68 @@ pub(crate) mod write;
 
 use std::{future::Future, time::Duration};
 
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::HeaderMap,
+};
+use serde_json::Value;
+
+use self::write::idempotency_key;
+use crate::{auth::Caller, body, dto::operate::Asked, error::ApiError, middleware::tenant_header, state::AppState};
+
 use aionis_core::{
     deadline,
     error::{DomainError, ErrorKind},
 };
+
+/// A request with a body, and who sent it.
+pub(crate) struct Posted {
+    caller: Caller,
+    headers: HeaderMap,
+    body: Body,
+}
+
+impl<S: Send + Sync> FromRequest<S> for Posted {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        Ok(Self { caller: Caller::of(&parts.extensions)?, headers: parts.headers, body })
+    }
+}
+
+/// Which gate a request has to pass.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Through {
+    Writes,
+    Recalls,
+}
+
+/// Reads the body, waits for admission, and does the work within the time a request has.
+pub(crate) async fn admitted<T, F>(state: &AppState, posted: Posted, gate: Through, work: F) -> Result<T, ApiError>
+where
+    F: AsyncFnOnce(Value, Asked<'_>) -> Result<T, DomainError>,
+{
+    let Posted { caller, headers, body } = posted;
+    let answer = within(state.settings.request_timeout, async {
+        let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
+        let permit = match gate {
+            Through::Writes => state.engine.write_gate().enter().await?,
+            Through::Recalls => state.engine.recall_gate().enter().await?,
+        };
+        let asked = Asked {
+            header_tenant: tenant_header(&headers),
+            settings: &state.settings,
+            idempotency: idempotency_key(&headers)?,
+            viewer: caller.viewer(),
+        };
+        let answer = work(value, asked).await;
+        drop(permit);
+        answer
+    });
+    Ok(answer.await?)
+}
 
 /// Bounds a request in time.
 pub(crate) async fn within<T>(

@@ -12,6 +12,7 @@ use axum::{
 
 use super::within;
 use crate::{
+    auth::{Caller, same_secret},
     body,
     dto::recall::{Endpoint, RecallResponse, parse_recall},
     error::ApiError,
@@ -36,26 +37,29 @@ async fn answer(
     request: Request,
     endpoint: Endpoint,
 ) -> Result<Json<RecallResponse>, ApiError> {
+    let caller = Caller::of(request.extensions())?;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0);
     let (parts, body) = request.into_parts();
-    let response = within(state.settings.request_timeout, run(&state, &parts.headers, peer, body, endpoint)).await?;
+    let response =
+        within(state.settings.request_timeout, run(&state, &caller, &parts.headers, peer, body, endpoint)).await?;
     Ok(Json(response))
 }
 
 async fn run(
     state: &AppState,
+    caller: &Caller,
     headers: &HeaderMap,
     peer: Option<SocketAddr>,
     body: Body,
     endpoint: Endpoint,
 ) -> Result<RecallResponse, DomainError> {
-    let value = body::read(headers, body, state.settings.body_max_bytes).await?;
+    let value = body::read(caller, headers, body, state.settings.body_max_bytes).await?;
     let (request, shown) = parse_recall(&value, endpoint, tenant_header(headers), &state.settings)?;
-    if request.include_embeddings && request.return_debug && !may_debug(state, headers, peer) {
+    if request.include_embeddings && request.return_debug && !may_debug(state, caller, headers, peer) {
         return Err(DomainError::new(
             ErrorKind::Invalid,
             "debug_embeddings_not_allowed",
-            "include_embeddings needs the admin token in x-admin-token",
+            "include_embeddings needs the role admin, or the admin token in x-admin-token",
         ));
     }
     let permit = state.engine.recall_gate().enter().await?;
@@ -91,16 +95,18 @@ const fn name(endpoint: Endpoint) -> &'static str {
     }
 }
 
-/// Whether a caller may see embeddings: by the admin token; without one configured, from loopback outside production.
-fn may_debug(state: &AppState, headers: &HeaderMap, peer: Option<SocketAddr>) -> bool {
+/// Whether a caller may see embeddings: by the role admin or the admin token; where nobody is authenticated and no token
+/// is configured, from loopback outside production.
+fn may_debug(state: &AppState, caller: &Caller, headers: &HeaderMap, peer: Option<SocketAddr>) -> bool {
+    if caller.is_admin() {
+        return true;
+    }
     match &state.settings.admin_token {
         Some(token) => headers.get(ADMIN_TOKEN).is_some_and(|given| same_secret(given.as_bytes(), token.as_bytes())),
-        None => state.settings.loopback_may_debug && peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()),
+        None => {
+            caller.principal().is_none()
+                && state.settings.loopback_may_debug
+                && peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+        }
     }
-}
-
-/// Compares two secrets by their digests, so that the time taken tells nothing about where they differ.
-fn same_secret(given: &[u8], held: &[u8]) -> bool {
-    let (a, b) = (aionis_core::canon::sha256(given), aionis_core::canon::sha256(held));
-    a.0.iter().zip(&b.0).fold(0, |difference, (x, y)| difference | (x ^ y)) == 0
 }

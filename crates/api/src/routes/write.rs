@@ -13,6 +13,7 @@ use axum::{
 
 use super::within;
 use crate::{
+    auth::Caller,
     body,
     dto::write::{WriteResponse, parse_write},
     error::ApiError,
@@ -25,15 +26,17 @@ const KEY_MAX: usize = 255;
 
 pub(crate) async fn write(
     State(state): State<AppState>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<WriteResponse>, ApiError> {
     let answer = within(state.settings.request_timeout, async {
-        let value = body::read(&headers, body, state.settings.body_max_bytes).await?;
+        let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
         let permit = state.engine.write_gate().enter().await?;
         let received_at = state.engine.clock().now();
         let idempotency = idempotency_key(&headers)?;
-        let request = parse_write(&value, tenant_header(&headers), &state.settings, idempotency, received_at)?;
+        let mut request = parse_write(&value, tenant_header(&headers), &state.settings, idempotency, received_at)?;
+        request.writer = caller.viewer();
         drop(value);
         let scope = request.scope.clone();
         let answer = state.engine.write(request).await?;

@@ -191,6 +191,11 @@ impl Service {
         Self { engine, clock, store, router: router(state), worker, _home: home }
     }
 
+    /// The router as it shows itself, with all paths.
+    pub(crate) fn router_debug(&self) -> String {
+        format!("{:?}", self.router)
+    }
+
     /// Sends any request.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod answers;
+mod auth;
 mod derive;
 mod differential;
 mod fuzz_smoke;

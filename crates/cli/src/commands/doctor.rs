@@ -43,7 +43,10 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Verdict, Failure> {
         findings.push(Finding { check, status, detail });
     };
     add("settings", args.settings.check().map(|()| "sound".to_owned()).map_err(|e| e.to_string()));
-    add("address", args.http.check().map(|()| args.http.host.to_string()).map_err(|e| e.to_string()));
+    add(
+        "address",
+        args.http.check(&args.settings.memory).map(|_| args.http.host.to_string()).map_err(|e| e.to_string()),
+    );
     add("port", check_port(&args.http));
     let data_dir = &args.settings.storage.data_dir;
     let embed = args.settings.embedding.to_embed(data_dir, args.settings.memory.is_production());

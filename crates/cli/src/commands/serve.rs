@@ -43,7 +43,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let started = Instant::now();
-    args.http.check()?;
+    let auth = args.http.check(&args.settings.memory)?;
     telemetry::logs();
     let metrics = telemetry::metrics()?;
     let mut stop_signal = StopSignal::new()?;
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
     let state = AppState {
         engine: Arc::clone(&parts.engine),
-        settings: Arc::new(args.http.api(&args.settings.memory)),
+        settings: Arc::new(args.http.api(&args.settings.memory, auth)),
         health: Arc::new(health(&args, &parts, worker.is_some())),
         metrics: Some(metrics.clone()),
     };
@@ -179,6 +179,7 @@ fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Insta
         embedding_dim = parts.store.space().dim,
         engine = parts.store.engine(),
         store = crate::wiring::store_options(&args.settings.storage).place(),
+        memory_auth_mode = ?args.http.auth.mode(),
         memory_recall_profile = args.settings.memory.memory_recall_profile.as_str(),
         "memory api config"
     );

@@ -18,6 +18,10 @@ fn serve(place: &Place) -> Command {
 /// Variables, flags, and what one line of the message must say.
 type Refused = (&'static [(&'static str, &'static str)], &'static [&'static str], &'static [&'static str]);
 
+const BY_KEY: (&str, &str) = ("MEMORY_AUTH_MODE", "api_key");
+const BY_TOKEN: (&str, &str) = ("MEMORY_AUTH_MODE", "jwt");
+const KEY: (&str, &str) = ("MEMORY_API_KEYS_JSON", r#"{"hunter2":{"tenant_id":"acme"}}"#);
+
 #[test]
 fn a_wrong_setting_is_named_and_nothing_is_made() {
     let cases: &[Refused] = &[
@@ -34,8 +38,34 @@ fn a_wrong_setting_is_named_and_nothing_is_made() {
         (&[("OUTBOX_BATCH_SIZE", "0")], &[], &["--outbox-batch-size"]),
         (&[("MEMORY_TENANT_ID", "a/b")], &[], &["MEMORY_TENANT_ID"]),
         (&[("MEMORY_SCOPE", " ")], &[], &["MEMORY_SCOPE"]),
-        (&[("APP_ENV", "prod")], &[], &["EMBEDDING_PROVIDER=fake", "refused in production"]),
-        (&[("APP_ENV", "prod"), ("EMBEDDING_PROVIDER", "none"), ("AIONIS_DATADIR", "x")], &[], &["AIONIS_DATADIR"]),
+        (&[("APP_ENV", "prod"), KEY, BY_KEY], &[], &["EMBEDDING_PROVIDER=fake", "refused in production"]),
+        (
+            &[("APP_ENV", "prod"), ("EMBEDDING_PROVIDER", "none"), ("AIONIS_DATADIR", "x"), KEY, BY_KEY],
+            &[],
+            &["AIONIS_DATADIR"],
+        ),
+        (&[("APP_ENV", "prod"), ("EMBEDDING_PROVIDER", "none")], &[], &["MEMORY_AUTH_MODE=off", "production"]),
+        (&[("APP_ENV", "prod"), BY_KEY], &[], &["MEMORY_API_KEYS_JSON", "no key", "production"]),
+        (
+            &[("APP_ENV", "prod"), BY_TOKEN, ("MEMORY_JWT_HS256_SECRET", "hunter2")],
+            &[],
+            &["MEMORY_JWT_HS256_SECRET", "32"],
+        ),
+        (&[("MEMORY_AUTH_MODE", "on")], &[], &["on", "--memory-auth-mode"]),
+        (&[BY_KEY, ("MEMORY_API_KEYS_JSON", "{\"hunter2\":1}")], &[], &["MEMORY_API_KEYS_JSON", "key 1"]),
+        (&[BY_KEY, ("MEMORY_API_KEYS_JSON", "[\"hunter2\"]")], &[], &["MEMORY_API_KEYS_JSON", "JSON object"]),
+        (
+            &[BY_KEY, ("MEMORY_API_KEYS_JSON", "{\"hunter2\":{\"tenant_id\":\"a\",\"role\":\"root\"}}")],
+            &[],
+            &["key 1", "role"],
+        ),
+        (&[BY_TOKEN], &[], &["MEMORY_JWT_HS256_SECRET", "MEMORY_JWT_JWKS_FILE"]),
+        (&[BY_TOKEN, ("MEMORY_JWT_JWKS_FILE", "nowhere.json")], &[], &["MEMORY_JWT_JWKS_FILE", "nowhere.json"]),
+        (
+            &[BY_TOKEN, ("MEMORY_JWT_HS256_SECRET", "x"), ("MEMORY_JWT_CLOCK_SKEW_SEC", "-1")],
+            &[],
+            &["--memory-jwt-clock-skew-sec"],
+        ),
         (&[("DATABASE_URL", "mysql://aionis:hunter2@db/aionis")], &[], &["DATABASE_URL", "postgres://"]),
         (&[("HOST", "0.0.0.0")], &[], &["HOST=0.0.0.0", "--dev"]),
         (&[("HOST", "::")], &[], &["HOST=::", "--dev"]),
@@ -127,8 +157,21 @@ fn a_check_of_sound_settings_makes_nothing() {
     assert_eq!(checked["unknown_variables"], serde_json::json!(["AIONIS_DATADIR"]), "{checked}");
     run(aionis(place.path()).args(["config", "check"]).env("HOST", "0.0.0.0")).exits(1);
     run(aionis(place.path()).args(["config", "check", "--dev"]).env("HOST", "0.0.0.0")).exits(0);
+    // Whoever is asked for a key may come from anywhere.
+    run(aionis(place.path()).args(["config", "check"]).env("HOST", "0.0.0.0").envs([KEY, BY_KEY])).exits(0);
+    let production = [("APP_ENV", "prod"), ("EMBEDDING_PROVIDER", "none"), KEY, BY_KEY];
+    run(aionis(place.path()).args(["config", "check"]).envs(production)).exits(0);
     assert_eq!(place.names(), Vec::<String>::new());
 }
+
+const SECRETS: [&str; 6] = [
+    "openai_api_key",
+    "minimax_api_key",
+    "admin_token",
+    "database_url",
+    "memory_api_keys_json",
+    "memory_jwt_hs256_secret",
+];
 
 #[test]
 fn secrets_are_never_printed() {
@@ -137,6 +180,8 @@ fn secrets_are_never_printed() {
         ("OPENAI_API_KEY", "sk-secret-1"),
         ("MINIMAX_API_KEY", "sk-secret-2"),
         ("ADMIN_TOKEN", "sk-secret-3"),
+        ("MEMORY_API_KEYS_JSON", r#"{"sk-secret-5":{"tenant_id":"acme"}}"#),
+        ("MEMORY_JWT_HS256_SECRET", "sk-secret-6"),
         // Not shown even where it looks like a setting of its own.
         ("DATABASE_URL", "host=db user=aionis password=a: sk-secret-4"),
     ];
@@ -153,11 +198,11 @@ fn secrets_are_never_printed() {
         assert!(!ended.stdout.contains("sk-secret") && !ended.stderr.contains("sk-secret"), "{args:?}: {ended:#?}");
     }
     let printed = run(aionis(place.path()).args(["config", "print", "--json"]).envs(secrets)).exits(0).json();
-    for name in ["openai_api_key", "minimax_api_key", "admin_token", "database_url"] {
+    for name in SECRETS {
         assert_eq!(printed[name], "set", "{printed}");
     }
     let printed = run(aionis(place.path()).args(["config", "print", "--json"])).exits(0).json();
-    for name in ["openai_api_key", "minimax_api_key", "admin_token", "database_url"] {
+    for name in SECRETS {
         assert_eq!(printed[name], "unset", "{printed}");
     }
 }

@@ -132,7 +132,7 @@ pub fn plan_operation(
                 return Err(none_resolved("rehydrate_no_resolved_nodes"));
             }
             for id in &outcome.found {
-                if state.nodes.get(id).is_some_and(|node| node.tier > *target) {
+                if planning.node(*id).is_some_and(|node| node.tier > *target) {
                     planning.touch(*id, Some(*target), true, |node| {
                         rehydrated(node, *target, (reason.as_deref(), &asked.input_sha256), now)
                     });
@@ -178,19 +178,25 @@ impl Planning<'_> {
         let mut seen = HashSet::new();
         let mut ids = names.ids;
         for client_id in names.client_ids {
-            match self.state.clients.get(&client_id) {
+            match self.state.clients.get(&client_id).filter(|id| self.node(**id).is_some()) {
                 Some(id) => ids.push(*id),
                 None => outcome.missing_client_ids.push(client_id),
             }
         }
         ids.retain(|id| seen.insert(*id));
         outcome.resolved = ids.len();
-        (outcome.found, outcome.missing_ids) = ids.into_iter().partition(|id| self.state.nodes.contains_key(id));
+        (outcome.found, outcome.missing_ids) = ids.into_iter().partition(|id| self.node(*id).is_some());
         outcome
     }
 
+    /// A stored node that may be operated on.
+    fn node(&self, id: NodeId) -> Option<&OperatedNode> {
+        let sees = |node: &&OperatedNode| self.asked.viewer.as_ref().is_none_or(|viewer| node.is_seen_by(viewer));
+        self.state.nodes.get(&id).filter(sees)
+    }
+
     fn rule(&self, id: NodeId) -> Result<&OperatedNode, DomainError> {
-        let node = self.state.nodes.get(&id).filter(|node| node.node_type == NodeType::Rule);
+        let node = self.node(id).filter(|node| node.node_type == NodeType::Rule);
         node.ok_or_else(|| rule_not_found(id, &self.asked.scope))
     }
 
@@ -282,9 +288,10 @@ impl Planning<'_> {
     }
 
     fn touch(&mut self, id: NodeId, tier: Option<Tier>, used: bool, notes: impl Fn(&OperatedNode) -> Value) {
-        let Some(node) = self.state.nodes.get(&id) else { return };
-        self.changes.push(Change { kind: ObjectKind::Node, op: ChangeOp::Touch, id: id.0, digest: node.digest });
-        self.effects.touches.push(NodeTouch { id, tier, used, activity: Some(notes(node)), committed: true });
+        let Some(node) = self.node(id) else { return };
+        let (digest, notes) = (node.digest, notes(node));
+        self.changes.push(Change { kind: ObjectKind::Node, op: ChangeOp::Touch, id: id.0, digest });
+        self.effects.touches.push(NodeTouch { id, tier, used, activity: Some(notes), committed: true });
     }
 
     fn finish(self, mut outcome: OperationOutcome) -> OperationPlan {

@@ -26,7 +26,7 @@ pub use self::{
 use crate::{
     canon::Digest,
     ids::{CommitId, NodeId, ScopeKey},
-    model::{NodeType, RuleState, Tier},
+    model::{Lane, NodeType, RuleState, Tier, Viewer},
     write::IdempotencyKey,
 };
 
@@ -193,6 +193,8 @@ pub struct PreparedOperation {
     pub request_digest: Digest,
     /// Repetition key, if any.
     pub idempotency: Option<IdempotencyKey>,
+    /// Whose eyes it is done with: nodes they cannot see count as not stored. None sees everything.
+    pub viewer: Option<Viewer>,
     /// What is done.
     pub operation: Operation,
 }
@@ -212,6 +214,19 @@ pub struct OperatedNode {
     pub activity: Option<Value>,
     /// State, of a rule.
     pub rule_state: Option<RuleState>,
+    /// Visibility.
+    pub lane: Lane,
+    /// Owner of a private node.
+    pub owner_agent_id: Option<String>,
+    /// Owning team of a private node.
+    pub owner_team_id: Option<String>,
+}
+
+impl OperatedNode {
+    /// Whether someone may operate on the node.
+    pub fn is_seen_by(&self, viewer: &Viewer) -> bool {
+        viewer.may_change(self.lane, (self.owner_agent_id.as_deref(), self.owner_team_id.as_deref()))
+    }
 }
 
 /// What is stored of a scope, as far as an operation needs to know.

@@ -7,6 +7,7 @@ use crate::{
     canon::{canonical_sha256, sha256_hex},
     error::DomainError,
     ids::ScopeKey,
+    model::Viewer,
     redact::RedactionCounts,
     text,
     write::{IdempotencyKey, WriteSettings},
@@ -25,6 +26,8 @@ pub struct OperationInput {
     pub input_sha256: Option<String>,
     /// Repetition key, if any.
     pub idempotency: Option<IdempotencyKey>,
+    /// Whose eyes it is done with: nodes they cannot see count as not stored. None sees everything.
+    pub viewer: Option<Viewer>,
 }
 
 /// Cleans the free texts of an operation and hashes the request.
@@ -70,6 +73,7 @@ pub fn prepare_operation(
         input_sha256,
         request_digest,
         idempotency: input.idempotency,
+        viewer: input.viewer,
         operation,
     })
 }

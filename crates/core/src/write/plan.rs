@@ -9,9 +9,9 @@ use crate::{
     canon::Digest,
     chain::{Change, ChangeOp, CommitHeader, ObjectKind, changes_sha256},
     clock::Timestamp,
-    error::DomainError,
+    error::{DomainError, ErrorKind},
     ids::{CommitId, EdgeId, NodeId},
-    model::{EdgeType, EmbeddingStatus, RuleState, Tier},
+    model::{EdgeType, EmbeddingStatus, Lane, RuleState, Tier},
 };
 
 /// What is stored of a scope, as far as one part of a write needs to know.
@@ -74,6 +74,12 @@ pub struct StoredNode {
     pub embedding: Option<Vec<f32>>,
     /// State of its rule, for rules.
     pub rule_state: Option<RuleState>,
+    /// Visibility.
+    pub lane: Lane,
+    /// Owner of a private node.
+    pub owner_agent_id: Option<String>,
+    /// Owning team of a private node.
+    pub owner_team_id: Option<String>,
 }
 
 /// An edge as stored.
@@ -231,6 +237,7 @@ pub fn plan_part(
     let mut nodes = Vec::with_capacity(part.nodes.len());
     for node in &part.nodes {
         let stored = state.nodes.get(&node.id);
+        check_writer(write, node, stored)?;
         let op = plan_node(node, stored);
         if let Some(change) = node_change(node, op) {
             changes.push(change);
@@ -283,6 +290,20 @@ fn check_parent(write: &PreparedWrite, state: &PartState, warnings: &mut Vec<War
         }
         Some(ParentState::Head) | None => Ok(()),
     }
+}
+
+/// A private node is written to by those who see it. To others it looks like an id that is taken.
+fn check_writer(write: &PreparedWrite, node: &PreparedNode, stored: Option<&StoredNode>) -> Result<(), DomainError> {
+    let (Some(writer), Some(stored)) = (&write.writer, stored) else { return Ok(()) };
+    if writer.may_change(stored.lane, (stored.owner_agent_id.as_deref(), stored.owner_team_id.as_deref())) {
+        return Ok(());
+    }
+    Err(DomainError::new(
+        ErrorKind::Forbidden,
+        "node_belongs_to_another",
+        format!("nodes.{} has the id or client_id of a private node of another owner; choose another", node.position),
+    )
+    .with_details(json!({ "path": format!("nodes.{}", node.position) })))
 }
 
 fn plan_node(node: &PreparedNode, stored: Option<&StoredNode>) -> NodeOp {

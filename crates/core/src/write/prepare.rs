@@ -14,7 +14,7 @@ use crate::{
     derive_id,
     error::{DomainError, ErrorKind, Issue},
     ids::{EdgeId, NodeId, ScopeKey},
-    model::{EdgeType, Lane, NodeType, RuleScope, Tier, real},
+    model::{EdgeType, Lane, NodeType, RuleScope, Tier, Viewer, real},
     redact::{RedactionCounts, Redactor},
     text,
 };
@@ -61,6 +61,8 @@ pub struct PreparedWrite {
     pub node_order: Vec<(usize, usize)>,
     /// (part, index in part) of each edge in request order.
     pub edge_order: Vec<(usize, usize)>,
+    /// Who writes, when that is known.
+    pub writer: Option<Viewer>,
 }
 
 /// The items of one scope.
@@ -282,6 +284,7 @@ impl<'a> Preparation<'a> {
             request_digest,
             idempotency: request.idempotency,
             received_at: request.received_at,
+            writer: request.writer,
             node_order: self.node_order,
             edge_order: self.edge_order,
         })

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     ids::ScopeKey,
-    model::{EdgeType, Lane, NodeType, Tier},
+    model::{EdgeType, Lane, NodeType, Tier, Viewer},
 };
 
 /// A key under which a request may be repeated without a second effect.
@@ -58,6 +58,8 @@ pub struct WriteRequest {
     pub idempotency: Option<IdempotencyKey>,
     /// When the request arrived.
     pub received_at: Timestamp,
+    /// Who writes, when that is known: private nodes of others are not written to. None may write to everything.
+    pub writer: Option<Viewer>,
 }
 
 /// One node as asked for.

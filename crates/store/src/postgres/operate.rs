@@ -38,14 +38,16 @@ const TRIES: u32 = 4;
 const READ: &str = "\
 SELECT 0::int2, NULL::uuid, ARRAY[state], ARRAY[head_seq, change_no], head_hash FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
-SELECT 1::int2, n.id, ARRAY[n.client_id, n.type, n.tier, n.memory_lane, n.slots::text, n.activity::text, r.state], \
+SELECT 1::int2, n.id, ARRAY[n.client_id, n.type, n.tier, n.memory_lane, n.slots::text, n.activity::text, r.state, \
+       n.owner_agent_id, n.owner_team_id], \
        ARRAY[n.recall_flags::bigint], n.digest \
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n \
 LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
     WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true \
 UNION ALL \
-SELECT 1::int2, n.id, ARRAY[n.client_id, n.type, n.tier, n.memory_lane, n.slots::text, n.activity::text, r.state], \
+SELECT 1::int2, n.id, ARRAY[n.client_id, n.type, n.tier, n.memory_lane, n.slots::text, n.activity::text, r.state, \
+       n.owner_agent_id, n.owner_team_id], \
        ARRAY[n.recall_flags::bigint], n.digest \
 FROM UNNEST($3::text[]) AS q (client_id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND client_id = q.client_id LIMIT 1) n \
@@ -165,6 +167,9 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
                     slots: json_of(needed(4)?)?,
                     activity: of(5).map(json_of).transpose()?,
                     rule_state: of(6).map(|state| parsed(state, RuleState::parse)).transpose()?,
+                    lane: parsed(needed(3)?, Lane::parse)?,
+                    owner_agent_id: of(7).map(str::to_owned),
+                    owner_team_id: of(8).map(str::to_owned),
                 };
                 let flags: Vec<i64> = get(row, 3)?;
                 held.filed.insert(
@@ -172,7 +177,7 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
                     Filed {
                         node_type: node.node_type,
                         tier: node.tier,
-                        lane: parsed(needed(3)?, Lane::parse)?,
+                        lane: node.lane,
                         flags: flags.first().and_then(|flags| u8::try_from(*flags).ok()).unwrap_or(0),
                         live_rule: node.rule_state.is_some_and(RuleState::is_live),
                     },

@@ -113,7 +113,8 @@ impl Operating<'_> {
     fn node(&self, which: &str, key: impl rusqlite::ToSql) -> Result<Option<(NodeId, OperatedNode)>, StoreError> {
         let scope = self.asked.scope.as_str();
         let sql = format!(
-            "SELECT n.id, n.type, n.digest, n.tier, n.slots, n.activity, r.state FROM memory_nodes n \
+            "SELECT n.id, n.type, n.digest, n.tier, n.slots, n.activity, r.state, n.memory_lane, \
+             n.owner_agent_id, n.owner_team_id FROM memory_nodes n \
              LEFT JOIN memory_rule_defs r ON r.scope_key = n.scope_key AND r.rule_node_id = n.id \
              WHERE n.scope_key = ?1 AND {which}"
         );
@@ -133,6 +134,9 @@ impl Operating<'_> {
                                 slots: json(row, 4)?,
                                 activity: activity.map(|_| json(row, 5)).transpose()?,
                                 rule_state: rule_state.as_deref().and_then(RuleState::parse),
+                                lane: choice(row, 7, Lane::parse)?,
+                                owner_agent_id: row.get(8)?,
+                                owner_team_id: row.get(9)?,
                             },
                         ))
                     })

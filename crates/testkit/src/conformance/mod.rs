@@ -42,6 +42,7 @@ macro_rules! store_conformance {
                 a_write_over_two_scopes_makes_one_commit_in_each,
                 a_failing_part_stores_nothing_in_any_scope,
                 a_private_node_without_owner_is_stored_with_a_warning,
+                a_private_node_is_written_to_by_its_owner_only,
                 updating_a_live_rule_makes_it_a_draft_and_warns,
             ];
             chain: [
@@ -151,6 +152,7 @@ macro_rules! store_conformance {
                 decisions_are_kept_and_found,
                 a_decision_is_credited_once,
                 a_decision_is_made_from_feedback,
+                what_is_not_seen_is_not_operated_on,
                 operations_and_writes_at_once_lose_nothing,
             ];
             integrity: [

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::Subject;
 use crate::{
     assert_sound,
-    fixtures::{DIM, WriteBuilder, anyone, node_id, scope, scope_of, settings},
+    fixtures::{DIM, WriteBuilder, agent, anyone, node_id, scope, scope_of, settings, team},
     verify,
 };
 
@@ -32,6 +32,7 @@ fn prepared(scope: &ScopeKey, key: Option<(&str, bool)>, operation: Operation) -
         input_text: Some("why".to_owned()),
         input_sha256: None,
         idempotency: key.map(|(key, strict)| IdempotencyKey { key: key.to_owned(), strict }),
+        viewer: None,
     };
     prepare_operation(input, operation, &settings(DIM, false)).expect("the operation is well formed")
 }
@@ -312,6 +313,38 @@ pub async fn a_decision_is_made_from_feedback(subject: &Subject) {
     let stored = subject.store.decision(&s, made.id).await.unwrap().unwrap();
     assert_eq!((stored.commit_seq, stored.decision.run_id.as_deref()), (Some(2), Some("run")));
     assert_eq!(subject.store.rule(&s, rule).await.unwrap().unwrap().def.negative_count, 1);
+    assert_sound(&*subject.store).await;
+}
+
+/// Nobody operates on what they cannot see: it counts as not stored.
+pub async fn what_is_not_seen_is_not_operated_on(subject: &Subject) {
+    let s = scope("s");
+    let rule = |n: &mut aionis_core::write::NodeInput| n.node_type = NodeType::Rule;
+    let of_ada = WriteBuilder::new(&s).node("r", "a rule").with(rule).private(Some("ada"), None);
+    subject.write(of_ada.node("a", "one").private(None, Some("red"))).await;
+    let (r, a) = (node_id(&s, "r"), node_id(&s, "a"));
+    let activate = || Operation::Activate {
+        nodes: NodeNames { ids: vec![a], client_ids: vec!["r".to_owned()] },
+        outcome: Outcome::Neutral,
+        activate: true,
+        run_id: None,
+        reason: None,
+    };
+    let as_viewer = |viewer, operation| {
+        let asked = PreparedOperation { viewer: Some(viewer), ..prepared(&s, None, operation) };
+        subject.store.operate(asked)
+    };
+    match as_viewer(agent("bob"), feedback(r, Outcome::Positive)).await {
+        Err(StoreError::Rejected(error)) => assert_eq!(error.code, "rule_not_found_in_scope"),
+        other => panic!("feedback on a rule that is not seen: {other:?}"),
+    }
+    let nothing = as_viewer(agent("bob"), activate()).await.unwrap();
+    assert_eq!((nothing.commit, nothing.found), (None, Vec::new()));
+    assert_eq!((nothing.missing_ids, nothing.missing_client_ids), (vec![a], vec!["r".to_owned()]));
+    assert_eq!(subject.status(&s).await.head_seq, 1, "nothing changed");
+    assert_eq!(as_viewer(agent("ada"), activate()).await.unwrap().changed, [r]);
+    assert_eq!(as_viewer(team("red"), activate()).await.unwrap().changed, [a]);
+    as_viewer(agent("ada"), feedback(r, Outcome::Positive)).await.unwrap();
     assert_sound(&*subject.store).await;
 }
 

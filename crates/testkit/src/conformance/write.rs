@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Subject;
 use crate::{
     assert_sound,
-    fixtures::{WriteBuilder, anyone, node_id, scope},
+    fixtures::{WriteBuilder, agent, anyone, node_id, scope},
 };
 
 fn statuses(outcome: &WriteOutcome) -> (Vec<&str>, Vec<&str>) {
@@ -328,6 +328,22 @@ pub async fn a_private_node_without_owner_is_stored_with_a_warning(subject: &Sub
     let row = subject.row(&s, node_id(&s, "a")).await;
     assert_eq!((row.lane, row.embedding_status), (Lane::Private, EmbeddingStatus::Failed));
     assert!(subject.found(&s, "alpha").await.is_empty());
+}
+
+/// A private node is not overwritten by those who cannot see it.
+pub async fn a_private_node_is_written_to_by_its_owner_only(subject: &Subject) {
+    let s = scope("s");
+    subject.write(WriteBuilder::new(&s).node("a", "hers").private(Some("ada"), None).node("b", "ours")).await;
+    let by = |who: Option<&str>, text: &str| {
+        let writer = who.map(agent);
+        WriteBuilder::new(&s).node("b", text).node("a", text).request(move |request| request.writer = writer)
+    };
+    let refused = subject.refused(by(Some("bob"), "his")).await;
+    assert_eq!((refused.kind, refused.code), (ErrorKind::Forbidden, "node_belongs_to_another"));
+    assert_eq!(subject.status(&s).await.head_seq, 1, "nothing of the write is stored");
+    subject.write(by(Some("ada"), "hers again").with(|n| n.owner_agent_id = Some("ada".to_owned()))).await;
+    assert_eq!(subject.row(&s, node_id(&s, "a")).await.text_summary.as_deref(), Some("hers again"));
+    subject.write(by(None, "an administrator's")).await;
 }
 
 /// New words of a rule must be looked at before they are enforced.

@@ -39,6 +39,9 @@ impl OwnServer {
             .arg(&port_file)
             .arg("--data-dir")
             .arg(data_dir)
+            // The demo's own server, for nobody else and on loopback, whatever the environment says for another one.
+            .env("MEMORY_AUTH_MODE", "off")
+            .env("APP_ENV", "dev")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -168,6 +168,7 @@ pub(super) fn writes(conversation: &Conversation, scope: &ScopeKey, now: Timesta
             edges,
             idempotency: None,
             received_at: now,
+            writer: None,
         });
     }
     requests

@@ -6,6 +6,7 @@ use crate::{
     canon::Digest,
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
+    model::Viewer,
     operate::{Decision, DecisionQuery, NewDecision, OperationOutcome, PreparedOperation},
     rules::RuleDef,
 };
@@ -17,6 +18,14 @@ pub struct StoredRule {
     pub def: RuleDef,
     /// Content digest of its node.
     pub digest: Digest,
+}
+
+impl StoredRule {
+    /// Whether someone may see the rule.
+    pub fn is_seen_by(&self, viewer: &Viewer) -> bool {
+        let owners = (self.def.owner_agent_id.as_deref(), self.def.owner_team_id.as_deref());
+        viewer.may_change(self.def.lane, owners)
+    }
 }
 
 /// Operations other than writes, and what they are decided by.

@@ -262,6 +262,7 @@ fn held(row: &PgRow) -> Result<Held, StoreError> {
     let slots = json_of(&needed(7))?;
     let lane = parsed(&needed(10), Lane::parse)?;
     let embedding: Option<Vector> = get(row, 9)?;
+    let (owner_agent_id, owner_team_id) = (text(12), text(13));
     let stored = StoredNode {
         digest: digest(row, 7)?,
         version: u32::try_from(numbers[0]).unwrap_or(u32::MAX),
@@ -272,6 +273,9 @@ fn held(row: &PgRow) -> Result<Held, StoreError> {
         embedding_status,
         embedding: embedding.map(|vector| vector.to_vec()),
         rule_state: text(3).as_deref().and_then(RuleState::parse),
+        lane,
+        owner_agent_id: owner_agent_id.clone(),
+        owner_team_id: owner_team_id.clone(),
     };
     let content = StoredContent {
         id: NodeId(get(row, 1)?),
@@ -284,8 +288,8 @@ fn held(row: &PgRow) -> Result<Held, StoreError> {
         evidence_ref: text(9),
         lane,
         producer_agent_id: text(11),
-        owner_agent_id: text(12),
-        owner_team_id: text(13),
+        owner_agent_id,
+        owner_team_id,
     };
     let flags = u8::try_from(numbers[2]).unwrap_or(0);
     Ok(Held { stored, content, content_seq: numbers[1], flags })

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use aionis_core::{
     ids::{CommitId, EdgeId, NodeId},
-    model::{EdgeType, EmbeddingStatus, RuleState, Tier},
+    model::{EdgeType, EmbeddingStatus, Lane, RuleState, Tier},
     ports::store::StoreError,
     write::{ParentState, PartState, PreparedEdge, PreparedPart, PreparedWrite, Replay, StoredEdge, StoredNode},
 };
@@ -66,7 +66,8 @@ impl Application<'_> {
     }
 
     fn stored_node(&self, scope: &str, id: NodeId, with_vector: bool) -> Result<Option<StoredNode>, StoreError> {
-        let sql = "SELECT n.digest, n.version, n.tier, n.salience, n.importance, n.confidence, n.embedding_status, r.state \
+        let sql = "SELECT n.digest, n.version, n.tier, n.salience, n.importance, n.confidence, n.embedding_status, r.state, \
+                   n.memory_lane, n.owner_agent_id, n.owner_team_id \
                    FROM memory_nodes n LEFT JOIN memory_rule_defs r \
                    ON r.scope_key = n.scope_key AND r.rule_node_id = n.id \
                    WHERE n.scope_key = ?1 AND n.id = ?2";
@@ -84,6 +85,9 @@ impl Application<'_> {
                     embedding_status: choice(row, 6, EmbeddingStatus::parse)?,
                     embedding: None,
                     rule_state: rule_state.as_deref().and_then(RuleState::parse),
+                    lane: choice(row, 8, Lane::parse)?,
+                    owner_agent_id: row.get(9)?,
+                    owner_team_id: row.get(10)?,
                 })
             })
             .optional()

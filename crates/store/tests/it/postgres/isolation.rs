@@ -67,6 +67,7 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
         input_text: Some("why".to_owned()),
         input_sha256: None,
         idempotency: None,
+        viewer: None,
     };
     let feedback =
         Operation::RuleFeedback { rule: node_id(&s, "r"), outcome: Outcome::Positive, run_id: None, note: None };
