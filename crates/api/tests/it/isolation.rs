@@ -632,3 +632,69 @@ async fn health_and_metrics_tell_of_no_place() {
     }
     assert!(services[0].get("/metrics").await.text().contains("aionis_commits_total"));
 }
+
+/// A rule that is live in a place, with a decision made by it.
+async fn governed(service: &Service, place: Place) -> (String, String) {
+    let rule = json!({ "client_id": "rule", "type": "rule", "text_summary": "prefer psql", "memory_lane": "shared",
+        "slots": { "if": {}, "then": { "tool": { "prefer": ["psql"] } } } });
+    let written = service.write(&at(place, json!({ "input_text": "x", "nodes": [rule] }))).await;
+    let rule = written["nodes"][0]["id"].as_str().unwrap().to_owned();
+    let state = json!({ "rule_node_id": rule, "state": "active", "input_text": "x" });
+    service.post("/v1/memory/rules/state", &at(place, state)).await.ok();
+    let chosen = service.post("/v1/memory/tools/select", &at(place, tools())).await.ok();
+    (rule, chosen["decision"]["decision_id"].as_str().unwrap().to_owned())
+}
+
+fn tools() -> Value {
+    json!({ "context": { "intent": "ask" }, "candidates": ["curl", "psql"] })
+}
+
+/// Rules and decisions of one place steer, count and show in no other, and naming one from elsewhere is as naming none.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_and_decisions_belong_to_their_place() {
+    between_places(async |service, own, other| {
+        let (rule, decision) = governed(service, own).await;
+        service.write(&at(other, story())).await;
+        let before = service.stored().await;
+        let seen = service.post("/v1/memory/rules/evaluate", &at(other, tools())).await.ok();
+        assert_eq!((&seen["considered"], &seen["active"]), (&json!(0), &json!([])));
+        let unsteered = service.post("/v1/memory/tools/select", &at(other, tools())).await.ok();
+        assert_eq!(unsteered["selection"]["selected"], "curl");
+        let report = |decision: &str| {
+            json!({ "decision_id": decision, "outcome": "negative", "context": {}, "candidates": ["curl", "psql"],
+                "selected_tool": "psql", "input_text": "x" })
+        };
+        for (path, body) in [
+            (
+                "/v1/memory/rules/state".to_owned(),
+                json!({ "rule_node_id": rule, "state": "disabled", "input_text": "x" }),
+            ),
+            (
+                "/v1/memory/feedback".to_owned(),
+                json!({ "rule_node_id": rule, "outcome": "negative", "input_text": "x" }),
+            ),
+            ("/v1/memory/tools/feedback".to_owned(), report(&decision)),
+            (format!("/v1/memory/decisions/{decision}/replay"), json!({})),
+            ("/v1/memory/nodes/activate".to_owned(), json!({ "client_ids": ["rule"], "input_text": "x" })),
+            ("/v1/memory/archive/rehydrate".to_owned(), json!({ "client_ids": ["rule"], "input_text": "x" })),
+        ] {
+            let foreign = service.post(&path, &at(other, body.clone())).await;
+            let unknown = body.to_string().replace(&rule, UNKNOWN).replace(&decision, UNKNOWN);
+            let unknown = at(other, serde_json::from_str(&unknown.replace("\"rule\"", "\"nobody\"")).unwrap());
+            let nothing = service.post(&path.replace(&decision, UNKNOWN), &unknown).await;
+            assert_eq!(foreign.status, 400, "{path}");
+            let told = |answer: &Answer| answer.text().replace(&rule, UNKNOWN).replace(&decision, UNKNOWN);
+            assert_eq!(told(&foreign), told(&nothing), "{path}");
+        }
+        // By id alone nothing is found either; that is no mistake of the caller.
+        for path in ["/v1/memory/nodes/activate", "/v1/memory/archive/rehydrate"] {
+            let body = at(other, json!({ "node_ids": [rule], "input_text": "x" }));
+            let answer = service.post(path, &body).await.ok();
+            assert_eq!(answer["commit_id"], Value::Null, "{path}");
+        }
+        assert_eq!(service.stored().await, before);
+        let own_rules = service.post("/v1/memory/rules/evaluate", &at(own, tools())).await.ok();
+        assert_eq!(own_rules["active"][0]["stats"], json!({ "positive": 0, "negative": 0 }));
+    })
+    .await;
+}

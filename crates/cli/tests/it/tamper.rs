@@ -308,6 +308,58 @@ fn missing_added_and_moved_rows_are_found() {
     }
 }
 
+/// A scope with a live rule that has feedback.
+fn governed() -> Vault {
+    let place = Place::new();
+    let server = Server::start(&place.data());
+    let rule = json!({ "client_id": "rule", "type": "rule", "text_summary": "Ask first.", "memory_lane": "shared",
+        "slots": { "if": {}, "then": { "tool": { "deny": ["rm"] } } } });
+    let written = server.write(&json!({ "scope": "vault", "input_text": "input", "nodes": [rule] }));
+    let id = written["nodes"][0]["id"].clone();
+    let state = json!({ "scope": "vault", "rule_node_id": id, "state": "active", "input_text": "input" });
+    server.post("/v1/memory/rules/state", &state).ok();
+    let feedback = json!({ "scope": "vault", "rule_node_id": id, "outcome": "positive", "run_id": "run 1",
+        "note": "It helped.", "input_text": "input" });
+    let feedback = server.post("/v1/memory/feedback", &feedback).ok();
+    server.stop();
+    let id_of = |value: &Value| value.as_str().unwrap().parse().unwrap();
+    Vault { full: id_of(&id), edge: id_of(&feedback["feedback_id"]), place }
+}
+
+#[test]
+fn changed_rule_states_and_feedback_are_found() {
+    let vault = governed();
+    run(&mut aionis_on(&vault.place.data(), &["verify"])).exits(0);
+    let cases: &[(&str, &str, &str)] = &[
+        ("rule", "its state", "UPDATE memory_rule_defs SET state = 'disabled'"),
+        ("rule", "its row", "DELETE FROM memory_rule_defs"),
+        ("rule", "its first state", "UPDATE memory_rule_defs SET state = 'draft'"),
+        ("feedback", "its outcome", "UPDATE memory_rule_feedback SET outcome = 'negative'"),
+        ("feedback", "its run", "UPDATE memory_rule_feedback SET run_id = 'run 2'"),
+        ("feedback", "its note", "UPDATE memory_rule_feedback SET note = 'It hindered.'"),
+        ("feedback", "its source", "UPDATE memory_rule_feedback SET source = 'tools_feedback'"),
+        ("feedback", "its decision", "UPDATE memory_rule_feedback SET decision_id = rule_node_id"),
+        ("feedback", "its rule", "UPDATE memory_rule_feedback SET rule_node_id = id"),
+        ("feedback", "its commit", "UPDATE memory_rule_feedback SET commit_seq = 2"),
+        ("feedback", "its row", "DELETE FROM memory_rule_feedback"),
+        (
+            "feedback",
+            "an added row",
+            "INSERT INTO memory_rule_feedback SELECT scope_key, rule_node_id, rule_node_id, outcome, run_id, note, source, \
+             decision_id, commit_seq, created_at FROM memory_rule_feedback",
+        ),
+    ];
+    for (at, (object, what, sql)) in cases.iter().enumerate() {
+        let data = vault.tampered(&format!("governed-{at}"), |database| {
+            assert_eq!(database.execute(sql, []).unwrap(), 1, "{what}");
+        });
+        let (_, found) = broken(&data);
+        assert_eq!(found["object"], *object, "{what}: {found}");
+        let id = if *object == "rule" || *what == "an added row" { vault.full } else { vault.edge };
+        assert_eq!(found["id"], json!(id), "{what}: {found}");
+    }
+}
+
 /// Without its head a scope is not listed; its rows must not thereby escape verification.
 #[test]
 fn a_scope_without_its_head_is_found() {
