@@ -56,7 +56,8 @@ LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
 UNION ALL \
 SELECT 2::int2, f.rule_node_id, ARRAY[f.outcome], NULL, NULL \
 FROM UNNEST(ARRAY[$4::uuid]) AS q (decision_id) \
-CROSS JOIN LATERAL (SELECT * FROM memory_rule_feedback WHERE scope_key = $1 AND decision_id = q.decision_id) f \
+CROSS JOIN LATERAL (SELECT * FROM memory_rule_feedback \
+    WHERE scope_key || '' = $1 AND decision_id = q.decision_id) f \
 UNION ALL \
 SELECT 3::int2, NULL, ARRAY[outcome], NULL, request_sha256 FROM memory_requests WHERE scope_key = $1 AND request_key = $5";
 
@@ -113,7 +114,7 @@ SELECT r.rule_node_id, r.state, r.rule_scope, r.target_agent_id, r.target_team_i
        n.text_summary, n.slots::text, n.digest \
 FROM memory_rule_defs r \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = r.rule_node_id LIMIT 1) n \
-CROSS JOIN LATERAL (SELECT id FROM memory_commits WHERE scope_key = $1 AND seq = r.commit_seq LIMIT 1) c ";
+CROSS JOIN LATERAL (SELECT id FROM memory_commits WHERE scope_key = $1 AND seq = r.commit_seq LIMIT 1) c";
 
 /// What gates are made of, beside what planning needs.
 struct Filed {
@@ -394,7 +395,10 @@ impl OperateStore for PostgresStore {
     }
 
     async fn live_rules(&self, scope: &ScopeKey) -> Result<Vec<RuleDef>, StoreError> {
-        let sql = format!("{RULES} WHERE r.scope_key = $1 AND r.state IN ('active', 'shadow') ORDER BY r.rule_node_id");
+        let sql = format!(
+            "{RULES} WHERE r.scope_no = hashtextextended($1, 0) AND r.scope_key || '' = $1 \
+             AND r.state IN ('active', 'shadow') ORDER BY r.rule_node_id"
+        );
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.as_str());
         self.page(scope, query).await?.iter().map(|row| rule_of(row).map(|rule| rule.def)).collect()
     }
@@ -425,8 +429,8 @@ impl OperateStore for PostgresStore {
         let sql = format!(
             "SELECT {DECISION_COLUMNS} FROM memory_decisions d \
              WHERE scope_key = $1 AND context_sha256 = $2 AND selected_tool = $3 AND candidates = $4 \
-               AND (run_id = $5 OR (run_id IS NULL AND created_at > $6 AND NOT EXISTS (SELECT 1 FROM memory_rule_feedback f \
-                    WHERE f.scope_key = $1 AND f.decision_id = d.id))) \
+               AND (run_id = $5 OR (run_id IS NULL AND created_at > $6 AND (SELECT 1 FROM memory_rule_feedback f \
+                    WHERE f.scope_key || '' = $1 AND f.decision_id = d.id LIMIT 1) IS NULL)) \
              ORDER BY run_id IS NULL, created_at DESC, id LIMIT 1"
         );
         let found = sqlx::query(sqlx::AssertSqlSafe(sql))

@@ -8,7 +8,8 @@ use std::sync::{
 use aionis_core::{
     clock::Clock,
     ids::ScopeKey,
-    model::Viewer,
+    model::{RuleState, Viewer},
+    operate::{LinkMode, NodeNames, Operation, Outcome},
     ports::store::{DenseQuery, FailedItem, LexicalQuery, StoreError},
     text,
     write::EdgeInput,
@@ -19,7 +20,7 @@ use aionis_store::{
 };
 use aionis_testkit::{
     conformance::MODEL,
-    fixtures::{DIM, FakeClock, Rng, WriteBuilder, anyone, everything, scope, scope_of},
+    fixtures::{DIM, FakeClock, Rng, WriteBuilder, anyone, decision, everything, node_id, operation, scope, scope_of},
     postgres::{TempDatabase, options},
 };
 use tokio::sync::Notify;
@@ -108,6 +109,7 @@ async fn some_history(place: &Place) -> Vec<ScopeKey> {
             place.store.write(write.prepared()).await.unwrap();
             place.clock.advance(std::time::Duration::from_millis(1_500));
         }
+        govern(place, s).await;
     }
     let claim = aionis_core::ports::store::ClaimRequest {
         worker: "w".to_owned(),
@@ -120,6 +122,36 @@ async fn some_history(place: &Place) -> Vec<ScopeKey> {
     let failed = FailedItem { item: items[0].clone(), error: "no".to_owned(), retry_at: None, counts: true };
     place.store.fail(vec![failed], place.clock.now()).await.unwrap();
     scopes
+}
+
+/// A live rule that was credited for a decision, and nodes that were used.
+async fn govern(place: &Place, s: &ScopeKey) {
+    let rule = |node: &mut aionis_core::write::NodeInput| {
+        node.node_type = aionis_core::model::NodeType::Rule;
+        node.slots = Some(serde_json::json!({ "if": {}, "then": { "tool": { "deny": ["rm"] } } }));
+    };
+    place.store.write(WriteBuilder::new(s).node("rule", "a rule of number 3").with(rule).prepared()).await.unwrap();
+    let rule = node_id(s, "rule");
+    let checked = place.store.rule(s, rule).await.unwrap().unwrap().digest;
+    let made = uuid::Uuid::from_u128(11);
+    place.store.put_decision(s, decision(made, None, &[rule])).await.unwrap();
+    let nodes = NodeNames { ids: vec![node_id(s, "n3")], client_ids: vec!["n4".to_owned()] };
+    let (outcome, run_id) = (Outcome::Positive, Some("run".to_owned()));
+    for done in [
+        Operation::RuleState { rule, state: RuleState::Active, checked },
+        Operation::ToolFeedback {
+            decision: made,
+            link: LinkMode::Provided,
+            create: None,
+            rules: vec![rule],
+            outcome,
+            run_id: run_id.clone(),
+            note: Some("Größe 大きさ".to_owned()),
+        },
+        Operation::Activate { nodes, outcome, activate: true, run_id, reason: None },
+    ] {
+        place.store.operate(operation(s, Some((done.kind(), true)), done)).await.unwrap();
+    }
 }
 
 /// What a reader sees of a scope.
@@ -141,7 +173,10 @@ async fn seen(place: &Place, scope: &ScopeKey) -> String {
         let words = store.lexical(LexicalQuery { scope: scope.clone(), filter, terms, limit: 20 }).await.unwrap();
         let found: Vec<_> = words.docs.iter().map(|doc| doc.id).collect();
         let rows = store.rows(scope, &found).await.unwrap();
-        all += &format!("{near:?} {words:?} {rows:?}");
+        let rules = store.live_rules(scope).await.unwrap();
+        let made = store.decision(scope, uuid::Uuid::from_u128(11)).await.unwrap();
+        let feedback = store.feedback(scope, None, 10).await.unwrap();
+        all += &format!("{near:?} {words:?} {rows:?} {rules:?} {made:?} {feedback:?}");
     }
     all
 }

@@ -8,12 +8,8 @@ use aionis_core::{
     error::DomainError,
     ids::{NodeId, ScopeKey},
     model::{NodeType, RuleState, Tier},
-    operate::{
-        DecisionQuery, LinkMode, NewDecision, NodeNames, Operation, OperationInput, OperationOutcome, Outcome,
-        PreparedOperation, prepare_operation,
-    },
+    operate::{DecisionQuery, LinkMode, NodeNames, Operation, OperationOutcome, Outcome, PreparedOperation},
     ports::store::StoreError,
-    write::IdempotencyKey,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -21,28 +17,16 @@ use uuid::Uuid;
 use super::Subject;
 use crate::{
     assert_sound,
-    fixtures::{DIM, WriteBuilder, agent, anyone, node_id, scope, scope_of, settings, team},
+    fixtures::{self, WriteBuilder, agent, anyone, decision, node_id, operation, scope, scope_of, team},
     verify,
 };
 
-fn prepared(scope: &ScopeKey, key: Option<(&str, bool)>, operation: Operation) -> PreparedOperation {
-    let input = OperationInput {
-        scope: scope.clone(),
-        actor: None,
-        input_text: Some("why".to_owned()),
-        input_sha256: None,
-        idempotency: key.map(|(key, strict)| IdempotencyKey { key: key.to_owned(), strict }),
-        viewer: None,
-    };
-    prepare_operation(input, operation, &settings(DIM, false)).expect("the operation is well formed")
-}
-
 async fn operate(subject: &Subject, scope: &ScopeKey, operation: Operation) -> OperationOutcome {
-    subject.store.operate(prepared(scope, None, operation)).await.expect("the operation is done")
+    subject.store.operate(fixtures::operation(scope, None, operation)).await.expect("the operation is done")
 }
 
 async fn refused(subject: &Subject, scope: &ScopeKey, operation: Operation) -> DomainError {
-    match subject.store.operate(prepared(scope, None, operation)).await {
+    match subject.store.operate(fixtures::operation(scope, None, operation)).await {
         Err(StoreError::Rejected(error)) => error,
         other => panic!("the operation must be refused, got {other:?}"),
     }
@@ -64,21 +48,6 @@ async fn set_state(subject: &Subject, scope: &ScopeKey, rule: NodeId, state: Rul
 
 fn feedback(rule: NodeId, outcome: Outcome) -> Operation {
     Operation::RuleFeedback { rule, outcome, run_id: Some("run".to_owned()), note: Some("a note".to_owned()) }
-}
-
-fn decision(run_id: Option<&str>, rules: &[NodeId]) -> NewDecision {
-    NewDecision {
-        id: Uuid::new_v4(),
-        run_id: run_id.map(str::to_owned),
-        selected_tool: Some("psql".to_owned()),
-        candidates: vec!["psql".to_owned(), "curl".to_owned()],
-        context_sha256: "c".repeat(64),
-        policy_sha256: "p".repeat(64),
-        policy: json!({ "tool": { "prefer": ["psql"] } }),
-        source_rules: rules.to_vec(),
-        tool_rules: rules.to_vec(),
-        metadata: json!({ "strict": true }),
-    }
 }
 
 fn query(run_id: Option<&str>) -> DecisionQuery {
@@ -179,7 +148,7 @@ pub async fn a_state_without_a_commit_is_damage(subject: &Subject) {
 pub async fn a_repeated_key_counts_once(subject: &Subject) {
     let s = scope("s");
     let rule = write_rule(subject, &s, "r", "one").await;
-    let send = |strict, outcome| subject.store.operate(prepared(&s, Some(("k", strict)), feedback(rule, outcome)));
+    let send = |strict, outcome| subject.store.operate(operation(&s, Some(("k", strict)), feedback(rule, outcome)));
     let first = send(false, Outcome::Positive).await.unwrap();
     let again = send(false, Outcome::Positive).await.unwrap();
     assert!(!first.replayed && again.replayed);
@@ -254,7 +223,7 @@ pub async fn rehydrated_nodes_are_found_again(subject: &Subject) {
 pub async fn decisions_are_kept_and_found(subject: &Subject) {
     let s = scope("s");
     let rule = write_rule(subject, &s, "r", "one").await;
-    let (old, of_run) = (decision(None, &[rule]), decision(Some("run"), &[rule]));
+    let (old, of_run) = (decision(Uuid::new_v4(), None, &[rule]), decision(Uuid::new_v4(), Some("run"), &[rule]));
     let at = subject.store.put_decision(&s, old.clone()).await.unwrap();
     subject.clock.advance(Duration::from_secs(1));
     subject.store.put_decision(&s, of_run.clone()).await.unwrap();
@@ -279,7 +248,7 @@ pub async fn decisions_are_kept_and_found(subject: &Subject) {
 pub async fn a_decision_is_credited_once(subject: &Subject) {
     let s = scope("s");
     let rules = [write_rule(subject, &s, "r", "one").await, write_rule(subject, &s, "q", "two").await];
-    let made = decision(None, &rules);
+    let made = decision(Uuid::new_v4(), None, &rules);
     subject.store.put_decision(&s, made.clone()).await.unwrap();
     let done = operate(subject, &s, on_decision(made.id, &rules, Outcome::Positive)).await;
     assert_eq!((done.feedback.len(), done.decision_policy_sha256), (2, Some("p".repeat(64))));
@@ -299,7 +268,7 @@ pub async fn a_decision_is_credited_once(subject: &Subject) {
 pub async fn a_decision_is_made_from_feedback(subject: &Subject) {
     let s = scope("s");
     let rule = write_rule(subject, &s, "r", "one").await;
-    let made = decision(None, &[rule]);
+    let made = decision(Uuid::new_v4(), None, &[rule]);
     let operation = Operation::ToolFeedback {
         decision: made.id,
         link: LinkMode::CreatedFromFeedback,
@@ -331,7 +300,7 @@ pub async fn what_is_not_seen_is_not_operated_on(subject: &Subject) {
         reason: None,
     };
     let as_viewer = |viewer, operation| {
-        let asked = PreparedOperation { viewer: Some(viewer), ..prepared(&s, None, operation) };
+        let asked = PreparedOperation { viewer: Some(viewer), ..fixtures::operation(&s, None, operation) };
         subject.store.operate(asked)
     };
     match as_viewer(agent("bob"), feedback(r, Outcome::Positive)).await {
@@ -360,7 +329,7 @@ pub async fn operations_and_writes_at_once_lose_nothing(subject: &Subject) {
             let run = Some(n.to_string());
             let operation = Operation::RuleFeedback { rule, outcome: Outcome::Positive, run_id: run, note: None };
             store.write(write).await.expect("the write is stored");
-            store.operate(prepared(&s, None, operation)).await.expect("the feedback is stored");
+            store.operate(fixtures::operation(&s, None, operation)).await.expect("the feedback is stored");
         })
     });
     for task in work.collect::<Vec<_>>() {

@@ -40,8 +40,11 @@ CREATE UNIQUE INDEX memory_rule_feedback_decision ON memory_rule_feedback (decis
     WHERE decision_id IS NOT NULL;
 CREATE INDEX memory_rule_feedback_rule ON memory_rule_feedback (rule_node_id, scope_key, created_at);
 
--- Few rules of a scope are live, and they are asked for as a whole.
-CREATE INDEX memory_rule_defs_live ON memory_rule_defs (state, scope_key) WHERE state IN ('active', 'shadow');
+-- Few rules of a scope are live, and they are asked for as a whole: by a number made of the scope, for the reason given
+-- in the migration before.
+ALTER TABLE memory_rule_defs
+    ADD COLUMN scope_no bigint NOT NULL GENERATED ALWAYS AS (hashtextextended(scope_key, 0)) STORED;
+CREATE INDEX memory_rule_defs_live ON memory_rule_defs (scope_no) WHERE state IN ('active', 'shadow');
 
 DO $$
 DECLARE

@@ -7,14 +7,21 @@ use std::{
     time::Duration,
 };
 
-use aionis_core::ports::store::{
-    ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, OutboxStore, RecallAudit, RecallStore, WriteStore,
+use aionis_core::{
+    clock::Timestamp,
+    model::{NodeType, RuleState},
+    operate::{DecisionQuery, LinkMode, NodeNames, Operation, Outcome},
+    ports::store::{
+        ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, OperateStore, OutboxStore, RecallAudit,
+        RecallStore, WriteStore,
+    },
 };
 use aionis_store::postgres::{PostgresOptions, PostgresStore, VectorSearch};
 use aionis_testkit::{
-    fixtures::{DIM, FakeClock, Rng, START, WriteBuilder, anyone, everything, scope},
+    fixtures::{DIM, FakeClock, Rng, START, WriteBuilder, anyone, decision, everything, node_id, operation, scope},
     postgres::{TempDatabase, options},
 };
+use serde_json::json;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, PgConnection, Row,
     postgres::{PgConnectOptions, PgSslMode},
@@ -26,6 +33,7 @@ use tokio::{
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
+use uuid::Uuid;
 
 /// The major version the kept plans are of; other versions write plans differently.
 const PLANNED_BY: i32 = 16;
@@ -108,9 +116,10 @@ async fn exercise(store: &PostgresStore) {
             WriteBuilder::new(&s).node(&format!("b{n}"), "with a vector").with(|node| node.salience = Some(0.9));
         store.write(touch.prepared()).await.unwrap();
     }
+    operate(store).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
-        assert_eq!(status.head_seq, 81);
+        assert_eq!(status.head_seq, 81 + OPERATED);
         let filter = everything(anyone());
         let query = DenseQuery { scope: s.clone(), filter, vector: vec![1.0; DIM], limit: 5, exact: false };
         store.dense(DenseQuery { exact: true, ..query.clone() }).await.unwrap();
@@ -136,6 +145,55 @@ async fn exercise(store: &PostgresStore) {
         };
         store.record_recalls(vec![audit]).await.unwrap();
         derive(store, round == 0).await;
+    }
+}
+
+/// Commits that [`operate`] makes.
+const OPERATED: u64 = 61;
+
+/// Rules, decisions and what is noted beside nodes.
+async fn operate(store: &PostgresStore) {
+    let s = scope("s");
+    let mut rules = WriteBuilder::new(&s).input("rules");
+    for n in 0..20 {
+        rules = rules.node(&format!("rule {n}"), "a rule").with(|node| {
+            node.node_type = NodeType::Rule;
+            node.slots = Some(json!({ "if": {}, "then": {} }));
+        });
+    }
+    store.write(rules.prepared()).await.unwrap();
+    for n in 0..20_u128 {
+        let rule = node_id(&s, &format!("rule {n}"));
+        let checked = store.rule(&s, rule).await.unwrap().unwrap().digest;
+        let state = if n % 4 == 0 { RuleState::Active } else { RuleState::Disabled };
+        let key = format!("o{n}");
+        let set = operation(&s, Some((&key, true)), Operation::RuleState { rule, state, checked });
+        store.operate(set).await.unwrap();
+        store.put_decision(&s, decision(Uuid::from_u128(n), None, &[rule])).await.unwrap();
+        let query = DecisionQuery {
+            run_id: Some("run".to_owned()),
+            selected_tool: "psql".to_owned(),
+            candidates: vec!["psql".to_owned(), "curl".to_owned()],
+            context_sha256: "c".repeat(64),
+            newer_than: Timestamp(0),
+        };
+        store.find_decision(&s, &query).await.unwrap().unwrap();
+        store.decision(&s, Uuid::from_u128(n)).await.unwrap().unwrap();
+        let feedback = Operation::ToolFeedback {
+            decision: Uuid::from_u128(n),
+            link: LinkMode::Provided,
+            create: None,
+            rules: vec![rule],
+            outcome: Outcome::Positive,
+            run_id: Some("later".to_owned()),
+            note: None,
+        };
+        store.operate(operation(&s, None, feedback)).await.unwrap();
+        let nodes = NodeNames { ids: vec![node_id(&s, &format!("a{n}"))], client_ids: vec![format!("b{n}")] };
+        let used =
+            Operation::Activate { nodes, outcome: Outcome::Positive, activate: true, run_id: None, reason: None };
+        store.operate(operation(&s, None, used)).await.unwrap();
+        assert_eq!(store.live_rules(&s).await.unwrap().len() as u128, n / 4 + 1);
     }
 }
 
@@ -188,6 +246,9 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("complete_put_vectors", "'derived', q.gate"),
     ("complete_settle", "WITH stale AS"),
     ("complete_targets", "n.memory_lane, n.recall_flags, r.state"),
+    ("decision", "FROM memory_decisions WHERE scope_key = $1 AND id = $2"),
+    ("decision_find", "FROM memory_decisions d"),
+    ("decision_put", "INSERT INTO memory_decisions"),
     ("dense_exact", "ORDER BY embedding <=> $2, node_id"),
     ("dense_index", "l2_normalize(embedding)::halfvec"),
     ("dense_rescore", "AS similarity FROM memory_vectors"),
@@ -196,10 +257,14 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("fail_nodes", "embedding_last_error = q.error"),
     ("forget_requests", "DELETE FROM memory_requests"),
     ("oldest_pending", "ORDER BY embedding_pending_at LIMIT 1"),
+    ("operate_apply", "WITH commits AS"),
+    ("operate_read", "AS q (decision_id)"),
     ("outbox_status", "(SELECT MIN(created_at) FROM memory_outbox"),
     ("pending_texts", "AS q (scope_key, id) CROSS JOIN"),
     ("record_recalls", "INSERT INTO memory_recall_audit"),
     ("refresh", "n.change_no > $2"),
+    ("rule", "LIMIT 1) c WHERE r.scope_key = $1 AND r.rule_node_id"),
+    ("rules_live", "r.state IN ('active', 'shadow')"),
     ("rows", "n.evidence_ref, n.embedding_status"),
     ("stored_vectors", "SELECT q.id, v.embedding"),
     ("vectors_estimate", "SELECT reltuples FROM pg_class"),
@@ -207,7 +272,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("write_apply_rare", "WITH touched AS"),
     ("write_lock_scope", "FROM memory_scopes WHERE scope_key = '"),
     ("write_make_scope", "INSERT INTO memory_scopes"),
-    ("write_read", "ARRAY[head_seq, change_no]"),
+    ("write_read", "AS q (id, with_vector)"),
 ];
 
 fn name_of(sql: &str) -> &'static str {
