@@ -6,7 +6,7 @@ use std::{
 };
 
 use aionis_core::{
-    canon::{canonical_sha256, context_sha256, policy_sha256},
+    canon::{Digest, canonical_sha256, context_sha256, policy_sha256},
     clock::Timestamp,
     derive_id::stable_uuid,
     error::{DomainError, ErrorKind},
@@ -182,7 +182,7 @@ impl Engine {
             None => None,
         };
         let policy = earlier.as_ref().map_or(&applied.policy, |earlier| &earlier.decision.policy);
-        let selection = select_tool(&ToolPolicy::of_policy(policy), &request.candidates, request.strict)?;
+        let mut selection = select_tool(&ToolPolicy::of_policy(policy), &request.candidates, request.strict)?;
         let conflicts = tool_conflicts_summary(&applied.tool_explain.conflicts);
         let shadow = match (&applied.shadow_policy, &applied.shadow_tool_explain) {
             (Some(policy), Some(explain)) => {
@@ -211,8 +211,17 @@ impl Engine {
                     candidates: selection.candidates.clone(),
                     ..new
                 };
-                let created_at = self.store.put_decision(scope, new.clone()).await?;
-                Decision { decision: new, created_at, commit_seq: None }
+                match self.store.put_decision(scope, new.clone()).await? {
+                    Some(created_at) => Decision { decision: new, created_at, commit_seq: None },
+                    None => {
+                        // The same request was being answered at the same time: that answer holds.
+                        let first =
+                            self.store.decision(scope, id).await?.ok_or_else(|| decision_not_found(id, scope))?;
+                        let policy = ToolPolicy::of_policy(&first.decision.policy);
+                        selection = select_tool(&policy, &request.candidates, request.strict)?;
+                        first
+                    }
+                }
             }
         };
         metrics::counter!("aionis_tool_decisions_total").increment(1);
@@ -238,11 +247,13 @@ impl Engine {
         if rules.is_empty() {
             return Ok(ToolFeedbackAnswer { outcome: None, decision: id, link });
         }
+        let request = asked_by(&feedback);
         let operation = Operation::ToolFeedback {
             decision: id,
             link,
             create,
             rules,
+            request,
             outcome: feedback.outcome,
             run_id: feedback.run_id,
             note: feedback.note,
@@ -314,16 +325,20 @@ fn decision_id(request: &SelectRequest) -> Uuid {
     stable_uuid(&format!("decision:{scope}:{}:{}", key.key, asked.to_hex()))
 }
 
+/// Digest of everything a caller says with feedback, beside what every operation says.
+fn asked_by(feedback: &ToolFeedback) -> Digest {
+    let all = feedback.target == FeedbackTarget::All;
+    canonical_sha256(&json!([
+        [feedback.evaluate.context, feedback.evaluate.include_shadow, feedback.decision],
+        [feedback.candidates, feedback.selected_tool, feedback.run_id],
+        [all, feedback.outcome, feedback.note],
+    ]))
+}
+
 /// The id of a decision made from feedback: as [`decision_id`].
 fn made_id(input: &OperationInput, feedback: &ToolFeedback) -> Uuid {
     let Some(key) = &input.idempotency else { return Uuid::new_v4() };
-    let target = feedback.target == FeedbackTarget::All;
-    let asked = canonical_sha256(&json!([
-        [input.actor, input.input_text, input.input_sha256],
-        [feedback.evaluate.context, feedback.evaluate.include_shadow],
-        [feedback.candidates, feedback.selected_tool, feedback.run_id],
-        [target, feedback.outcome, feedback.note],
-    ]));
+    let asked = canonical_sha256(&json!([input.actor, input.input_text, input.input_sha256, asked_by(feedback)]));
     stable_uuid(&format!("feedback decision:{}:{}:{}", input.scope.as_str(), key.key, asked.to_hex()))
 }
 

@@ -211,3 +211,30 @@ async fn feedback_must_fit_its_decision() {
         assert_eq!(service.stored().await, before);
     }
 }
+
+/// W-15: equal requests under one id at the same time make one decision, and feedback that is sent again is the same
+/// request whatever has happened to the rules meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_requests_at_once_make_one_decision() {
+    for service in services().await {
+        live(&service, "r", json!({}), json!({ "tool": { "prefer": ["psql"] } })).await;
+        let headers = [("x-request-id", "at-once")];
+        let asked = json!({ "context": {}, "candidates": ["psql", "curl"] });
+        let select = || service.post_with(SELECT, &headers, &asked);
+        let (a, b, c, d) = tokio::join!(select(), select(), select(), select());
+        let first = a.ok()["decision"].clone();
+        for other in [b, c, d] {
+            assert_eq!(other.ok()["decision"], first);
+        }
+        let headers = [("x-request-id", "feedback")];
+        let feedback = json!({ "outcome": "positive", "input_text": "well", "context": { "new": 1 },
+            "candidates": ["psql", "curl"], "selected_tool": "psql" });
+        let made = service.post_with(TOOL_FEEDBACK, &headers, &feedback).await.ok();
+        assert_eq!(made["decision_link_mode"], "created_from_feedback");
+        live(&service, "later", json!({}), json!({ "tool": { "prefer": ["psql"] } })).await;
+        let before = service.stored().await;
+        let again = service.post_with(TOOL_FEEDBACK, &headers, &feedback).await.ok();
+        assert_eq!((&again["commit_id"], &again["rule_node_ids"]), (&made["commit_id"], &made["rule_node_ids"]));
+        assert_eq!(service.stored().await, before);
+    }
+}

@@ -117,6 +117,9 @@ pub enum Operation {
         create: Option<Box<NewDecision>>,
         /// The rules to credit, distinct.
         rules: Vec<NodeId>,
+        /// Digest of what the caller asked. Rules and a decision that was inferred are not the caller's: they may differ
+        /// when the same request comes again.
+        request: Digest,
         /// How it turned out.
         outcome: Outcome,
         /// The run; given to a decision that has none.

@@ -83,11 +83,7 @@ fn described(operation: &Operation) -> serde_json::Value {
     match operation {
         Operation::RuleState { rule, state, .. } => json!([rule, state]),
         Operation::RuleFeedback { rule, outcome, run_id, note } => json!([rule, outcome, run_id, note]),
-        Operation::ToolFeedback { decision, link, rules, outcome, run_id, note, .. } => {
-            // A decision made from feedback has a new id each time.
-            let decision = (*link == super::LinkMode::Provided).then_some(decision);
-            json!([decision, rules, outcome, run_id, note])
-        }
+        Operation::ToolFeedback { request, .. } => json!(request),
         Operation::Activate { nodes, outcome, activate, run_id, reason } => {
             json!([nodes.ids, nodes.client_ids, outcome, activate, run_id, reason])
         }

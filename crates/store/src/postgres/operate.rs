@@ -223,10 +223,11 @@ fn decision_of(row: &PgRow) -> Result<Decision, StoreError> {
     .read()
 }
 
-async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: DecisionColumns) -> Result<(), StoreError> {
+/// Stores a decision; false if one with its id is stored already.
+async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: DecisionColumns) -> Result<bool, StoreError> {
     let sql = format!(
         "INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (scope_key, id) DO NOTHING"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(scope.as_str())
@@ -244,7 +245,7 @@ async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: Decisio
         .bind(decision.commit_seq)
         .execute(tx)
         .await
-        .map(|_| ())
+        .map(|done| done.rows_affected() > 0)
         .map_err(driver)
 }
 
@@ -317,7 +318,9 @@ async fn store(
         .map_err(driver)?;
     if let Some(decision) = effects.decision {
         let columns = DecisionColumns::of(decision, now, Some(signed(header.seq)))?;
-        put_decision(tx, &asked.scope, columns).await?;
+        if !put_decision(tx, &asked.scope, columns).await? {
+            return Err(StoreError::Driver("a decision made from feedback has the id of another".to_owned()));
+        }
     }
     Ok(())
 }
@@ -403,7 +406,7 @@ impl OperateStore for PostgresStore {
         self.page(scope, query).await?.iter().map(|row| rule_of(row).map(|rule| rule.def)).collect()
     }
 
-    async fn put_decision(&self, scope: &ScopeKey, decision: NewDecision) -> Result<Timestamp, StoreError> {
+    async fn put_decision(&self, scope: &ScopeKey, decision: NewDecision) -> Result<Option<Timestamp>, StoreError> {
         let shared = &self.shared;
         shared
             .patience
@@ -411,9 +414,9 @@ impl OperateStore for PostgresStore {
                 let now = shared.clock.now();
                 let tenant = For::Tenant(scope.tenant());
                 let mut tx = begin(&shared.pool, tenant, shared.options.statement_timeout, "").await?;
-                put_decision(&mut tx, scope, DecisionColumns::of(decision, now, None)?).await?;
+                let is_new = put_decision(&mut tx, scope, DecisionColumns::of(decision, now, None)?).await?;
                 tx.commit().await.map_err(driver)?;
-                Ok(now)
+                Ok(is_new.then_some(now))
             })
             .await
     }

@@ -160,8 +160,10 @@ impl Operating<'_> {
         for row in &effects.feedback {
             self.feedback(row, seq)?;
         }
-        if let Some(new) = effects.decision {
-            put_decision(self.connection, scope, DecisionColumns::of(new, self.now, Some(seq))?)?;
+        if let Some(new) = effects.decision
+            && !put_decision(self.connection, scope, DecisionColumns::of(new, self.now, Some(seq))?)?
+        {
+            return Err(StoreError::Driver("a decision made from feedback has the id of another".to_owned()));
         }
         if let Some((id, run_id)) = effects.decision_run {
             let sql = "UPDATE memory_decisions SET run_id = ?3 WHERE scope_key = ?1 AND id = ?2 AND run_id IS NULL";
@@ -223,10 +225,11 @@ impl Operating<'_> {
     }
 }
 
-fn put_decision(connection: &Connection, scope: &str, decision: DecisionColumns) -> Result<(), StoreError> {
+/// Stores a decision; false if one with its id is stored already.
+fn put_decision(connection: &Connection, scope: &str, decision: DecisionColumns) -> Result<bool, StoreError> {
     let sql = format!(
         "INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (scope_key, id) DO NOTHING"
     );
     let values = params![
         scope,
@@ -243,7 +246,7 @@ fn put_decision(connection: &Connection, scope: &str, decision: DecisionColumns)
         decision.created_at,
         decision.commit_seq,
     ];
-    run(connection, &sql, values).map(|_| ())
+    run(connection, &sql, values).map(|stored| stored > 0)
 }
 
 fn decision(connection: &Connection, scope: &str, id: Uuid) -> Result<Option<Decision>, StoreError> {
@@ -344,10 +347,14 @@ impl OperateStore for SqliteStore {
             .await
     }
 
-    async fn put_decision(&self, scope: &ScopeKey, new: NewDecision) -> Result<Timestamp, StoreError> {
+    async fn put_decision(&self, scope: &ScopeKey, new: NewDecision) -> Result<Option<Timestamp>, StoreError> {
         let (scope, now) = (scope.clone(), self.shared.clock.now());
         let columns = DecisionColumns::of(new, now, None)?;
-        self.writer.submit(move |connection, _| put_decision(connection, scope.as_str(), columns).map(|()| now)).await
+        self.writer
+            .submit(move |connection, _| {
+                put_decision(connection, scope.as_str(), columns).map(|is_new| is_new.then_some(now))
+            })
+            .await
     }
 
     async fn decision(&self, scope: &ScopeKey, id: Uuid) -> Result<Option<Decision>, StoreError> {

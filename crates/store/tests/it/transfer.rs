@@ -144,6 +144,7 @@ async fn govern(place: &Place, s: &ScopeKey) {
             link: LinkMode::Provided,
             create: None,
             rules: vec![rule],
+            request: aionis_core::canon::Digest([1; 32]),
             outcome,
             run_id: run_id.clone(),
             note: Some("Größe 大きさ".to_owned()),

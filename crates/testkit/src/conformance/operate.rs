@@ -66,6 +66,7 @@ fn on_decision(decision: Uuid, rules: &[NodeId], outcome: Outcome) -> Operation 
         link: LinkMode::Provided,
         create: None,
         rules: rules.to_vec(),
+        request: aionis_core::canon::Digest([1; 32]),
         outcome,
         run_id: Some("later".to_owned()),
         note: None,
@@ -224,7 +225,9 @@ pub async fn decisions_are_kept_and_found(subject: &Subject) {
     let s = scope("s");
     let rule = write_rule(subject, &s, "r", "one").await;
     let (old, of_run) = (decision(Uuid::new_v4(), None, &[rule]), decision(Uuid::new_v4(), Some("run"), &[rule]));
-    let at = subject.store.put_decision(&s, old.clone()).await.unwrap();
+    let at = subject.store.put_decision(&s, old.clone()).await.unwrap().expect("it is new");
+    let other = decision(old.id, Some("run"), &[]);
+    assert_eq!(subject.store.put_decision(&s, other).await.unwrap(), None, "what is stored stays");
     subject.clock.advance(Duration::from_secs(1));
     subject.store.put_decision(&s, of_run.clone()).await.unwrap();
     let found = subject.store.decision(&s, old.id).await.unwrap().unwrap();
@@ -274,6 +277,7 @@ pub async fn a_decision_is_made_from_feedback(subject: &Subject) {
         link: LinkMode::CreatedFromFeedback,
         create: Some(Box::new(made.clone())),
         rules: vec![rule],
+        request: aionis_core::canon::Digest([1; 32]),
         outcome: Outcome::Negative,
         run_id: Some("run".to_owned()),
         note: None,

@@ -50,11 +50,11 @@ pub trait OperateStore: Send + Sync {
     /// A failure of storage.
     async fn live_rules(&self, scope: &ScopeKey) -> Result<Vec<RuleDef>, StoreError>;
 
-    /// Stores a decision of tool selection.
+    /// Stores a decision of tool selection; tells when, or nothing if one with this id is stored already, which stays.
     ///
     /// # Errors
     /// A failure of storage.
-    async fn put_decision(&self, scope: &ScopeKey, decision: NewDecision) -> Result<Timestamp, StoreError>;
+    async fn put_decision(&self, scope: &ScopeKey, decision: NewDecision) -> Result<Option<Timestamp>, StoreError>;
 
     /// A decision by id.
     ///

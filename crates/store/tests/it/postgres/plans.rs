@@ -184,6 +184,7 @@ async fn operate(store: &PostgresStore) {
             link: LinkMode::Provided,
             create: None,
             rules: vec![rule],
+            request: aionis_core::canon::Digest([1; 32]),
             outcome: Outcome::Positive,
             run_id: Some("later".to_owned()),
             note: None,
