@@ -4,8 +4,10 @@
 pub mod audit;
 pub mod backoff;
 mod derive;
+mod forget;
 pub mod gate;
 mod operate;
+mod read;
 pub mod recall;
 pub mod reembed;
 pub mod replay;
@@ -23,9 +25,13 @@ use aionis_core::{
     write::WriteSettings,
 };
 
+use tokio::sync::Semaphore;
+
 use self::{audit::AuditWriter, gate::Gate};
 pub use self::{
+    forget::{ForgetRequest, Forgotten},
     operate::{Activation, Rehydration, RuleFeedback},
+    read::{CommitView, FindRequest, Found, erased_json},
     tools::{EvaluateRequest, Replayed, SelectRequest, ToolChoice, ToolFeedback, ToolFeedbackAnswer},
     write::{WriteAnswer, WriteLimits},
 };
@@ -54,6 +60,8 @@ pub struct EngineSettings {
     pub write_gate: GateSettings,
     /// Audit rows that may wait to be stored; further ones are dropped and counted.
     pub audit_queue_max: usize,
+    /// Nodes of a scope up to which recall answers from an earlier state, which it has to build first.
+    pub as_of_nodes_max: u64,
 }
 
 /// Size of a gate.
@@ -80,6 +88,9 @@ pub struct Engine {
     pub(crate) rule_cache: tools::RuleCache,
     recall_gate: Gate,
     write_gate: Gate,
+    pub(crate) verifying: Semaphore,
+    /// One earlier state at a time: each is held in memory as a whole.
+    pub(crate) building_past: Semaphore,
 }
 
 impl Engine {
@@ -97,6 +108,8 @@ impl Engine {
             rule_cache: tools::RuleCache::default(),
             recall_gate,
             write_gate,
+            verifying: Semaphore::new(1),
+            building_past: Semaphore::new(1),
         }
     }
 

@@ -304,6 +304,11 @@ impl Engine {
     pub async fn replay_decision(&self, scope: &ScopeKey, id: Uuid) -> Result<Replayed, DomainError> {
         let decision = self.store.decision(scope, id).await?.ok_or_else(|| decision_not_found(id, scope))?;
         let of = &decision.decision;
+        if of.policy.is_null() {
+            let message = "a rule this decision was made by was forgotten, and the policy with it; its digest is kept";
+            return Err(DomainError::new(ErrorKind::Gone, "erased", message)
+                .with_details(json!({ "decision_id": id, "policy_sha256": of.policy_sha256 })));
+        }
         // Stored decisions selected something or were not strict, so this cannot be refused.
         let selection = select_tool(&ToolPolicy::of_policy(&of.policy), &of.candidates, false)?;
         let identical = policy_sha256(&of.policy) == of.policy_sha256 && selection.selected == of.selected_tool;

@@ -153,6 +153,7 @@ impl Walk<'_> {
         };
         first_break!(self.rules().await?);
         first_break!(self.feedback().await?);
+        first_break!(self.erasures().await?);
         first_break!(self.verifier.finish());
         first_break!(self.versions().await?);
         if (nodes, edges) != (summary.nodes, summary.edges) {
@@ -246,6 +247,18 @@ impl Walk<'_> {
                 first_break!(self.verifier.object(ObjectKind::Feedback, row.id, recomputed, row.commit_seq));
             }
             self.found.objects += page.len() as u64;
+        }
+    }
+
+    async fn erasures(&mut self) -> Checked {
+        let mut after = None;
+        loop {
+            let page = self.store.erasures(self.key, after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(Ok(())) };
+            after = Some(last.id);
+            for row in &page {
+                first_break!(self.verifier.erasure(row.id, row.commit_seq, &row.digest));
+            }
         }
     }
 

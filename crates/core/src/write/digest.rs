@@ -42,10 +42,9 @@ pub struct NodeContent<'a> {
 }
 
 impl NodeContent<'_> {
-    /// Canonical JSON `{"v":2,"kind":"node",…}` with every member present, absent ones as null. This text is what the
-    /// digest hashes and what is kept of an earlier version.
-    pub fn canonical(&self) -> String {
-        canonical_json(&json!({
+    /// `{"v":2,"kind":"node",…}` with every member present, absent ones as null.
+    pub fn value(&self) -> Value {
+        json!({
             "v": 2,
             "kind": "node",
             "id": self.id,
@@ -60,7 +59,12 @@ impl NodeContent<'_> {
             "producer_agent_id": self.producer_agent_id,
             "owner_agent_id": self.owner_agent_id,
             "owner_team_id": self.owner_team_id,
-        }))
+        })
+    }
+
+    /// Canonical JSON of [`Self::value`]. This text is what the digest hashes and what is kept of an earlier version.
+    pub fn canonical(&self) -> String {
+        canonical_json(&self.value())
     }
 }
 

@@ -29,7 +29,7 @@ impl Run<'_> {
             limit: self.knobs.limit,
             exact: false,
         };
-        let hits = self.engine.store.dense(query).await?;
+        let hits = self.store.dense(query).await?;
         Ok(hits.into_iter().map(|hit| Seed { id: hit.id, similarity: hit.similarity }).collect())
     }
 }

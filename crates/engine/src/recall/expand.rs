@@ -29,7 +29,7 @@ impl Run<'_> {
         self.timings.edges_ms = millis(started);
         let started = Instant::now();
         let ids = keep_best(&seed_ids, &edges, self.knobs.max_nodes);
-        let fetched = self.engine.store.vitals(&self.request.scope, &ids, &self.request.viewer).await?;
+        let fetched = self.store.vitals(&self.request.scope, &ids, &self.request.viewer).await?;
         let vitals: HashMap<NodeId, NodeVitals> = fetched.into_iter().map(|node| (node.id, node)).collect();
         let edges: Vec<EdgeView> =
             edges.into_iter().filter(|e| vitals.contains_key(&e.src) && vitals.contains_key(&e.dst)).collect();
@@ -116,7 +116,7 @@ impl Run<'_> {
             min_confidence: self.knobs.min_edge_confidence,
             limit: per_hop,
         };
-        let first = self.engine.store.edges_around(around(seeds.to_vec())).await?;
+        let first = self.store.edges_around(around(seeds.to_vec())).await?;
         if self.knobs.neighborhood_hops < 2 || first.is_empty() {
             return Ok(select_edges(first, Vec::new(), total));
         }
@@ -124,7 +124,7 @@ impl Run<'_> {
             first.iter().flat_map(|edge| [edge.src, edge.dst]).chain(seeds.to_vec()).collect();
         reached.sort_unstable();
         reached.dedup();
-        let second = self.engine.store.edges_around(around(reached)).await?;
+        let second = self.store.edges_around(around(reached)).await?;
         Ok(select_edges(first, second, total))
     }
 
@@ -137,13 +137,13 @@ impl Run<'_> {
         let mut ids: Vec<NodeId> = seeds.iter().chain(&subgraph.nodes).chain(in_context).copied().collect();
         ids.sort_unstable();
         ids.dedup();
-        let rows = self.engine.store.rows(&self.request.scope, &ids).await?;
+        let rows = self.store.rows(&self.request.scope, &ids).await?;
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 
     async fn debug_embeddings(&self, seeds: &[Seed]) -> Result<Vec<DebugEmbedding>, DomainError> {
         let first: Vec<NodeId> = seeds.iter().take(DEBUG_SEEDS).map(|seed| seed.id).collect();
-        let vectors = self.engine.store.stored_vectors(&self.request.scope, &first).await?;
+        let vectors = self.store.stored_vectors(&self.request.scope, &first).await?;
         Ok(vectors
             .into_iter()
             .map(|(node_id, vector)| {

@@ -5,14 +5,18 @@ mod arms;
 mod expand;
 mod text;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aionis_core::{
     canon::{audit_vector_sha256, sha256_hex},
     error::{DomainError, ErrorKind},
     ids::ScopeKey,
     model::{Viewer, real},
-    ports::store::{RecallAudit, ScopeStatus},
+    ports::store::{RecallAudit, RecallReader, ScopeStatus, Store},
+    read::AsOf,
     recall::{KnobOverrides, Knobs, Profile, Seed},
     write::{Warning, check_vector_at},
 };
@@ -62,6 +66,8 @@ pub struct RecallRequest {
     pub include_meta: bool,
     /// What rules are evaluated on beside, if they are.
     pub rules: Option<RulesAsked>,
+    /// An earlier state to answer from.
+    pub as_of: Option<AsOf>,
     /// A commit the answer must include.
     pub min_commit: Option<u64>,
     /// How long to wait for it.
@@ -95,6 +101,7 @@ impl RecallRequest {
             include_embeddings: false,
             include_meta: false,
             rules: None,
+            as_of: None,
             min_commit: None,
             max_wait: Duration::ZERO,
             token_budget: None,
@@ -119,8 +126,16 @@ impl Engine {
             check_vector_at("query_embedding", vector, self.settings.write.embedding_dim)?;
         }
         self.wait_for_commit(&request).await?;
-        let mut run = Run { engine: self, request, knobs, profile, timings: Timings::default(), warnings: Vec::new() };
-        run.answer().await
+        let (timings, warnings) = (Timings::default(), Vec::new());
+        let Some(state) = request.as_of else {
+            let store: Arc<dyn RecallReader> = Arc::<dyn Store>::clone(&self.store);
+            return Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await;
+        };
+        let seq = self.state_of(&request.scope, state).await?;
+        let closed = |_| DomainError::internal("earlier states are not built any more");
+        let _one = self.building_past.acquire().await.map_err(closed)?;
+        let store = self.store.past(&request.scope, seq, self.settings.as_of_nodes_max).await?;
+        Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await
     }
 
     async fn wait_for_commit(&self, request: &RecallRequest) -> Result<(), DomainError> {
@@ -161,6 +176,8 @@ fn check_debug(request: &RecallRequest, knobs: &Knobs) -> Result<(), DomainError
 /// One recall under way.
 struct Run<'a> {
     engine: &'a Engine,
+    /// The scope as it is, or as it was.
+    store: Arc<dyn RecallReader>,
     request: RecallRequest,
     knobs: Knobs,
     profile: Profile,
@@ -170,7 +187,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn answer(&mut self) -> Result<RecallAnswer, DomainError> {
-        let status = self.engine.store.scope_status(&self.request.scope).await?;
+        let status = self.store.scope_status(&self.request.scope).await?;
         let started = Instant::now();
         let Found { seeds, query, query_sha256 } = self.find().await?;
         self.timings.candidates_ms = millis(started);

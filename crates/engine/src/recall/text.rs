@@ -95,7 +95,7 @@ impl Run<'_> {
             limit: DENSE_CANDIDATES.max(self.knobs.limit),
             exact: false,
         };
-        Ok((Some(self.engine.store.dense(query).await?), embed_ms))
+        Ok((Some(self.store.dense(query).await?), embed_ms))
     }
 
     async fn lexical_arm(&self, terms: &[String]) -> Result<LexicalHits, DomainError> {
@@ -108,7 +108,7 @@ impl Run<'_> {
             terms: terms.to_vec(),
             limit: LEXICAL_CANDIDATES.max(self.knobs.limit),
         };
-        Ok(self.engine.store.lexical(query).await?)
+        Ok(self.store.lexical(query).await?)
     }
 
     /// Nodes whose id or client id the question quotes.
@@ -118,7 +118,7 @@ impl Run<'_> {
             return Ok(HashSet::new());
         }
         let filter = self.filter(SeedRules::Everything);
-        Ok(self.engine.store.quoted(&self.request.scope, &filter, &literals).await?.into_iter().collect())
+        Ok(self.store.quoted(&self.request.scope, &filter, &literals).await?.into_iter().collect())
     }
 
     async fn fused(
@@ -134,7 +134,6 @@ impl Run<'_> {
         candidates.sort_unstable();
         candidates.dedup();
         let edges = self
-            .engine
             .store
             .edges_around(EdgeQuery {
                 scope: self.request.scope.clone(),
@@ -151,7 +150,7 @@ impl Run<'_> {
         neighbours.sort_unstable();
         neighbours.dedup();
         // Candidates passed the filter already; their neighbours have still to.
-        let vitals = self.engine.store.vitals(&self.request.scope, &neighbours, &self.request.viewer).await?;
+        let vitals = self.store.vitals(&self.request.scope, &neighbours, &self.request.viewer).await?;
         let seen = vitals.into_iter().filter(|node| !node.draft_topic).map(|node| node.id);
         let allowed: HashSet<NodeId> = known.into_iter().chain(seen).collect();
         // A name alone is a preference, not a match: only candidates and their neighbours are asked for theirs.
@@ -160,7 +159,7 @@ impl Run<'_> {
             names: names_in(question),
             among: allowed.iter().copied().collect(),
         };
-        let named = self.engine.store.named(names).await?.into_iter().collect();
+        let named = self.store.named(names).await?.into_iter().collect();
         let arms = Arms {
             allowed,
             lexical,

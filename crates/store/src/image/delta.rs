@@ -31,6 +31,8 @@ pub(crate) enum Delta {
     Work { scope: String, waiting: Vec<NodeId> },
     /// These nodes wait no more.
     Settled { scope: String, ids: Vec<NodeId> },
+    /// These nodes, with their row numbers, are forgotten.
+    Erased { scope: String, nodes: Vec<(NodeId, i64)> },
 }
 
 /// A node's content, as far as an image holds it.
@@ -144,7 +146,8 @@ impl Delta {
             | Self::Rule { scope, .. }
             | Self::Vector { scope, .. }
             | Self::Work { scope, .. }
-            | Self::Settled { scope, .. } => scope,
+            | Self::Settled { scope, .. }
+            | Self::Erased { scope, .. } => scope,
             Self::Node(node) => &node.scope,
             Self::Edge(edge) => &edge.scope,
         }
@@ -189,6 +192,7 @@ impl ScopeImage {
                 }
             }
             Delta::Settled { ids, .. } => ids.iter().for_each(|id| self.set_pending(*id, false)),
+            Delta::Erased { nodes, .. } => self.erase(&nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
         }
     }
 

@@ -38,6 +38,24 @@ impl Default for Around {
     }
 }
 
+impl Around {
+    /// Both lists: where they begin, and whether they are of edges that enter.
+    pub(super) const fn ends(self) -> [(u32, bool); 2] {
+        [(self.leaving, false), (self.entering, true)]
+    }
+}
+
+impl EdgeImage {
+    pub(super) const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The edge after this one in a list.
+    pub(super) const fn next(&self, entering: bool) -> u32 {
+        if entering { self.next_entering } else { self.next_leaving }
+    }
+}
+
 impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once, and only between what the
     /// viewer may be shown.

@@ -24,6 +24,13 @@ impl Index {
         self.table.insert_unique(hasher.hash_one(id), at, |at| hasher.hash_one(id_at(*at)));
     }
 
+    /// Takes the position of an id out.
+    pub(super) fn remove(&mut self, id: Uuid, id_at: impl Fn(u32) -> Uuid) {
+        if let Ok(entry) = self.table.find_entry(self.hasher.hash_one(id), |at| id_at(*at) == id) {
+            entry.remove();
+        }
+    }
+
     pub(super) fn reserve(&mut self, more: usize, id_at: impl Fn(u32) -> Uuid) {
         let hasher = &self.hasher;
         self.table.reserve(more, |at| hasher.hash_one(id_at(*at)));

@@ -138,15 +138,20 @@ impl ScopeImage {
         }
     }
 
+    /// Adds one term of a document.
+    pub(crate) fn add_term(&mut self, slot: Slot, term: &str, count: u32) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        match self.postings.get_mut(term) {
+            Some(list) => list.set(slot, count),
+            None => _ = self.postings.insert(term.into(), Postings::new(vec![(slot, count)])),
+        }
+    }
+
     /// Adds a document to the posting lists of its terms, which come as "term count term count …".
     pub(crate) fn add_document(&mut self, slot: Slot, terms: &str) {
         let mut words = terms.split_ascii_whitespace();
         while let (Some(term), Some(count)) = (words.next(), words.next()) {
-            let count = count.parse().unwrap_or(u16::MAX);
-            match self.postings.get_mut(term) {
-                Some(list) => list.set(slot, count),
-                None => _ = self.postings.insert(term.into(), Postings::new(vec![(slot, count)])),
-            }
+            self.add_term(slot, term, count.parse().unwrap_or(u32::MAX));
         }
     }
 

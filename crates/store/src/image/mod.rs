@@ -6,6 +6,7 @@
 mod code;
 mod delta;
 mod dense;
+mod erase;
 mod graph;
 mod index;
 mod lexical;
@@ -72,6 +73,8 @@ pub(crate) struct ScopeImage {
     total_terms: u64,
     documents: u64,
     pending: u64,
+    /// Slots whose node was forgotten.
+    erased: u64,
 }
 
 /// What decides whether a node may be a seed, small enough that a scan over all nodes stays in the processor's cache.
@@ -232,6 +235,7 @@ impl ScopeImage {
             total_terms: 0,
             documents: 0,
             pending: 0,
+            erased: 0,
         }
     }
 
@@ -258,7 +262,7 @@ impl ScopeImage {
 
     /// Nodes and how many of them wait for their vector.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.nodes.len() as u64, self.pending)
+        (self.nodes.len() as u64 - self.erased, self.pending)
     }
 
     /// Database row number of a node.

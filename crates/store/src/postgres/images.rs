@@ -68,13 +68,21 @@ pub(crate) enum Freshness {
 /// Changed rows that are held at once: after many writes without a question there are as many as nodes.
 const ROWS_AT_ONCE: usize = 2_000;
 
-/// Head, then changed nodes, then changed edges, in one shape. Changes are found by the number made of the scope; its key
+/// Kind of the rows that name forgotten nodes.
+const ERASED: i16 = 3;
+
+/// Head, then forgotten nodes, then changed nodes, then changed edges, in one shape. Changes are found by the number made of the scope; its key
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
 SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
        NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea \
 FROM memory_scopes WHERE scope_key = $1 \
+UNION ALL \
+SELECT 3::int2, g.id, NULL, NULL, g.commit_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+       NULL, NULL, NULL, NULL, NULL \
+FROM memory_erasures g WHERE $2 >= 0 AND g.scope_no = hashtextextended($1, 0) AND g.scope_key || '' = $1 \
+    AND g.change_no > $2 \
 UNION ALL \
 SELECT 1::int2, n.id, NULL, NULL, n.content_seq, NULL, NULL, NULL, n.salience, n.confidence, n.recall_flags, n.term_count, \
        n.type, n.tier, n.memory_lane, n.embedding_status, n.owner_agent_id, n.owner_team_id, n.name_key, n.client_id, \
@@ -184,6 +192,11 @@ impl Entry {
         work(&self.image.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The change the image has seen at least.
+    pub(crate) fn seen(&self) -> i64 {
+        self.seen.load(Ordering::Acquire)
+    }
+
     /// Vectors stored in the scope.
     pub(crate) fn vectors(&self) -> u64 {
         self.vectors.load(Ordering::Relaxed)
@@ -282,9 +295,13 @@ struct Fresh {
 impl Fresh {
     /// Applies changes to an image that is in use.
     fn apply(&mut self, image: &mut ScopeImage, rows: &[PgRow]) -> Result<(), StoreError> {
-        // Old words go first, in one pass; what the new ones are is in the rows.
+        // What was forgotten goes first, in one pass: it may have been written anew since.
+        let of_kind = |wanted: i16| rows.iter().filter(move |row| get::<i16>(row, 0).is_ok_and(|kind| kind == wanted));
+        let erased = of_kind(ERASED).map(|row| get(row, 1).map(NodeId)).collect::<Result<Vec<_>, _>>()?;
+        image.erase(&erased);
+        // Then old words, in one pass; what the new ones are is in the rows.
         let mut rewritten = HashSet::new();
-        for row in rows.iter().filter(|row| get::<i16>(row, 0).is_ok_and(|kind| kind == 1)) {
+        for row in of_kind(1) {
             if let Some(slot) = image.slot_of(get(row, 1)?)
                 && unsigned(row, 4)? > image.head_seq
             {
@@ -322,6 +339,8 @@ impl Fresh {
                 image.add_document(slot, get(row, 20)?);
                 image.put_code(slot, get(row, 22)?);
             }
+            // Dealt with before.
+            ERASED => {}
             _ => {
                 let edge = EdgeView {
                     id: EdgeId(get(row, 1)?),

@@ -8,8 +8,8 @@ use aionis_core::{
     model::{EdgeType, Lane, NodeType, RuleState},
     operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
-        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredFeedbackRow,
-        StoredNodeRow,
+        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredErasure,
+        StoredFeedbackRow, StoredNodeRow,
     },
     write::{edge_digest, node_digest},
 };
@@ -191,20 +191,24 @@ impl IntegrityStore for PostgresStore {
         rows.iter()
             .map(|row| {
                 let id = get(row, 0)?;
-                let read = || {
-                    Ok(FeedbackRow {
-                        id,
-                        rule: NodeId(get(row, 1)?),
-                        outcome: choice(row, 2, Outcome::parse)?,
-                        run_id: get(row, 3)?,
-                        note: get(row, 4)?,
-                        source: choice(row, 5, feedback_source)?,
-                        decision: get(row, 6)?,
-                    })
-                };
-                let recomputed = read().map(|row| feedback_digest(&row)).map_err(|e: StoreError| e.to_string());
+                let recomputed = feedback_row(row).map(|row| feedback_digest(&row)).map_err(|e| e.to_string());
                 Ok(StoredFeedbackRow { id, recomputed, commit_seq: unsigned(row, 7)? })
             })
+            .collect()
+    }
+
+    async fn erasures(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredErasure>, StoreError> {
+        let sql = "SELECT id, digest, commit_seq FROM memory_erasures \
+                   WHERE scope_key = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3";
+        let query = sqlx::query(sql).bind(scope.as_str()).bind(after).bind(signed(limit as u64));
+        let rows = self.page(scope, query).await?;
+        rows.iter()
+            .map(|row| Ok(StoredErasure { id: get(row, 0)?, digest: digest(row, 1)?, commit_seq: unsigned(row, 2)? }))
             .collect()
     }
 
@@ -214,7 +218,25 @@ impl IntegrityStore for PostgresStore {
     }
 }
 
-fn stored_commit(row: &PgRow, scope: &str) -> Result<StoredCommit, StoreError> {
+/// Feedback, from the first columns of a row.
+pub(crate) fn feedback_row(row: &PgRow) -> Result<FeedbackRow, StoreError> {
+    Ok(FeedbackRow {
+        id: get(row, 0)?,
+        rule: NodeId(get(row, 1)?),
+        outcome: choice(row, 2, Outcome::parse)?,
+        run_id: get(row, 3)?,
+        note: get(row, 4)?,
+        source: choice(row, 5, feedback_source)?,
+        decision: get(row, 6)?,
+    })
+}
+
+/// The columns of [`stored_commit`], in its order.
+pub(crate) const COMMIT_COLUMNS: &str = "seq, id, parent_hash, hash, kind, actor, model_version, prompt_version, \
+     input_sha256, request_sha256, changes, created_at";
+
+/// Reads a commit.
+pub(crate) fn stored_commit(row: &PgRow, scope: &str) -> Result<StoredCommit, StoreError> {
     Ok(StoredCommit {
         header: CommitHeader {
             scope_key: scope.to_owned(),
@@ -236,24 +258,29 @@ fn stored_commit(row: &PgRow, scope: &str) -> Result<StoredCommit, StoreError> {
     })
 }
 
+/// A content, from the first columns of a row.
+pub(crate) fn read_content(row: &PgRow) -> Result<StoredContent, StoreError> {
+    Ok(StoredContent {
+        id: NodeId(get(row, 0)?),
+        client_id: get(row, 1)?,
+        node_type: choice(row, 2, NodeType::parse)?,
+        title: get(row, 3)?,
+        text_summary: get(row, 4)?,
+        slots: json(row, 5)?,
+        raw_ref: get(row, 6)?,
+        evidence_ref: get(row, 7)?,
+        lane: choice(row, 8, Lane::parse)?,
+        producer_agent_id: get(row, 9)?,
+        owner_agent_id: get(row, 10)?,
+        owner_team_id: get(row, 11)?,
+    })
+}
+
 /// A node to verify; what cannot be read is told with the node it belongs to.
 fn stored_node_row(row: &PgRow) -> Result<StoredNodeRow, StoreError> {
     let id: Uuid = get(row, 0)?;
     let read = || -> Result<StoredNodeRow, StoreError> {
-        let content = StoredContent {
-            id: NodeId(id),
-            client_id: get(row, 1)?,
-            node_type: choice(row, 2, NodeType::parse)?,
-            title: get(row, 3)?,
-            text_summary: get(row, 4)?,
-            slots: json(row, 5)?,
-            raw_ref: get(row, 6)?,
-            evidence_ref: get(row, 7)?,
-            lane: choice(row, 8, Lane::parse)?,
-            producer_agent_id: get(row, 9)?,
-            owner_agent_id: get(row, 10)?,
-            owner_team_id: get(row, 11)?,
-        };
+        let content = read_content(row)?;
         Ok(StoredNodeRow {
             id,
             recomputed: Ok(node_digest(&content.content())),

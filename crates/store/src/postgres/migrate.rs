@@ -14,6 +14,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "memory", sql: include_str!("migrations/0001_memory.sql") },
     Migration { version: 2, name: "maintenance", sql: include_str!("migrations/0002_maintenance.sql") },
     Migration { version: 3, name: "operations", sql: include_str!("migrations/0003_operations.sql") },
+    Migration {
+        version: 4,
+        name: "reading_and_forgetting",
+        sql: include_str!("migrations/0004_reading_and_forgetting.sql"),
+    },
 ];
 
 /// Key of the advisory lock: "aionis" in ASCII.

@@ -6,6 +6,7 @@
 
 mod dense;
 mod error;
+mod forget;
 mod groups;
 mod images;
 mod integrity;
@@ -13,7 +14,9 @@ mod maintenance;
 mod migrate;
 mod operate;
 mod outbox;
+mod past;
 mod patience;
+mod read;
 mod recall;
 mod recode;
 mod rows;

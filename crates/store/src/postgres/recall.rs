@@ -8,8 +8,8 @@ use aionis_core::{
     model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
     operate::merged_slots,
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
-        ScopeStatus, StoreError,
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
+        RecallStore, ScopeStatus, StoreError,
     },
     recall::{EdgeView, NodeVitals, bm25::LexicalHits, context::ContextRule},
 };
@@ -43,26 +43,13 @@ impl PostgresStore {
 }
 
 #[async_trait]
-impl RecallStore for PostgresStore {
+impl RecallReader for PostgresStore {
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
         // Every recall begins here, and so every recall begins with an image that is up to date.
         let image = self.image(scope, Freshness::Now).await?;
         let (head_seq, (nodes, pending)) = image.read(|image| (image.head_seq, image.counts()));
         let oldest_pending = if pending > 0 { self.oldest_pending(scope).await? } else { None };
         Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
-    }
-
-    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
-        let mut commits = self.shared.wake.commits();
-        loop {
-            commits.mark_unchanged();
-            let image = self.image(scope, Freshness::Now).await?;
-            if image.read(|image| image.head_seq) >= seq {
-                return Ok(());
-            }
-            // A hint may be lost; a look now and then finds what it was about. The sender outlives this call.
-            let _ = tokio::time::timeout(COMMIT_POLL, commits.changed()).await;
-        }
     }
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
@@ -107,22 +94,52 @@ impl RecallStore for PostgresStore {
 
     async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
         self.shared.patience.bounded(async {
-        let sql = "SELECT n.id, n.type, n.client_id, n.title, n.text_summary, n.slots::text, n.tier, n.memory_lane, \
-                   n.producer_agent_id, n.owner_agent_id, n.owner_team_id, n.raw_ref, n.evidence_ref, n.embedding_status, \
-                   n.embedding_model, n.salience, n.importance, n.confidence, n.last_activated, n.created_at, n.updated_at, \
-                   n.commit_seq, n.commit_id, \
-                   CASE WHEN r.state IS NOT NULL THEN ARRAY[r.state, r.rule_scope, r.target_agent_id, r.target_team_id, \
-                       r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count, n.activity::text \
-                   FROM UNNEST($2::uuid[]) AS q (id) \
-                   CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n \
-                   LEFT JOIN LATERAL (SELECT * FROM memory_rule_defs \
-                       WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true";
+        let sql = format!(
+            "SELECT {NODE_COLUMNS} FROM UNNEST($2::uuid[]) AS q (id) \
+             CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n {RULE_OF_NODE}"
+        );
         let mut tx = self.begin_for(scope).await?;
-        let found = sqlx::query(sql).bind(scope.as_str()).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
+        let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.as_str()).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
         let by_id: HashMap<NodeId, NodeRow> =
             found.iter().map(|row| node_row(row).map(|node| (node.id, node))).collect::<Result<_, _>>()?;
         Ok(ids.iter().filter_map(|id| by_id.get(id).cloned()).collect())
         }).await
+    }
+
+    async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
+        self.shared.patience.bounded(async {
+        let mut tx = self.begin_for(scope).await?;
+        let sql = "SELECT q.id, v.embedding FROM UNNEST($3::uuid[]) AS q (id), LATERAL (SELECT embedding FROM memory_vectors \
+                   WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
+        let found = sqlx::query(sql)
+            .bind(scope.as_str())
+            .bind(&self.shared.space.name)
+            .bind(uuids(ids))
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(driver)?;
+        let vectors: HashMap<NodeId, Vec<f32>> = found
+            .iter()
+            .map(|row| Ok((NodeId(get(row, 0)?), get::<Vector>(row, 1)?.to_vec())))
+            .collect::<Result<_, StoreError>>()?;
+        Ok(ids.iter().filter_map(|id| vectors.get(id).map(|vector| (*id, vector.clone()))).collect())
+        }).await
+    }
+}
+
+#[async_trait]
+impl RecallStore for PostgresStore {
+    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
+        let mut commits = self.shared.wake.commits();
+        loop {
+            commits.mark_unchanged();
+            let image = self.image(scope, Freshness::Now).await?;
+            if image.read(|image| image.head_seq) >= seq {
+                return Ok(());
+            }
+            // A hint may be lost; a look now and then finds what it was about. The sender outlives this call.
+            let _ = tokio::time::timeout(COMMIT_POLL, commits.changed()).await;
+        }
     }
 
     async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
@@ -147,26 +164,6 @@ impl RecallStore for PostgresStore {
                 Ok(seqs.iter().filter_map(|seq| ids.get(seq).map(|id| (*seq, *id))).collect())
             })
             .await
-    }
-
-    async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
-        self.shared.patience.bounded(async {
-        let mut tx = self.begin_for(scope).await?;
-        let sql = "SELECT q.id, v.embedding FROM UNNEST($3::uuid[]) AS q (id), LATERAL (SELECT embedding FROM memory_vectors \
-                   WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
-        let found = sqlx::query(sql)
-            .bind(scope.as_str())
-            .bind(&self.shared.space.name)
-            .bind(uuids(ids))
-            .fetch_all(&mut *tx)
-            .await
-            .map_err(driver)?;
-        let vectors: HashMap<NodeId, Vec<f32>> = found
-            .iter()
-            .map(|row| Ok((NodeId(get(row, 0)?), get::<Vector>(row, 1)?.to_vec())))
-            .collect::<Result<_, StoreError>>()?;
-        Ok(ids.iter().filter_map(|id| vectors.get(id).map(|vector| (*id, vector.clone()))).collect())
-        }).await
     }
 
     async fn record_recalls(&self, audits: Vec<RecallAudit>) -> Result<(), StoreError> {
@@ -215,7 +212,20 @@ fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
     ids.iter().map(|id| id.0).collect()
 }
 
-fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
+/// The columns of [`node_row`], in its order; `n` is the node, `r` its rule.
+pub(crate) const NODE_COLUMNS: &str = "n.id, n.type, n.client_id, n.title, n.text_summary, n.slots::text, n.tier, \
+     n.memory_lane, n.producer_agent_id, n.owner_agent_id, n.owner_team_id, n.raw_ref, n.evidence_ref, n.embedding_status, \
+     n.embedding_model, n.salience, n.importance, n.confidence, n.last_activated, n.created_at, n.updated_at, n.commit_seq, \
+     n.commit_id, CASE WHEN r.state IS NOT NULL THEN ARRAY[r.state, r.rule_scope, r.target_agent_id, r.target_team_id, \
+         r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count, \
+     n.activity::text";
+
+/// Joins the rule `r` of a node `n` of the scope `$1`.
+pub(crate) const RULE_OF_NODE: &str = "LEFT JOIN LATERAL (SELECT * FROM memory_rule_defs \
+     WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = n.id LIMIT 1) r ON true";
+
+/// Reads a node in full.
+pub(crate) fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
     let rule: Option<Vec<Option<String>>> = get(row, 23)?;
     let activity = get::<Option<&str>>(row, 26)?.map(json_of).transpose()?;
     Ok(NodeRow {

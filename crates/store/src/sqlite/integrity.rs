@@ -10,8 +10,8 @@ use aionis_core::{
     model::{Lane, NodeType, RuleState},
     operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
-        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredFeedbackRow,
-        StoredNodeRow,
+        CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredErasure,
+        StoredFeedbackRow, StoredNodeRow,
     },
     write::{edge_digest, node_digest},
 };
@@ -29,7 +29,8 @@ use crate::{content::StoredContent, operate::feedback_source};
 const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id";
 
-fn read_content(row: &Row<'_>) -> rusqlite::Result<StoredContent> {
+/// A content, from the first columns of a row.
+pub(crate) fn read_content(row: &Row<'_>) -> rusqlite::Result<StoredContent> {
     Ok(StoredContent {
         id: NodeId(uuid(row, 0)?),
         client_id: row.get(1)?,
@@ -113,10 +114,10 @@ impl IntegrityStore for SqliteStore {
         let scope = scope.clone();
         self.readers
             .run(move |connection| {
-                let sql = "SELECT seq, id, parent_hash, hash, kind, actor, model_version, prompt_version, input_sha256, \
-                           request_sha256, changes, created_at FROM memory_commits \
-                           WHERE scope_key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
-                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let sql = format!(
+                    "SELECT {COMMIT_COLUMNS} FROM memory_commits WHERE scope_key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+                );
+                let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
                 let key = (scope.as_str(), signed(after), signed(limit as u64));
                 let mut rows = statement.query(key).map_err(driver)?;
                 let mut page = CommitPage::default();
@@ -250,23 +251,33 @@ impl IntegrityStore for SqliteStore {
                 statement
                     .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
                         let id = uuid(row, 0)?;
-                        let read = || {
-                            Ok(FeedbackRow {
-                                id,
-                                rule: NodeId(uuid(row, 1)?),
-                                outcome: choice(row, 2, Outcome::parse)?,
-                                run_id: row.get(3)?,
-                                note: row.get(4)?,
-                                source: choice(row, 5, feedback_source)?,
-                                decision: optional_uuid(row, 6)?,
-                            })
-                        };
-                        let recomputed =
-                            read().map(|row| feedback_digest(&row)).map_err(|e: rusqlite::Error| e.to_string());
+                        let recomputed = feedback_row(row).map(|row| feedback_digest(&row)).map_err(|e| e.to_string());
                         Ok(StoredFeedbackRow { id, recomputed, commit_seq: unsigned(row, 7)? })
                     })
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_rule_feedback", scope.as_str(), e))
+            })
+            .await
+    }
+
+    async fn erasures(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredErasure>, StoreError> {
+        let scope = scope.clone();
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT id, digest, commit_seq FROM memory_erasures WHERE scope_key = ?1 AND id > ?2 \
+                           ORDER BY id LIMIT ?3";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                statement
+                    .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
+                        Ok(StoredErasure { id: uuid(row, 0)?, digest: digest(row, 1)?, commit_seq: unsigned(row, 2)? })
+                    })
+                    .and_then(Iterator::collect)
+                    .map_err(|e| unreadable("memory_erasures", scope.as_str(), e))
             })
             .await
     }
@@ -287,7 +298,25 @@ impl IntegrityStore for SqliteStore {
     }
 }
 
-fn stored_commit(row: &Row<'_>, scope: &str) -> rusqlite::Result<StoredCommit> {
+/// Feedback, from the first columns of a row.
+pub(crate) fn feedback_row(row: &Row<'_>) -> rusqlite::Result<FeedbackRow> {
+    Ok(FeedbackRow {
+        id: uuid(row, 0)?,
+        rule: NodeId(uuid(row, 1)?),
+        outcome: choice(row, 2, Outcome::parse)?,
+        run_id: row.get(3)?,
+        note: row.get(4)?,
+        source: choice(row, 5, feedback_source)?,
+        decision: optional_uuid(row, 6)?,
+    })
+}
+
+/// The columns of [`stored_commit`], in its order.
+pub(crate) const COMMIT_COLUMNS: &str = "seq, id, parent_hash, hash, kind, actor, model_version, prompt_version, \
+     input_sha256, request_sha256, changes, created_at";
+
+/// Reads a commit.
+pub(crate) fn stored_commit(row: &Row<'_>, scope: &str) -> rusqlite::Result<StoredCommit> {
     let changes: String = row.get(10)?;
     Ok(StoredCommit {
         header: CommitHeader {

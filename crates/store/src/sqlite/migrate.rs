@@ -14,6 +14,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "pending_since", sql: include_str!("migrations/0003_pending_since.sql") },
     Migration { version: 4, name: "maintenance", sql: include_str!("migrations/0004_maintenance.sql") },
     Migration { version: 5, name: "operations", sql: include_str!("migrations/0005_operations.sql") },
+    Migration {
+        version: 6,
+        name: "reading_and_forgetting",
+        sql: include_str!("migrations/0006_reading_and_forgetting.sql"),
+    },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
@@ -79,7 +84,14 @@ mod tests {
     #[test]
     fn migrations_apply_once_and_dry_run_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let names = ["0001_memory", "0002_vector_index", "0003_pending_since", "0004_maintenance", "0005_operations"];
+        let names = [
+            "0001_memory",
+            "0002_vector_index",
+            "0003_pending_since",
+            "0004_maintenance",
+            "0005_operations",
+            "0006_reading_and_forgetting",
+        ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);
         assert!(!dir.path().join(DATABASE_FILE).exists());

@@ -5,6 +5,7 @@
 //! database, brought up to date by the writer after each commit, and dropped when memory runs short.
 
 mod error;
+mod forget;
 mod images;
 mod indexer;
 mod integrity;
@@ -13,6 +14,8 @@ mod maintenance;
 mod migrate;
 mod operate;
 mod outbox;
+mod past;
+mod read;
 mod readers;
 mod recall;
 mod rows;

@@ -7,8 +7,8 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     model::{NodeType, Viewer},
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
-        ScopeStatus, StoreError,
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
+        RecallStore, ScopeStatus, StoreError,
     },
     recall::{EdgeView, NodeVitals, bm25::LexicalHits},
 };
@@ -77,7 +77,7 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl RecallStore for SqliteStore {
+impl RecallReader for SqliteStore {
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
         let (head_seq, (nodes, pending)) = self.on_image(scope, |image| (image.head_seq, image.counts())).await?;
         let oldest_pending = if pending > 0 {
@@ -87,17 +87,6 @@ impl RecallStore for SqliteStore {
             None
         };
         Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
-    }
-
-    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
-        let mut commits = self.shared.commits.subscribe();
-        loop {
-            commits.mark_unchanged();
-            if self.on_image(scope, |image| image.head_seq).await? >= seq {
-                return Ok(());
-            }
-            commits.changed().await.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
-        }
     }
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
@@ -160,29 +149,11 @@ impl RecallStore for SqliteStore {
     async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
         let (ids, key) = (ids.to_vec(), scope.clone());
         self.with_image(scope, move |connection, image| {
-            let numbers: Vec<i64> = image.read(|image| ids.iter().filter_map(|id| image.node_no(*id)).collect())?;
+            let numbers: Vec<(NodeId, i64)> = image
+                .read(|image| ids.iter().filter_map(|id| image.node_no(*id).map(|number| (*id, number))).collect())?;
             node_rows(connection, key.as_str(), &numbers)
         })
         .await
-    }
-
-    async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
-        let (key, seqs) = (scope.clone(), seqs.to_vec());
-        self.readers
-            .run(move |connection| {
-                let sql = "SELECT id FROM memory_commits WHERE scope_key = ?1 AND seq = ?2";
-                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-                let mut found = Vec::with_capacity(seqs.len());
-                for seq in seqs {
-                    let id = statement
-                        .query_row((key.as_str(), signed(seq)), |row| uuid(row, 0))
-                        .optional()
-                        .map_err(driver)?;
-                    found.extend(id.map(|id| (seq, CommitId(id))));
-                }
-                Ok(found)
-            })
-            .await
     }
 
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
@@ -198,6 +169,39 @@ impl RecallStore for SqliteStore {
                         .optional()
                         .map_err(driver)?;
                     found.extend(bytes.map(|bytes| (id, vector(&bytes))));
+                }
+                Ok(found)
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl RecallStore for SqliteStore {
+    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError> {
+        let mut commits = self.shared.commits.subscribe();
+        loop {
+            commits.mark_unchanged();
+            if self.on_image(scope, |image| image.head_seq).await? >= seq {
+                return Ok(());
+            }
+            commits.changed().await.map_err(|_| StoreError::Unavailable("the store is closed".to_owned()))?;
+        }
+    }
+
+    async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError> {
+        let (key, seqs) = (scope.clone(), seqs.to_vec());
+        self.readers
+            .run(move |connection| {
+                let sql = "SELECT id FROM memory_commits WHERE scope_key = ?1 AND seq = ?2";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                let mut found = Vec::with_capacity(seqs.len());
+                for seq in seqs {
+                    let id = statement
+                        .query_row((key.as_str(), signed(seq)), |row| uuid(row, 0))
+                        .optional()
+                        .map_err(driver)?;
+                    found.extend(id.map(|id| (seq, CommitId(id))));
                 }
                 Ok(found)
             })
@@ -315,13 +319,16 @@ fn read_all(
     terms.into_iter().map(|term| read_postings(connection, scope_no, &term).map(|rows| (term, rows))).collect()
 }
 
-fn node_rows(connection: &Connection, scope: &str, numbers: &[i64]) -> Result<Vec<NodeRow>, StoreError> {
-    let sql = format!("SELECT {NODE_COLUMNS} FROM memory_nodes WHERE node_no = ?1");
+fn node_rows(connection: &Connection, scope: &str, numbers: &[(NodeId, i64)]) -> Result<Vec<NodeRow>, StoreError> {
+    // The number alone does not do: one that became free may be another node's by now, of another scope.
+    let sql = format!("SELECT {NODE_COLUMNS} FROM memory_nodes WHERE node_no = ?1 AND scope_key = ?2 AND id = ?3");
     let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
     let mut rows = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        let row =
-            statement.query_row([number], node_row).optional().map_err(|e| unreadable("memory_nodes", number, e))?;
+    for (id, number) in numbers {
+        let row = statement
+            .query_row((number, scope, blob(id.0)), node_row)
+            .optional()
+            .map_err(|e| unreadable("memory_nodes", id, e))?;
         let Some(mut row) = row else { continue };
         if row.node_type == NodeType::Rule {
             row.rule = rule_of(connection, scope, row.id.0)?;

@@ -52,6 +52,7 @@ pub(crate) enum Table {
     Vectors,
     Decisions,
     Feedback,
+    Erasures,
     Requests,
     Outbox,
 }
@@ -60,7 +61,7 @@ use Kind::{Bytes, Int, Json, Real, Text, Uuid as Id, Vector};
 
 impl Table {
     /// All tables, in the order of copying.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Commits,
         Self::Nodes,
         Self::Rules,
@@ -69,6 +70,7 @@ impl Table {
         Self::Vectors,
         Self::Decisions,
         Self::Feedback,
+        Self::Erasures,
         Self::Requests,
         Self::Outbox,
     ];
@@ -86,6 +88,7 @@ impl Table {
             Self::Outbox => "memory_outbox",
             Self::Decisions => "memory_decisions",
             Self::Feedback => "memory_rule_feedback",
+            Self::Erasures => "memory_erasures",
         }
     }
 
@@ -224,6 +227,15 @@ impl Table {
                 ("decision_id", Id),
                 ("commit_seq", Int),
                 ("created_at", Int),
+            ],
+            Self::Erasures => &[
+                ("id", Id),
+                ("digest", Bytes),
+                ("memory_lane", Text),
+                ("owner_agent_id", Text),
+                ("owner_team_id", Text),
+                ("commit_seq", Int),
+                ("erased_at", Int),
             ],
             // Claims are of the workers there; here the work is free.
             Self::Outbox => &[

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::StoreError;
+use super::{StoreError, StoredErasure};
 use crate::{
     canon::Digest,
     chain::StoredCommit,
@@ -153,6 +153,17 @@ pub trait IntegrityStore: Send + Sync {
         after: Option<Uuid>,
         limit: usize,
     ) -> Result<Vec<StoredFeedbackRow>, StoreError>;
+
+    /// What is kept of erased nodes with an id above `after`, at most `limit`, ordered by id.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn erasures(
+        &self,
+        scope: &ScopeKey,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredErasure>, StoreError>;
 
     /// Runs the medium's own check of its files, if it has one; an empty list means sound.
     ///

@@ -2,27 +2,44 @@
 //! suite proves that they agree.
 
 mod error;
+mod forget;
 mod integrity;
 mod maintenance;
 mod operate;
 mod outbox;
+mod read;
 mod recall;
 mod write;
 
 pub use error::StoreError;
+pub use forget::ForgetStore;
 pub use integrity::{
     CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoredEdgeRow, StoredFeedbackRow, StoredNodeRow,
 };
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
+pub use read::{FindPage, FindQuery, ReadStore, StoredErasure};
 pub use recall::{
-    DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallStore,
-    ScopeStatus, SeedRules,
+    DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
+    RecallStore, ScopeStatus, SeedRules,
 };
 pub use write::WriteStore;
 
 /// Everything a deployment stores.
-pub trait Store: WriteStore + RecallStore + OutboxStore + IntegrityStore + MaintenanceStore + OperateStore {}
+pub trait Store:
+    WriteStore + RecallStore + ReadStore + OutboxStore + IntegrityStore + MaintenanceStore + OperateStore + ForgetStore
+{
+}
 
-impl<T: WriteStore + RecallStore + OutboxStore + IntegrityStore + MaintenanceStore + OperateStore> Store for T {}
+impl<T> Store for T where
+    T: WriteStore
+        + RecallStore
+        + ReadStore
+        + OutboxStore
+        + IntegrityStore
+        + MaintenanceStore
+        + OperateStore
+        + ForgetStore
+{
+}

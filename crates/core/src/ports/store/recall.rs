@@ -180,20 +180,14 @@ pub struct RecallAudit {
     pub at: Timestamp,
 }
 
-/// Reading for recall.
+/// Reading for recall: a scope as it is, or as it was.
 #[async_trait]
-pub trait RecallStore: Send + Sync {
+pub trait RecallReader: Send + Sync {
     /// Head and pending vectors of a scope.
     ///
     /// # Errors
     /// A failure of storage.
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError>;
-
-    /// Returns once the scope's head reaches `seq`; the caller bounds the wait by dropping the future.
-    ///
-    /// # Errors
-    /// A failure of storage.
-    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError>;
 
     /// The nearest vectors, best first, ties by id; never fewer than asked while matches exist.
     ///
@@ -243,17 +237,27 @@ pub trait RecallStore: Send + Sync {
     /// A failure of storage.
     async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError>;
 
-    /// Ids of commits by number, in the order asked; numbers without commit are left out.
-    ///
-    /// # Errors
-    /// A failure of storage.
-    async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError>;
-
     /// Stored vectors of nodes, in the order asked, for debugging.
     ///
     /// # Errors
     /// A failure of storage.
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError>;
+}
+
+/// What recall needs besides reading.
+#[async_trait]
+pub trait RecallStore: RecallReader {
+    /// Returns once the scope's head reaches `seq`; the caller bounds the wait by dropping the future.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn wait_for_commit(&self, scope: &ScopeKey, seq: u64) -> Result<(), StoreError>;
+
+    /// Ids of commits by number, in the order asked; numbers without commit are left out.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn commit_ids(&self, scope: &ScopeKey, seqs: &[u64]) -> Result<Vec<(u64, CommitId)>, StoreError>;
 
     /// Stores audit rows.
     ///

@@ -272,7 +272,16 @@ impl Application<'_> {
 /// Brings the inverted index up to date with the nodes a transaction stored.
 pub(crate) fn index_texts(connection: &Connection, deltas: &[Delta]) -> Result<(), StoreError> {
     for delta in deltas {
-        let Delta::Node(node) = delta else { continue };
+        let node = match delta {
+            Delta::Node(node) => node,
+            Delta::Erased { nodes, .. } => {
+                let sql = "DELETE FROM memory_lexical WHERE rowid = ?1";
+                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+                nodes.iter().try_for_each(|(_, number)| statement.execute([number]).map(|_| ())).map_err(driver)?;
+                continue;
+            }
+            _ => continue,
+        };
         if node.replaces() {
             let sql = "DELETE FROM memory_lexical WHERE rowid = ?1";
             connection.prepare_cached(sql).and_then(|mut s| s.execute([node.node_no()])).map_err(driver)?;

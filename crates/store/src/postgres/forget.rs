@@ -1,0 +1,261 @@
+//! Forgetting: lock the scope, read, plan, erase.
+
+use aionis_core::{
+    chain::{ObjectKind, changes_json},
+    clock::Timestamp,
+    forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
+    ids::{EdgeId, NodeId},
+    model::{EdgeType, Lane, NodeType},
+    operate::feedback_digest,
+    ports::store::{ForgetStore, StoreError},
+    write::{NewCommit, edge_digest},
+};
+use async_trait::async_trait;
+use sqlx::{PgConnection, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    PostgresStore, Shared,
+    error::{driver, inconsistent, is_transient},
+    images::Freshness,
+    integrity::feedback_row,
+    rows::{choice, digest, get, signed, unsigned},
+    session::{For, begin},
+    write::lock_sql,
+};
+use crate::{
+    operate::text,
+    transfer::{IMPORTING, importing},
+};
+
+/// How often a transaction that lost against another one is run again.
+const TRIES: u32 = 4;
+
+const NODES: &str = "\
+SELECT n.id, n.digest, n.type, n.memory_lane, n.owner_agent_id, n.owner_team_id, \
+       (SELECT count(*) FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id) \
+FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n";
+
+/// Edges are not indexed by where they enter. Those an image of the scope knows are named by id; those that came after
+/// the image's last change are found by that.
+const EDGES: &str = "\
+SELECT e.id, e.type, e.src_id, e.dst_id, e.weight, e.confidence, e.decay_rate \
+FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_edges WHERE scope_key = $1 AND id = q.id LIMIT 1) e \
+UNION ALL \
+SELECT e.id, e.type, e.src_id, e.dst_id, e.weight, e.confidence, e.decay_rate FROM memory_edges e \
+WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $3 \
+    AND (e.src_id = ANY($4) OR e.dst_id = ANY($4))";
+
+const FEEDBACK: &str = "\
+SELECT f.id, f.rule_node_id, f.outcome, f.run_id, f.note, f.source, f.decision_id \
+FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_rule_feedback WHERE rule_node_id = q.id AND scope_key || '' = $1) f";
+
+const HEAD: &str = "\
+SELECT s.head_seq, s.head_hash, s.change_no, s.state, r.request_sha256, r.outcome FROM memory_scopes s \
+LEFT JOIN LATERAL (SELECT request_sha256, outcome FROM memory_requests \
+    WHERE scope_key = $1 AND request_key = $2 LIMIT 1) r ON true \
+WHERE s.scope_key = $1";
+
+const ERASE: &str = "\
+WITH nodes AS (
+    DELETE FROM memory_nodes WHERE scope_key = $1 AND id = ANY($13)
+), versions AS (
+    DELETE FROM memory_node_versions WHERE scope_key = $1 AND node_id = ANY($13)
+), vectors AS (
+    DELETE FROM memory_vectors WHERE scope_key = $1 AND node_id = ANY($13) RETURNING model
+), rules AS (
+    DELETE FROM memory_rule_defs WHERE scope_key = $1 AND rule_node_id = ANY($19)
+), feedback AS (
+    DELETE FROM memory_rule_feedback WHERE scope_key = $1 AND id = ANY($20)
+), edges AS (
+    DELETE FROM memory_edges WHERE scope_key = $1 AND id = ANY($18)
+), decisions AS (
+    UPDATE memory_decisions SET policy = 'null', metadata = '{}'
+    WHERE scope_key = $1 AND cardinality($19) > 0 AND (SELECT 1 FROM UNNEST($19::uuid[]) AS q (id)
+        WHERE strpos(source_rules, q.id::text) > 0 OR strpos(tool_rules, q.id::text) > 0 LIMIT 1) IS NOT NULL
+), work AS (
+    UPDATE memory_outbox SET last_error = NULL, failed_reason = NULL
+    WHERE scope_key = $1 AND (last_error IS NOT NULL OR failed_reason IS NOT NULL)
+        AND (SELECT 1 FROM UNNEST($13::uuid[]) AS q (id) WHERE strpos(payload, q.id::text) > 0 LIMIT 1) IS NOT NULL
+), kept AS (
+    INSERT INTO memory_erasures (scope_key, id, digest, memory_lane, owner_agent_id, owner_team_id, commit_seq, erased_at,
+        change_no)
+    SELECT $1, q.*, $2, $11, $12 FROM UNNEST($13::uuid[], $14::bytea[], $15::text[], $16::text[], $17::text[]) AS q
+    ON CONFLICT (scope_key, id) DO UPDATE SET digest = excluded.digest, memory_lane = excluded.memory_lane,
+        owner_agent_id = excluded.owner_agent_id, owner_team_id = excluded.owner_team_id,
+        commit_seq = excluded.commit_seq, erased_at = excluded.erased_at, change_no = excluded.change_no
+), commits AS (
+    INSERT INTO memory_commits (scope_key, seq, id, parent_hash, hash, kind, actor, input_sha256, request_sha256, changes,
+        created_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+), heads AS (
+    UPDATE memory_scopes SET head_seq = $2, head_hash = $5, change_no = $12, updated_at = $11,
+        node_count = node_count - cardinality($13), edge_count = edge_count - cardinality($18),
+        vector_count = vector_count - (SELECT count(*) FROM vectors WHERE model = $24)
+    WHERE scope_key = $1
+)
+INSERT INTO memory_requests (scope_key, request_key, request_sha256, outcome, created_at)
+SELECT $1, $21, $22, $23, $11 WHERE $21::text IS NOT NULL
+ON CONFLICT (scope_key, request_key) DO UPDATE SET request_sha256 = excluded.request_sha256,
+    outcome = excluded.outcome, created_at = excluded.created_at";
+
+/// What a transaction read of the scope's head.
+struct Head {
+    change_no: i64,
+    earlier: Option<(aionis_core::canon::Digest, String)>,
+}
+
+fn ids(asked: &PreparedForget) -> Vec<Uuid> {
+    asked.ids.iter().map(|id| id.0).collect()
+}
+
+async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetState) -> Result<Head, StoreError> {
+    let key = asked.idempotency.as_ref().map(|idempotency| &idempotency.key);
+    let row = sqlx::query(HEAD).bind(asked.scope.as_str()).bind(key).fetch_optional(tx).await.map_err(driver)?;
+    let Some(row) = row else { return Ok(Head { change_no: 0, earlier: None }) };
+    if get::<&str>(&row, 3)? == IMPORTING {
+        return Err(importing(asked.scope.as_str()));
+    }
+    state.head = (unsigned(&row, 0)?, digest(&row, 1)?);
+    let earlier = match get::<Option<String>>(&row, 5)? {
+        Some(outcome) => Some((digest(&row, 4)?, outcome)),
+        None => None,
+    };
+    Ok(Head { change_no: get(&row, 2)?, earlier })
+}
+
+/// Reads what the nodes are made of. `known` are the edges an image knows at them, as of its change `seen`.
+async fn read(
+    tx: &mut PgConnection,
+    asked: &PreparedForget,
+    (known, seen): (Vec<Uuid>, i64),
+    state: &mut ForgetState,
+) -> Result<(), StoreError> {
+    let scope = asked.scope.as_str();
+    let rows = sqlx::query(NODES).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
+    for row in &rows {
+        let id = NodeId(get(row, 0)?);
+        let node = ForgettableNode {
+            digest: digest(row, 1)?,
+            node_type: choice(row, 2, NodeType::parse)?,
+            lane: choice(row, 3, Lane::parse)?,
+            owner_agent_id: get(row, 4)?,
+            owner_team_id: get(row, 5)?,
+        };
+        state.versions.insert(id, usize::try_from(get::<i64>(row, 6)?).unwrap_or(0));
+        state.nodes.insert(id, node);
+    }
+    let rows = sqlx::query(EDGES).bind(scope).bind(known).bind(seen).bind(ids(asked)).fetch_all(&mut *tx).await;
+    for row in &rows.map_err(driver)? {
+        let (id, edge) = edge(row)?;
+        state.edges.insert(id, edge);
+    }
+    if state.nodes.values().any(|node| node.node_type == NodeType::Rule) {
+        let rows = sqlx::query(FEEDBACK).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
+        for row in &rows {
+            let row = feedback_row(row)?;
+            state.feedback.insert(row.id, (row.rule, feedback_digest(&row)));
+        }
+    }
+    Ok(())
+}
+
+fn edge(row: &PgRow) -> Result<(EdgeId, ForgettableEdge), StoreError> {
+    let (id, src, dst) = (EdgeId(get(row, 0)?), NodeId(get(row, 2)?), NodeId(get(row, 3)?));
+    let weights = (get(row, 4)?, get(row, 5)?, get(row, 6)?);
+    let digest = edge_digest(id, choice(row, 1, EdgeType::parse)?, (src, dst), weights);
+    Ok((id, ForgettableEdge { src, dst, digest }))
+}
+
+async fn erase(
+    tx: &mut PgConnection,
+    shared: &Shared,
+    asked: &PreparedForget,
+    (plan, commit, change_no): (&ForgetPlan, &NewCommit, i64),
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let header = &commit.header;
+    let nodes = &plan.nodes;
+    let feedback = commit.changes.iter().filter(|change| change.kind == ObjectKind::Feedback).map(|change| change.id);
+    let remembered = asked.idempotency.as_ref().map(|key| (key.key.clone(), asked.request_digest.0.to_vec()));
+    let (key, key_digest) = remembered.unzip();
+    sqlx::query(ERASE)
+        .bind(asked.scope.as_str())
+        .bind(signed(header.seq))
+        .bind(commit.id.0)
+        .bind(header.parent_hash.0.to_vec())
+        .bind(commit.hash.0.to_vec())
+        .bind(&header.kind)
+        .bind(&header.actor)
+        .bind(&header.input_sha256)
+        .bind(header.request_sha256.0.to_vec())
+        .bind(changes_json(&commit.changes))
+        .bind(now.0)
+        .bind(change_no)
+        .bind(nodes.iter().map(|(id, _)| id.0).collect::<Vec<_>>())
+        .bind(nodes.iter().map(|(_, node)| node.digest.0.to_vec()).collect::<Vec<_>>())
+        .bind(nodes.iter().map(|(_, node)| node.lane.as_str()).collect::<Vec<_>>())
+        .bind(nodes.iter().map(|(_, node)| node.owner_agent_id.clone()).collect::<Vec<_>>())
+        .bind(nodes.iter().map(|(_, node)| node.owner_team_id.clone()).collect::<Vec<_>>())
+        .bind(plan.edges.iter().map(|id| id.0).collect::<Vec<_>>())
+        .bind(plan.rules.iter().map(|id| id.0).collect::<Vec<_>>())
+        .bind(feedback.collect::<Vec<_>>())
+        .bind(key)
+        .bind(key_digest)
+        .bind(text(&plan.outcome)?)
+        .bind(&shared.space.name)
+        .execute(tx)
+        .await
+        .map(|_| ())
+        .map_err(driver)
+}
+
+async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome, StoreError> {
+    let now = shared.clock.now();
+    // Before the lock: reading an image may take as long as the scope is large.
+    let image = shared.images.get(shared, &asked.scope, Freshness::Now).await?;
+    let seen = image.seen();
+    let known = image.read(|image| image.edge_ids_at(&asked.ids));
+    let is_look = asked.token.is_none();
+    let lock = if is_look { String::new() } else { lock_sql(std::iter::once(&asked.scope), now) };
+    let tenant = For::Tenant(asked.scope.tenant());
+    let mut tx = begin(&shared.pool, tenant, shared.options.statement_timeout, &lock).await?;
+    let mut state = ForgetState::default();
+    let head = head(&mut tx, asked, &mut state).await?;
+    if let (false, Some(key), Some((asked_before, outcome))) = (is_look, &asked.idempotency, &head.earlier)
+        && key.answers(*asked_before, asked.request_digest)?
+    {
+        let mut earlier: ForgetOutcome = serde_json::from_str(outcome)
+            .map_err(|e| inconsistent("memory_requests", "outcome", &key.key, e.to_string()))?;
+        earlier.replayed = true;
+        return Ok(earlier);
+    }
+    read(&mut tx, asked, (known, seen), &mut state).await?;
+    let mut plan = plan_forget(asked, state, now)?;
+    let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
+    let change_no = head.change_no + 1;
+    erase(&mut tx, shared, asked, (&plan, &commit, change_no), now).await?;
+    tx.commit().await.map_err(driver)?;
+    shared.images.note(&asked.scope, change_no);
+    shared.wake.committed(false);
+    Ok(plan.outcome)
+}
+
+#[async_trait]
+impl ForgetStore for PostgresStore {
+    async fn forget(&self, asked: PreparedForget) -> Result<ForgetOutcome, StoreError> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            match self.shared.patience.bounded(forget(&self.shared, &asked)).await {
+                Err(error) if is_transient(&error) && tried < TRIES => {
+                    tokio::time::sleep(std::time::Duration::from_millis(20 << tried)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+}

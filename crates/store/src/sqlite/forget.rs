@@ -1,0 +1,208 @@
+//! Forgetting, inside the writing thread's transaction.
+
+use aionis_core::{
+    chain::ObjectKind,
+    clock::Timestamp,
+    forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
+    ids::{EdgeId, NodeId},
+    model::{Lane, NodeType},
+    operate::feedback_digest,
+    ports::store::{ForgetStore, StoreError},
+    write::{NewCommit, edge_digest},
+};
+use async_trait::async_trait;
+use hashbrown::HashMap;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    SqliteStore,
+    error::driver,
+    integrity::feedback_row,
+    rows::{blob, choice, digest, edge_type, signed, unreadable, unsigned, uuid},
+    write::{answered, append, remember},
+};
+use crate::{
+    image::Delta,
+    transfer::{IMPORTING, importing},
+};
+
+/// Name of the fact that forgotten texts may still lie in parts of the database's file that are not in use.
+pub(crate) const RESIDUE: &str = "forgotten_residue";
+
+#[async_trait]
+impl ForgetStore for SqliteStore {
+    async fn forget(&self, forget: PreparedForget) -> Result<ForgetOutcome, StoreError> {
+        let shared = std::sync::Arc::clone(&self.shared);
+        if forget.token.is_none() {
+            let look = move |connection: &Connection| {
+                let (state, _) = state(connection, &forget)?;
+                Ok(plan_forget(&forget, state, shared.clock.now())?.outcome)
+            };
+            return self.readers.run(look).await;
+        }
+        self.writer.submit(move |connection, deltas| run(connection, deltas, &forget, shared.clock.now())).await
+    }
+}
+
+fn run(
+    connection: &Connection,
+    deltas: &mut Vec<Delta>,
+    asked: &PreparedForget,
+    now: Timestamp,
+) -> Result<ForgetOutcome, StoreError> {
+    let (scope, key) = (asked.scope.as_str(), asked.idempotency.as_ref());
+    let request = asked.request_digest;
+    if let Some(earlier) = answered::<ForgetOutcome>(connection, scope, key, request)? {
+        return Ok(ForgetOutcome { replayed: true, ..earlier });
+    }
+    let (state, numbers) = state(connection, asked)?;
+    let mut plan = plan_forget(asked, state, now)?;
+    let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
+    append(connection, deltas, &commit, (0, 0), now)?;
+    erase(connection, scope, &plan, &commit)?;
+    let nodes = plan.nodes.iter().filter_map(|(id, _)| numbers.get(id).map(|number| (*id, *number))).collect();
+    deltas.push(Delta::Erased { scope: scope.to_owned(), nodes });
+    remember(connection, scope, key, request, (&plan.outcome, now))?;
+    Ok(plan.outcome)
+}
+
+/// What is stored of the nodes, and the numbers of their rows.
+fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState, HashMap<NodeId, i64>), StoreError> {
+    let scope = asked.scope.as_str();
+    let (mut state, mut numbers) = (ForgetState::default(), HashMap::new());
+    let head: Option<(u64, _, String)> = connection
+        .prepare_cached("SELECT head_seq, head_hash, state FROM memory_scopes WHERE scope_key = ?1")
+        .and_then(|mut statement| {
+            statement.query_row([scope], |row| Ok((unsigned(row, 0)?, digest(row, 1)?, row.get(2)?))).optional()
+        })
+        .map_err(|e| unreadable("memory_scopes", scope, e))?;
+    if let Some((seq, hash, mark)) = head {
+        if mark == IMPORTING {
+            return Err(importing(scope));
+        }
+        state.head = (seq, hash);
+    }
+    for id in &asked.ids {
+        node(connection, scope, *id, &mut state, &mut numbers)?;
+    }
+    Ok((state, numbers))
+}
+
+fn node(
+    connection: &Connection,
+    scope: &str,
+    id: NodeId,
+    state: &mut ForgetState,
+    numbers: &mut HashMap<NodeId, i64>,
+) -> Result<(), StoreError> {
+    let sql = "SELECT digest, type, memory_lane, owner_agent_id, owner_team_id, node_no, \
+                   (SELECT COUNT(*) FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id) \
+               FROM memory_nodes n WHERE scope_key = ?1 AND id = ?2";
+    let found = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| {
+            let read = |row: &rusqlite::Row<'_>| {
+                let node = ForgettableNode {
+                    digest: digest(row, 0)?,
+                    node_type: choice(row, 1, NodeType::parse)?,
+                    lane: choice(row, 2, Lane::parse)?,
+                    owner_agent_id: row.get(3)?,
+                    owner_team_id: row.get(4)?,
+                };
+                Ok((node, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?))
+            };
+            statement.query_row((scope, blob(id.0)), read).optional()
+        })
+        .map_err(|e| unreadable("memory_nodes", id, e))?;
+    let Some((node, number, versions)) = found else { return Ok(()) };
+    numbers.insert(id, number);
+    state.versions.insert(id, usize::try_from(versions).unwrap_or(0));
+    for which in ["src_id", "dst_id"] {
+        edges(connection, scope, which, id, state)?;
+    }
+    if node.node_type == NodeType::Rule {
+        let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id FROM memory_rule_feedback \
+                   WHERE scope_key = ?1 AND rule_node_id = ?2";
+        let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+        let rows = statement.query_map((scope, blob(id.0)), feedback_row).map_err(driver)?;
+        for row in rows {
+            let row = row.map_err(|e| unreadable("memory_rule_feedback", id, e))?;
+            state.feedback.insert(row.id, (id, feedback_digest(&row)));
+        }
+    }
+    state.nodes.insert(id, node);
+    Ok(())
+}
+
+fn edges(
+    connection: &Connection,
+    scope: &str,
+    which: &str,
+    id: NodeId,
+    state: &mut ForgetState,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "SELECT id, type, src_id, dst_id, weight, confidence, decay_rate FROM memory_edges \
+         WHERE scope_key = ?1 AND {which} = ?2"
+    );
+    let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let (edge, ends) = (EdgeId(uuid(row, 0)?), (NodeId(uuid(row, 2)?), NodeId(uuid(row, 3)?)));
+        let digest = edge_digest(edge, edge_type(row, 1)?, ends, (row.get(4)?, row.get(5)?, row.get(6)?));
+        Ok((edge, ForgettableEdge { src: ends.0, dst: ends.1, digest }))
+    };
+    let rows = statement.query_map((scope, blob(id.0)), read).map_err(driver)?;
+    for row in rows {
+        let (edge, ends) = row.map_err(|e| unreadable("memory_edges", id, e))?;
+        state.edges.insert(edge, ends);
+    }
+    Ok(())
+}
+
+/// Tables whose rows of a node go with it, and the column that names the node.
+const OF_A_NODE: [(&str, &str); 5] = [
+    ("memory_nodes", "id"),
+    ("memory_node_versions", "node_id"),
+    ("memory_vectors", "node_id"),
+    ("memory_rule_defs", "rule_node_id"),
+    ("memory_rule_feedback", "rule_node_id"),
+];
+
+fn erase(connection: &Connection, scope: &str, plan: &ForgetPlan, commit: &NewCommit) -> Result<(), StoreError> {
+    let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
+        connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(|_| ()).map_err(driver)
+    };
+    // Rows are overwritten where they lie, not only left out of the lists of what is in use.
+    connection.execute_batch("PRAGMA secure_delete = ON").map_err(driver)?;
+    let seq = signed(commit.header.seq);
+    for (id, node) in &plan.nodes {
+        for (table, column) in OF_A_NODE {
+            run(&format!("DELETE FROM {table} WHERE scope_key = ?1 AND {column} = ?2"), params![scope, blob(id.0)])?;
+        }
+        let sql = "INSERT INTO memory_erasures (scope_key, id, digest, memory_lane, owner_agent_id, owner_team_id, \
+                   commit_seq, erased_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (scope_key, id) DO UPDATE SET \
+                   digest = excluded.digest, memory_lane = excluded.memory_lane, owner_agent_id = excluded.owner_agent_id, \
+                   owner_team_id = excluded.owner_team_id, commit_seq = excluded.commit_seq, erased_at = excluded.erased_at";
+        let (lane, agent, team) = (node.lane.as_str(), &node.owner_agent_id, &node.owner_team_id);
+        run(sql, params![scope, blob(id.0), node.digest.0, lane, agent, team, seq, commit.header.created_at.0])?;
+        // What a provider said about a text it would not take may repeat the text.
+        let sql = "UPDATE memory_outbox SET last_error = NULL, failed_reason = NULL \
+                   WHERE scope_key = ?1 AND (last_error IS NOT NULL OR failed_reason IS NOT NULL) AND instr(payload, ?2) > 0";
+        run(sql, params![scope, id.to_string()])?;
+    }
+    for rule in &plan.rules {
+        // A policy is made of what its rules said.
+        let sql = "UPDATE memory_decisions SET policy = 'null', metadata = '{}' \
+                   WHERE scope_key = ?1 AND (instr(source_rules, ?2) > 0 OR instr(tool_rules, ?2) > 0)";
+        run(sql, params![scope, rule.to_string()])?;
+    }
+    for edge in commit.changes.iter().filter(|change| change.kind == ObjectKind::Edge) {
+        run("DELETE FROM memory_edges WHERE scope_key = ?1 AND id = ?2", params![scope, blob(edge.id)])?;
+    }
+    let sql =
+        "UPDATE memory_scopes SET node_count = node_count - ?2, edge_count = edge_count - ?3 WHERE scope_key = ?1";
+    let count = |n: usize| signed(n as u64);
+    run(sql, params![scope, count(plan.nodes.len()), count(plan.edges.len())])?;
+    let sql = "INSERT INTO aionis_meta (key, value) VALUES (?1, 'true') ON CONFLICT (key) DO NOTHING";
+    run(sql, params![RESIDUE])
+}
