@@ -1,6 +1,11 @@
 //! Reads a JSON object field by field and collects every problem with its path (runtime specification 2.5).
 
-use aionis_core::error::{DomainError, Issue};
+use aionis_core::{
+    clock::Timestamp,
+    error::{DomainError, Issue},
+    ids::CommitId,
+    read::AsOf,
+};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -263,6 +268,45 @@ impl<'a> Fields<'a> {
                 None => {
                     issues.add(format!("{}.{at}", self.path(name)), format!("must be {expected}, got {}", shown(item)));
                 }
+            }
+        }
+        found
+    }
+
+    /// A time as RFC 3339 writes it.
+    pub(crate) fn time(&self, name: &str, issues: &mut Issues) -> Option<Timestamp> {
+        let expected = "a time like 2026-02-16T09:36:07Z";
+        self.read(name, Null::Refused, issues, expected, |value| Timestamp::parse_iso(value.as_str()?))
+    }
+
+    /// A state of a scope: the number of a commit, its id, or a time.
+    pub(crate) fn state(&self, name: &str, issues: &mut Issues) -> Option<AsOf> {
+        let expected = "the number of a commit (from 1), its id, or a time like 2026-02-16T09:36:07Z";
+        self.read(name, Null::Refused, issues, expected, |value| match value {
+            Value::Number(number) => number.as_u64().filter(|seq| (1..=1 << 53).contains(seq)).map(AsOf::Seq),
+            Value::String(text) => uuid_of(text)
+                .map(|id| AsOf::Commit(CommitId(id)))
+                .or_else(|| Timestamp::parse_iso(text).map(AsOf::Time)),
+            _ => None,
+        })
+    }
+
+    /// An array of words of a set, each once.
+    pub(crate) fn choices<T: PartialEq>(
+        &self,
+        name: &str,
+        choices: &str,
+        parse: impl Fn(&str) -> Option<T>,
+        issues: &mut Issues,
+    ) -> Vec<T> {
+        let expected = format!("one of {choices}");
+        let mut found = self.items(name, &(1..=16), issues, (&expected, |item| parse(item.as_str()?)));
+        let mut at = 0;
+        while at < found.len() {
+            if found[..at].contains(&found[at]) {
+                found.remove(at);
+            } else {
+                at += 1;
             }
         }
         found

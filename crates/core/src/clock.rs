@@ -1,7 +1,7 @@
 //! Time as a value and as a dependency.
 
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, macros::format_description};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
 /// Microseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -16,6 +16,12 @@ impl Timestamp {
             .ok()
             .and_then(|at| at.format(format).ok())
             .unwrap_or_else(|| format!("@{}us", self.0))
+    }
+
+    /// Reads RFC 3339, as [`Self::to_iso`] writes it and with any offset and precision; below microseconds is cut off.
+    pub fn parse_iso(text: &str) -> Option<Self> {
+        let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
     }
 
     /// Microseconds from `earlier` to `self`, zero when it lies in the future.
@@ -50,5 +56,14 @@ mod tests {
     fn iso_has_milliseconds_and_z() {
         assert_eq!(Timestamp(1_771_234_567_890_123).to_iso(), "2026-02-16T09:36:07.890Z");
         assert_eq!(Timestamp(0).to_iso(), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn rfc_3339_is_read_with_its_offset() {
+        assert_eq!(Timestamp::parse_iso("2026-02-16T09:36:07.890Z"), Some(Timestamp(1_771_234_567_890_000)));
+        assert_eq!(Timestamp::parse_iso("2026-02-16T10:36:07.890123+01:00"), Some(Timestamp(1_771_234_567_890_123)));
+        for wrong in ["", "2026-02-16", "2026-02-16T09:36:07", "yesterday", "2026-13-01T00:00:00Z"] {
+            assert_eq!(Timestamp::parse_iso(wrong), None, "{wrong}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
-    ports::store::{DenseQuery, NodeFilter, RecallStore, WriteStore},
+    ports::store::{DenseQuery, NodeFilter, RecallReader, WriteStore},
 };
 use aionis_store::sqlite::{EmbeddingSpace, SqliteStore};
 use aionis_testkit::{

@@ -67,6 +67,7 @@ impl<'a> Walk<'a> {
         let edges = self.edges().await?;
         self.rules().await?;
         self.feedback().await?;
+        self.erasures().await?;
         self.verifier.finish()?;
         let versions = self.versions().await?;
         if (nodes, edges) != (summary.nodes, summary.edges) {
@@ -172,6 +173,18 @@ impl<'a> Walk<'a> {
                     Err(problem) => return Err(self.broken("feedback", &row.id, format!("cannot be read: {problem}"))),
                 };
                 self.verifier.object(ObjectKind::Feedback, row.id, recomputed, row.commit_seq)?;
+            }
+        }
+    }
+
+    async fn erasures(&mut self) -> Result<(), Box<ChainBreak>> {
+        let mut after = None;
+        loop {
+            let page = self.store.erasures(&self.key, after, PAGE).await.expect("erasures can be read");
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.id);
+            for row in &page {
+                self.verifier.erasure(row.id, row.commit_seq, &row.digest)?;
             }
         }
     }

@@ -41,6 +41,14 @@ const ROUTES: &[Access] = &[
     access("/v1/memory/nodes/activate", Role::Writer, Binding::Tenant),
     access("/v1/memory/archive/rehydrate", Role::Writer, Binding::Tenant),
     access("/v1/memory/decisions/{id}/replay", Role::Reader, Binding::Tenant),
+    access("/v1/memory/find", Role::Reader, Binding::Consumer),
+    access("/v1/memory/nodes/{id}", Role::Reader, Binding::Consumer),
+    access("/v1/memory/nodes/{id}/history", Role::Reader, Binding::Consumer),
+    access("/v1/memory/commits", Role::Reader, Binding::Consumer),
+    access("/v1/memory/commits/{id}", Role::Reader, Binding::Consumer),
+    access("/v1/memory/forget", Role::Writer, Binding::Tenant),
+    // Reads everything the scope holds.
+    access("/v1/memory/verify", Role::Admin, Binding::Tenant),
 ];
 
 /// The entry of a route, by the path it is registered with.

@@ -1,5 +1,8 @@
 //! Requests and answers as they look on the wire.
 
+pub(crate) mod find;
+pub(crate) mod forget;
+pub(crate) mod history;
 pub(crate) mod operate;
 pub(crate) mod recall;
 pub(crate) mod tenancy;

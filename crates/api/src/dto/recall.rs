@@ -30,11 +30,11 @@ const LABEL_MAX: usize = 512;
 /// What of a node the answer shows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shown {
-    meta: bool,
-    slots: bool,
-    slots_preview: bool,
-    slots_preview_keys: usize,
-    debug: bool,
+    pub(crate) meta: bool,
+    pub(crate) slots: bool,
+    pub(crate) slots_preview: bool,
+    pub(crate) slots_preview_keys: usize,
+    pub(crate) debug: bool,
 }
 
 /// Which endpoint is read.
@@ -56,12 +56,7 @@ pub(crate) fn parse_recall(
     let (_, scope) = scope_of(&body, header_tenant, settings, &mut issues)?;
     let question = read_question(&body, endpoint, &mut issues);
     let knobs = read_knobs(&body, &mut issues);
-    let agent = body.short_text("consumer_agent_id", LABEL_MAX, &mut issues);
-    let team = body.short_text("consumer_team_id", LABEL_MAX, &mut issues);
-    let trimmed = |text: Option<String>| {
-        // As owners are trimmed when they are written.
-        text.map(|t| t.trim_matches(is_ecmascript_whitespace).to_owned()).filter(|t| !t.is_empty())
-    };
+    let viewer = viewer_of(&body, &mut issues);
     let mut flag = |name| body.flag(name, &mut issues).unwrap_or(false);
     let (return_debug, include_embeddings) = (flag("return_debug"), flag("include_embeddings"));
     let shown = Shown {
@@ -79,12 +74,13 @@ pub(crate) fn parse_recall(
     let max_wait = Duration::from_millis(number("max_wait_ms", 0..=wait_limit_ms).unwrap_or(0));
     let min_commit = number("min_commit", 1..=(1 << 53));
     let token_budget = number("token_budget", 1..=1_000_000);
+    let as_of = body.state("as_of", &mut issues);
     let rules_context = body.value("rules_context", &mut issues);
     issues.finish()?;
     let shown = Shown { slots_preview_keys: as_count(preview_keys).unwrap_or(10), ..shown };
     let request = RecallRequest {
         scope,
-        viewer: Viewer { agent: trimmed(agent), team: trimmed(team) },
+        viewer,
         question: question.ok_or_else(|| DomainError::field("", "the question is missing"))?,
         knobs,
         return_debug,
@@ -95,6 +91,7 @@ pub(crate) fn parse_recall(
             include_shadow: rules_include_shadow,
             limit: rules_limit,
         }),
+        as_of,
         min_commit,
         max_wait,
         token_budget: as_count(token_budget),
@@ -103,7 +100,17 @@ pub(crate) fn parse_recall(
     Ok((request, shown))
 }
 
-fn as_count(number: Option<u64>) -> Option<usize> {
+/// For whom a request reads: the agent and team it names.
+pub(crate) fn viewer_of(body: &Fields<'_>, issues: &mut Issues) -> Viewer {
+    let mut name = |field| {
+        // As owners are trimmed when they are written.
+        let text = body.short_text(field, LABEL_MAX, issues)?;
+        Some(text.trim_matches(is_ecmascript_whitespace).to_owned()).filter(|text| !text.is_empty())
+    };
+    Viewer { agent: name("consumer_agent_id"), team: name("consumer_team_id") }
+}
+
+pub(crate) fn as_count(number: Option<u64>) -> Option<usize> {
     number.and_then(|n| usize::try_from(n).ok())
 }
 
@@ -175,7 +182,7 @@ struct SubgraphDto {
 }
 
 #[derive(Serialize)]
-struct NodeDto {
+pub(crate) struct NodeDto {
     id: NodeId,
     #[serde(rename = "type")]
     node_type: NodeType,
@@ -282,7 +289,7 @@ fn seed_dto(row: &NodeRow, similarity: f64) -> SeedDto {
     }
 }
 
-fn node_dto(row: &NodeRow, shown: Shown) -> NodeDto {
+pub(crate) fn node_dto(row: &NodeRow, shown: Shown) -> NodeDto {
     let is_topic = row.node_type == NodeType::Topic;
     NodeDto {
         id: row.id,

@@ -229,6 +229,6 @@ pub(crate) fn replay_answer(scope: &ScopeKey, replayed: &Replayed) -> Value {
 }
 
 /// Reads an id out of a path.
-pub(crate) fn path_id(text: &str) -> Result<Uuid, DomainError> {
-    Uuid::parse_str(text).map_err(|_| DomainError::field("decision_id", "the path must hold a UUID"))
+pub(crate) fn path_id(name: &str, text: &str) -> Result<Uuid, DomainError> {
+    Uuid::parse_str(text).map_err(|_| DomainError::field(name, "the path must hold a UUID"))
 }

@@ -1,7 +1,9 @@
 //! Handlers: read, call, show.
 
+pub(crate) mod forget;
 pub(crate) mod metrics;
 pub(crate) mod operate;
+pub(crate) mod read;
 pub(crate) mod recall;
 pub(crate) mod tools;
 pub(crate) mod write;
@@ -10,8 +12,8 @@ use std::{future::Future, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Request},
-    http::HeaderMap,
+    extract::{FromRequest, Query, Request},
+    http::{HeaderMap, header},
 };
 use serde_json::Value;
 
@@ -36,6 +38,34 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         Ok(Self { caller: Caller::of(&parts.extensions)?, headers: parts.headers, body })
+    }
+}
+
+/// A request without a body: what it asks stands in its query, which is read as a body would be.
+pub(crate) struct Queried(pub(crate) Posted);
+
+/// Members of queries that are numbers; all others are texts.
+const QUERY_NUMBERS: &[&str] = &["before", "limit"];
+
+impl<S: Send + Sync> FromRequest<S> for Queried {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let (mut parts, _) = request.into_parts();
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|e| DomainError::field("", format!("the query cannot be read: {e}")))?;
+        let mut members = serde_json::Map::new();
+        for (name, text) in pairs {
+            let is_number = QUERY_NUMBERS.contains(&name.as_str()) || name == "as_of";
+            let number = is_number.then(|| text.parse::<u64>().ok()).flatten();
+            if members.insert(name.clone(), number.map_or(Value::String(text), Value::from)).is_some() {
+                return Err(DomainError::field(name, "stands in the query twice").into());
+            }
+        }
+        parts.headers.remove(header::CONTENT_TYPE);
+        parts.headers.remove(header::CONTENT_LENGTH);
+        let body = Body::from(Value::Object(members).to_string());
+        Ok(Self(Posted { caller: Caller::of(&parts.extensions)?, headers: parts.headers, body }))
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) async fn feedback(State(state): State<AppState>, posted: Posted) -> A
 
 pub(crate) async fn replay(State(state): State<AppState>, Path(id): Path<String>, posted: Posted) -> Answer {
     let answer = admitted(&state, posted, Through::Recalls, async |value, asked| {
-        let (scope, id) = (scope_only(&value, &asked)?, path_id(&id)?);
+        let (scope, id) = (scope_only(&value, &asked)?, path_id("decision_id", &id)?);
         let replayed = state.engine.replay_decision(&scope, id).await?;
         Ok(replay_answer(&scope, &replayed))
     });

@@ -163,6 +163,7 @@ impl Service {
             recall_gate: setup.recall_gate,
             write_gate: setup.write_gate,
             audit_queue_max: 64,
+            as_of_nodes_max: 1_000,
         };
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let engine = Arc::new(Engine::new(Arc::clone(&shared), queries, settings, Arc::clone(&time)));

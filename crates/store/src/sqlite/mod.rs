@@ -18,6 +18,7 @@ mod past;
 mod read;
 mod readers;
 mod recall;
+mod residue;
 mod rows;
 mod space;
 mod transfer;
@@ -219,6 +220,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         .execute_batch(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = FULL;
+             PRAGMA secure_delete = FAST;
              PRAGMA busy_timeout = 5000;
              PRAGMA foreign_keys = ON;
              PRAGMA temp_store = MEMORY;

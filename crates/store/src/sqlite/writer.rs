@@ -8,16 +8,17 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
+    time::Duration,
 };
 
 use aionis_core::ports::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::{Mutex, oneshot};
 
-use super::{Shared, error::driver};
+use super::{Shared, error::driver, residue::Residue};
 use crate::{
     image::Delta,
     maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from},
@@ -70,6 +71,9 @@ where
         })
     }
 }
+
+/// How long to wait after a failure to clear what forgetting left.
+const RESIDUE_RETRY: Duration = Duration::from_secs(5);
 
 enum Message {
     Work(Box<dyn Work>),
@@ -188,7 +192,11 @@ struct WriterThread {
 impl WriterThread {
     fn run(self, queue: &Receiver<Message>) {
         let mut groups: u64 = 0;
-        while let Ok(first) = queue.recv() {
+        let mut residue = Residue::left(&self.connection).unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "whether forgotten texts are left in the files cannot be told; they are cleared");
+            Residue::Marked
+        });
+        while let Some(first) = self.next(queue, &mut residue) {
             let mut stop = None;
             let mut group = Vec::new();
             let mut next = Some(first);
@@ -207,7 +215,9 @@ impl WriterThread {
             self.queued.fetch_sub(group.len(), Ordering::Relaxed);
             if !group.is_empty() {
                 groups += 1;
-                self.group(group);
+                if self.group(group) {
+                    residue = Residue::Marked;
+                }
             }
             if groups % GROUPS_BETWEEN_PRUNING == 1 {
                 let before = kept_from(self.shared.clock.now());
@@ -217,6 +227,7 @@ impl WriterThread {
                 }
             }
             if let Some(done) = stop {
+                residue.clear(&self.connection);
                 if let Err(e) = self.connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE);") {
                     tracing::warn!(error = %e, "the write-ahead log could not be written back at the end");
                 }
@@ -226,8 +237,25 @@ impl WriterThread {
         }
     }
 
-    /// Runs one group in one transaction and answers everyone.
-    fn group(&self, group: Vec<Box<dyn Work>>) {
+    /// The next piece of work; while there is none, what forgetting left is cleared.
+    fn next(&self, queue: &Receiver<Message>, residue: &mut Residue) -> Option<Message> {
+        let mut pause = Duration::ZERO;
+        while *residue != Residue::None {
+            match queue.recv_timeout(pause) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            pause = residue.step(&self.connection).unwrap_or_else(|e| {
+                tracing::warn!(error = %e, "what was forgotten could not be cleared from the files yet; it is tried again");
+                RESIDUE_RETRY
+            });
+        }
+        queue.recv().ok()
+    }
+
+    /// Runs one group in one transaction and answers everyone; tells whether something was forgotten.
+    fn group(&self, group: Vec<Box<dyn Work>>) -> bool {
         let mut deltas = Vec::new();
         let mut answers = Vec::with_capacity(group.len());
         let mut failure = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(driver).err();
@@ -252,6 +280,7 @@ impl WriterThread {
         if failure.is_none() {
             failure = self.connection.execute_batch("COMMIT").map_err(driver).err();
         }
+        let forgot = failure.is_none() && deltas.iter().any(|delta| matches!(delta, Delta::Erased { .. }));
         if let Some(failure) = &failure {
             tracing::error!(error = %failure, "a write transaction failed");
             if !self.connection.is_autocommit()
@@ -270,6 +299,7 @@ impl WriterThread {
         for answer in answers {
             answer(failure.clone());
         }
+        forgot
     }
 
     /// Runs one piece of work in a savepoint. An error means that the whole transaction is lost.

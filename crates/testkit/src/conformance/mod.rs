@@ -3,6 +3,7 @@
 
 pub mod chain;
 pub mod dense;
+pub mod forget;
 pub mod graph;
 pub mod integrity;
 pub mod lexical;
@@ -10,6 +11,7 @@ pub mod maintenance;
 pub mod named;
 pub mod operate;
 pub mod outbox;
+pub mod read;
 pub mod rows;
 mod subject;
 pub mod write;
@@ -155,6 +157,26 @@ macro_rules! store_conformance {
                 what_is_not_seen_is_not_operated_on,
                 operations_and_writes_at_once_lose_nothing,
             ];
+            read: [
+                pages_hold_every_node_once_newest_first,
+                a_filter_lets_through_what_it_says,
+                a_page_looks_at_so_many_rows,
+                find_shows_what_the_eyes_see,
+                a_history_holds_every_content,
+                a_state_is_named_in_three_ways,
+                nodes_are_found_as_they_were,
+                an_earlier_state_is_searched,
+            ];
+            forget: [
+                a_forgotten_node_is_gone_everywhere,
+                a_token_is_for_what_was_looked_at,
+                a_repeated_key_erases_once,
+                a_forgotten_node_may_be_written_again,
+                a_forgotten_rule_takes_its_feedback_and_policies,
+                work_under_way_on_a_forgotten_node_stores_nothing,
+                only_what_may_be_changed_is_forgotten,
+                forgetting_and_writing_at_once_keep_the_chain,
+            ];
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
@@ -182,12 +204,15 @@ mod tests {
         for source in [
             include_str!("chain.rs"),
             include_str!("dense.rs"),
+            include_str!("forget.rs"),
             include_str!("graph.rs"),
             include_str!("integrity.rs"),
             include_str!("lexical.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),
+            include_str!("operate.rs"),
             include_str!("outbox.rs"),
+            include_str!("read.rs"),
             include_str!("rows.rs"),
             include_str!("write.rs"),
         ] {

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use aionis_core::{
     clock::{Clock, Timestamp},
-    ports::store::{ClaimRequest, DenseQuery, EmbeddedNode, FailedItem, OutboxStore, RecallStore, WriteStore},
+    ports::store::{
+        ClaimRequest, DenseQuery, EmbeddedNode, FailedItem, OutboxStore, RecallReader, RecallStore, WriteStore,
+    },
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{

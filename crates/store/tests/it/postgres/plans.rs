@@ -13,7 +13,7 @@ use aionis_core::{
     operate::{DecisionQuery, LinkMode, NodeNames, Operation, Outcome},
     ports::store::{
         ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, OperateStore, OutboxStore, RecallAudit,
-        RecallStore, WriteStore,
+        RecallReader, RecallStore, WriteStore,
     },
 };
 use aionis_store::postgres::{PostgresOptions, PostgresStore, VectorSearch};

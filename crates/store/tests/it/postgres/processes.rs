@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     ids::NodeId,
-    ports::store::{LexicalQuery, OutboxStore, RecallStore, WriteStore},
+    ports::store::{LexicalQuery, OutboxStore, RecallReader, RecallStore, WriteStore},
     text,
 };
 use aionis_store::postgres::PostgresStore;

@@ -9,7 +9,7 @@ use std::{ops::Range, time::Duration};
 use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::Viewer,
-    ports::store::{DenseQuery, RecallStore, WriteStore},
+    ports::store::{DenseQuery, RecallReader, WriteStore},
 };
 use aionis_store::{EmbeddingSpace, postgres::PostgresStore, vector_code};
 use aionis_testkit::{

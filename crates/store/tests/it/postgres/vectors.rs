@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::Viewer,
-    ports::store::{DenseHit, DenseQuery, RecallStore, WriteStore},
+    ports::store::{DenseHit, DenseQuery, RecallReader, WriteStore},
 };
 use aionis_store::{
     EmbeddingSpace,

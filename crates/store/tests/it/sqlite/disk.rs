@@ -4,7 +4,7 @@ use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
-    ports::store::{RecallStore, StoreError, WriteStore},
+    ports::store::{RecallReader, StoreError, WriteStore},
 };
 use aionis_store::sqlite::{DATABASE_FILE, SqliteStore};
 use aionis_testkit::{

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use aionis_core::{
     ids::NodeId,
-    ports::store::{IntegrityStore, LexicalQuery, RecallStore, StoreError, WriteStore},
+    ports::store::{IntegrityStore, LexicalQuery, RecallReader, StoreError, WriteStore},
 };
 use aionis_testkit::{
     assert_sound,

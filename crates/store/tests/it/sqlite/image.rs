@@ -16,7 +16,7 @@ use aionis_core::{
     model::{EdgeType, NodeType, Tier},
     ports::store::{
         ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, LexicalQuery, NameQuery, NodeFilter, OutboxItem,
-        RecallStore, Store, StoreError, WriteStore,
+        RecallReader, Store, StoreError, WriteStore,
     },
     text,
 };

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use aionis_core::ports::store::{RecallStore, StoreError, WriteStore};
+use aionis_core::ports::store::{RecallReader, StoreError, WriteStore};
 use aionis_store::sqlite::{EmbeddingSpace, SqliteStore};
 use aionis_testkit::{
     conformance::MODEL,

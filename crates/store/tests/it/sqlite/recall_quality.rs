@@ -2,7 +2,7 @@
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
-    ports::store::{DenseHit, DenseQuery, RecallStore, WriteStore},
+    ports::store::{DenseHit, DenseQuery, RecallReader, WriteStore},
 };
 use aionis_store::sqlite::{EmbeddingSpace, SqliteStore};
 use aionis_testkit::{

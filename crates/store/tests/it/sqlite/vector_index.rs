@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::Viewer,
-    ports::store::{DenseQuery, RecallStore, WriteStore},
+    ports::store::{DenseQuery, RecallReader, WriteStore},
 };
 use aionis_store::sqlite::{EmbeddingSpace, SqliteStore};
 use aionis_testkit::{

@@ -1,0 +1,30 @@
+//! `POST /v1/memory/forget`.
+
+use axum::{Json, extract::State};
+use serde_json::Value;
+
+use super::{Posted, Through, admitted};
+use crate::{
+    dto::forget::{forget_answer, forget_request},
+    error::ApiError,
+    state::AppState,
+};
+
+pub(crate) async fn forget(State(state): State<AppState>, posted: Posted) -> Result<Json<Value>, ApiError> {
+    let answer = admitted(&state, posted, Through::Writes, async |value, asked| {
+        let request = forget_request(&value, asked)?;
+        let scope = request.scope.clone();
+        let forgotten = state.engine.forget(request).await?;
+        let outcome = &forgotten.outcome;
+        tracing::info!(
+            scope = scope.scope(),
+            tenant_id = scope.tenant(),
+            nodes = outcome.nodes.len(),
+            edges = outcome.edges,
+            dry_run = outcome.commit.is_none(),
+            "memory forget"
+        );
+        Ok(forget_answer(&scope, &forgotten))
+    });
+    Ok(Json(answer.await?))
+}
