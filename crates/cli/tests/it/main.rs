@@ -14,6 +14,7 @@ mod ownership;
 mod postgres;
 mod provider_failures;
 mod schema;
+mod sdk;
 mod settings;
 mod sigterm;
 mod start;
