@@ -1,6 +1,7 @@
 //! Integration tests of the storage adapters.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod acknowledged;
 mod postgres;
 mod sqlite;
 mod transfer;
