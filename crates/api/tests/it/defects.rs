@@ -12,6 +12,9 @@ const EVALUATE: &str = "/v1/memory/rules/evaluate";
 const REHYDRATE: &str = "/v1/memory/archive/rehydrate";
 const STATE: &str = "/v1/memory/rules/state";
 
+/// An id that nothing has.
+const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
+
 async fn services() -> [Service; 2] {
     [Service::start(), Service::start_on_postgres().await]
 }
@@ -245,7 +248,6 @@ async fn w_18_no_condition_holds_the_service_up() {
 /// W-20: what the reference answers with 500 although the caller made the mistake.
 #[tokio::test(flavor = "multi_thread")]
 async fn w_20_callers_mistakes_are_never_a_500() {
-    const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
     for service in services().await {
         service.write(&writing(&[event("e1", "one")])).await;
         let before = service.stored().await;
@@ -254,8 +256,7 @@ async fn w_20_callers_mistakes_are_never_a_500() {
         let edge = |src: Value, dst: Value| json!({ "type": "related_to", "src": src, "dst": dst });
         let (e1, e2) = (json!({ "client_id": "e1" }), json!({ "client_id": "e2" }));
         let two = |id: &str, dst: Value| with(edge(e1.clone(), dst), json!({ "id": id }));
-        let third = with(event("e3", "three"), json!({ "scope": "side" }));
-        let mut elsewhere = writing(&[event("e2", "two"), third]);
+        let mut elsewhere = writing(&[event("e2", "two"), with(event("e3", "three"), json!({ "scope": "side" }))]);
         elsewhere["edges"] = json!([edge(e2.clone(), json!({ "client_id": "e3" }))]);
         let agent_rule = json!({ "type": "rule", "slots": { "if": {}, "then": {}, "rule_scope": "agent" } });
         let mistakes = [
