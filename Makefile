@@ -22,7 +22,7 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart test test-model test-postgres nextest lint docs deny fuzz bench clean
+.PHONY: help toolchain build model quickstart test test-model test-postgres test-sdks nextest lint docs deny fuzz bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,7 +43,7 @@ model: build ## Install the built-in embedding model in .models (or AIONIS_MODEL
 quickstart: model ## Build, start a server, show that a paraphrased question finds a memory, restart, ask again
 	'$(RELEASE_BIN)' quickstart --require-success --model-dir '$(MODEL_DIR)' --result-file '$(TARGET_DIR)/quickstart.json'
 
-test: toolchain nextest test-model test-postgres ## Run all tests, on both storage engines
+test: toolchain nextest test-model test-postgres test-sdks ## Run all tests, on both storage engines
 	$(if $(SKIP_MODEL),,AIONIS_TEST_MODEL_DIR='$(MODEL_DIR)') '$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 
@@ -55,6 +55,10 @@ test-model: toolchain
 # A server of the tests' own; AIONIS_TEST_PG_URL names another one.
 test-postgres:
 	scripts/fetch-postgres.sh
+
+# The published clients that are run against the service.
+test-sdks:
+	scripts/fetch-sdks.sh
 
 nextest: toolchain
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest --version $(NEXTEST_VERSION)

@@ -29,7 +29,7 @@ async fn a_write_is_found_by_its_words_before_the_worker_ran_and_by_its_vector_a
 }
 
 #[tokio::test]
-async fn an_update_before_the_worker_ran_is_derived_once_from_the_new_text() {
+async fn w_12_an_update_before_the_worker_ran_is_derived_once_from_the_new_text() {
     let service = Service::start();
     service.write(&writing(&[event("e1", "the harbour is closed")])).await;
     service.write(&writing(&[event("e1", "the market is open")])).await;

@@ -55,7 +55,7 @@ async fn a_body_that_breaks_off_is_the_callers() {
 }
 
 #[tokio::test]
-async fn too_many_items_are_refused_with_their_number() {
+async fn w_19_too_many_items_are_refused_with_their_number() {
     let service = Service::start();
     let nodes = vec![json!({ "type": "event" }); 100_000];
     let answer = service.post(WRITE, &json!({ "input_text": "x", "nodes": nodes })).await;

@@ -3,6 +3,7 @@
 
 mod answers;
 mod auth;
+mod defects;
 mod derive;
 mod differential;
 mod fuzz_smoke;

@@ -101,7 +101,7 @@ async fn a_tenant_header_that_cannot_be_read_is_not_taken_for_none() {
 }
 
 #[tokio::test]
-async fn forged_places_are_refused_wherever_they_are_named() {
+async fn w_01_forged_places_are_refused_wherever_they_are_named() {
     let service = Service::start();
     let secret = at(("acme", "s1"), writing(&[event("e1", "secret")]));
     service.write(&secret).await;

@@ -73,7 +73,7 @@ async fn a_rule_steers_tools_and_is_credited() {
 
 /// W-3: two allow lists without a common tool allow nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_intersection_of_allow_lists_denies() {
+async fn w_03_an_empty_intersection_of_allow_lists_denies() {
     for service in services().await {
         live(&service, "a", json!({}), json!({ "tool": { "allow": ["psql"] } })).await;
         live(&service, "b", json!({}), json!({ "tool": { "allow": ["curl"] } })).await;
@@ -90,7 +90,7 @@ async fn an_empty_intersection_of_allow_lists_denies() {
 
 /// W-16: no number of newer rules pushes a deny out of sight.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_rules_hide_no_deny() {
+async fn w_16_many_rules_hide_no_deny() {
     for service in services().await {
         live(&service, "deny", json!({}), json!({ "tool": { "deny": ["rm"] } })).await;
         let others: Vec<Value> = (0..60)
@@ -109,7 +109,7 @@ async fn many_rules_hide_no_deny() {
 
 /// W-15: a request sent again under its id is done once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_request_id_counts_once() {
+async fn w_15_a_repeated_request_id_counts_once() {
     for service in services().await {
         live(&service, "r", json!({}), json!({ "tool": { "prefer": ["psql"] } })).await;
         let headers = [("x-request-id", "one-and-the-same")];
@@ -129,7 +129,7 @@ async fn a_repeated_request_id_counts_once() {
 
 /// W-55: feedback goes to the rules a decision was made by, not to today's.
 #[tokio::test(flavor = "multi_thread")]
-async fn feedback_is_credited_to_the_rules_of_the_decision() {
+async fn w_55_feedback_is_credited_to_the_rules_of_the_decision() {
     for service in services().await {
         live(&service, "then", json!({}), json!({ "tool": { "prefer": ["psql"] } })).await;
         let asked = json!({ "context": {}, "candidates": ["psql", "curl"], "run_id": "run" });
@@ -147,7 +147,7 @@ async fn feedback_is_credited_to_the_rules_of_the_decision() {
 /// W-6: a context cannot say one agent to the check and another to the evaluation, and without an agent nothing private
 /// is shown.
 #[tokio::test(flavor = "multi_thread")]
-async fn private_rules_are_shown_to_their_owner_only() {
+async fn w_06_private_rules_are_shown_to_their_owner_only() {
     for service in services().await {
         let mut private = rule("r", json!({}), json!({ "tool": { "deny": ["rm"] } }));
         (private["memory_lane"], private["owner_agent_id"]) = (json!("private"), json!("ada"));
@@ -215,7 +215,7 @@ async fn feedback_must_fit_its_decision() {
 /// W-15: equal requests under one id at the same time make one decision, and feedback that is sent again is the same
 /// request whatever has happened to the rules meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn equal_requests_at_once_make_one_decision() {
+async fn w_15_equal_requests_at_once_make_one_decision() {
     for service in services().await {
         live(&service, "r", json!({}), json!({ "tool": { "prefer": ["psql"] } })).await;
         let headers = [("x-request-id", "at-once")];

@@ -28,7 +28,7 @@ async fn an_update_keeps_the_chain_and_replaces_what_recall_finds() {
 }
 
 #[tokio::test]
-async fn an_edge_may_name_an_earlier_node_by_its_client_id() {
+async fn w_22_an_edge_may_name_an_earlier_node_by_its_client_id() {
     let service = Service::start();
     let earlier = service.write(&writing(&[event("e1", "first")])).await;
     let later = service
@@ -96,7 +96,7 @@ async fn a_parent_that_is_not_the_newest_commit_is_noted() {
 }
 
 #[tokio::test]
-async fn what_nobody_will_see_is_noted() {
+async fn w_23_what_nobody_will_see_is_noted() {
     let service = Service::start();
     let node = json!({ "client_id": "e1", "type": "event", "text_summary": "to nobody" });
     let written = service.write(&json!({ "input_text": "x", "nodes": [node] })).await;

@@ -30,7 +30,7 @@ fn rounds() -> u64 {
 }
 
 #[test]
-fn kill_9_under_load_loses_nothing_that_was_acknowledged() {
+fn w_02_kill_9_under_load_loses_nothing_that_was_acknowledged() {
     let place = Place::new();
     let mut rng = Rng(SEED);
     let mut written = Vec::new();

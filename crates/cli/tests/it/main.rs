@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "measured figures and reasons for skipping belong into the test's output")]
 
 mod chaos;
+mod defects;
 mod demo;
 mod disk_full;
 mod eval;
@@ -14,6 +15,7 @@ mod ownership;
 mod postgres;
 mod provider_failures;
 mod schema;
+mod sdk;
 mod settings;
 mod sigterm;
 mod start;

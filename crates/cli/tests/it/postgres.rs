@@ -130,7 +130,7 @@ fn acknowledged_writes_survive_a_database_server_and_an_api_process_that_are_kil
 }
 
 #[test]
-fn a_database_that_is_away_is_told_and_nothing_has_to_be_restarted() {
+fn w_10_a_database_that_is_away_is_told_and_nothing_has_to_be_restarted() {
     let mut database = PrivateServer::start(false);
     let (place, url) = (Place::new(), database.url("postgres"));
     let server = start(&place, &url);
@@ -154,6 +154,28 @@ fn a_database_that_is_away_is_told_and_nothing_has_to_be_restarted() {
         (server.post("/v1/memory/write", &write).status == 200).then_some(())
     });
     assert_eq!(server.recall_text("s", "When does the ferry leave?", 5)["as_of_commit"], 1);
+    server.stop();
+}
+
+/// Connections that the database ends while nobody uses them end no process and fail no request.
+#[test]
+fn w_10_connections_the_database_ends_are_replaced() {
+    let database = PrivateServer::start(false);
+    let (place, url) = (Place::new(), database.url("postgres"));
+    let mut server = start(&place, &url);
+    for round in 0..3 {
+        database.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'aionis' AND backend_type = \
+             'client backend'",
+        );
+        let text = format!("The ferry leaves at {round}.");
+        server.write(&json!({
+            "scope": "s", "memory_lane": "shared", "input_text": text,
+            "nodes": [{ "client_id": format!("n{round}"), "type": "event", "text_summary": text }],
+        }));
+        assert_eq!(server.recall_text("s", "When does the ferry leave?", 5)["as_of_commit"], round + 1);
+    }
+    assert!(server.is_alive());
     server.stop();
 }
 

@@ -84,6 +84,24 @@ fn a_wrong_setting_is_named_and_nothing_is_made() {
     }
 }
 
+/// W-37: vectors that mean nothing are never the default, and never in production.
+#[test]
+fn w_37_made_up_vectors_are_neither_the_default_nor_for_production() {
+    let place = Place::new();
+    let print = |environment: &str| {
+        let mut command = aionis(place.path());
+        command.args(["config", "print", "--json"]).env("APP_ENV", environment).envs([KEY, BY_KEY]);
+        run(&mut command).exits(0).json()["embedding_provider"].as_str().unwrap().to_lowercase()
+    };
+    assert_eq!((print("dev").as_str(), print("prod").as_str()), ("local", "local"));
+    let production = [("APP_ENV", "prod"), KEY, BY_KEY];
+    for command in [&["serve"][..], &["worker", "--once"], &["config", "check"]] {
+        let ended = run(aionis(place.path()).args(command).envs(production).env("EMBEDDING_PROVIDER", "fake")).exits(1);
+        assert!(ended.stderr.contains("EMBEDDING_PROVIDER=fake"), "{command:?}: {ended:?}");
+        assert_eq!(place.names(), Vec::<String>::new(), "{command:?}");
+    }
+}
+
 #[test]
 fn a_directory_that_cannot_be_is_refused_clearly() {
     let place = Place::new();

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_beyond_a_limit_matches_nothing() {
+    fn w_18_a_pattern_beyond_a_limit_matches_nothing() {
         let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({ "$not": inner }));
         assert!(Condition::compile(&nested(MAX_DEPTH)).is_usable());
         let deep = nested(MAX_DEPTH + 1);

@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn catastrophic_patterns_take_linear_time() {
+    fn w_18_catastrophic_patterns_take_linear_time() {
         let text = format!("{}!", "a".repeat(100_000));
         assert!(!Pattern::compile("^(a+)+$").unwrap().is_match(&text));
     }

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_allow_list_allows_nothing() {
+    fn w_03_an_empty_allow_list_allows_nothing() {
         let policy = policy(json!({ "allow": [], "deny": ["b"] }));
         let error = select_tool(&policy, &["rm", "b"], true).unwrap_err();
         assert_eq!(error.code, "no_tools_allowed");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod forgotten;
+mod acknowledged;
 mod postgres;
 mod sqlite;
 mod transfer;

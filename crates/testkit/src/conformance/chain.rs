@@ -36,7 +36,7 @@ fn seqs(outcomes: &[Result<WriteOutcome, StoreError>]) -> BTreeSet<u64> {
 }
 
 /// One scope, 64 writers: a chain without gap and fork.
-pub async fn many_writers_on_one_scope_make_one_linear_chain(subject: &Subject) {
+pub async fn w_13_many_writers_on_one_scope_make_one_linear_chain(subject: &Subject) {
     let s = scope("s");
     let write = |n: usize| WriteBuilder::new(&s).node(&format!("n{n}"), &format!("word{n}")).prepared();
     let outcomes = at_once(subject, (0..64).map(write).collect()).await;
@@ -72,7 +72,7 @@ pub async fn writers_over_overlapping_pairs_of_scopes_all_finish(subject: &Subje
 }
 
 /// Writes may share a transaction, but not a fate.
-pub async fn refused_writes_harm_no_neighbour(subject: &Subject) {
+pub async fn w_02_refused_writes_harm_no_neighbour(subject: &Subject) {
     let s = scope("s");
     let write = |n: usize| {
         let write = WriteBuilder::new(&s).node(&format!("n{n}"), &format!("word{n}")).deriving();
@@ -115,7 +115,7 @@ pub async fn equal_request_keys_at_once_make_one_commit(subject: &Subject) {
 }
 
 /// Updates of one node from all sides: each is kept.
-pub async fn many_updates_of_one_node_keep_every_version(subject: &Subject) {
+pub async fn w_21_many_updates_of_one_node_keep_every_version(subject: &Subject) {
     let s = scope("s");
     let write = |n: usize| WriteBuilder::new(&s).node("a", &format!("common word{n}")).prepared();
     let outcomes = at_once(subject, (0..32).map(write).collect()).await;

@@ -89,7 +89,7 @@ pub async fn fewer_vectors_than_asked_are_all_returned(subject: &Subject) {
 }
 
 /// One of a hundred is visible, and all visible ones are far from the question: still as many as asked.
-pub async fn a_selective_filter_never_returns_fewer_than_asked(subject: &Subject) {
+pub async fn w_11_a_selective_filter_never_returns_fewer_than_asked(subject: &Subject) {
     let s = scope("s");
     let mut vectors = ClusteredVectors::new(5, DIM, 2);
     let mut mine = Vec::new();

@@ -31,7 +31,7 @@ macro_rules! store_conformance {
                 an_update_keeps_the_vitals_it_does_not_name,
                 an_edge_written_again_takes_the_larger_values_and_keeps_its_id,
                 an_unknown_edge_end_is_refused_and_nothing_is_stored,
-                an_edge_may_name_an_earlier_node_by_its_client_id,
+                w_22_an_edge_may_name_an_earlier_node_by_its_client_id,
                 an_edge_id_in_use_for_another_pair_is_refused,
                 a_parent_commit_must_exist_and_need_not_be_the_head,
                 an_identical_retry_returns_the_same_commit,
@@ -48,13 +48,13 @@ macro_rules! store_conformance {
                 updating_a_live_rule_makes_it_a_draft_and_warns,
             ];
             chain: [
-                many_writers_on_one_scope_make_one_linear_chain,
+                w_13_many_writers_on_one_scope_make_one_linear_chain,
                 writers_over_several_scopes_do_not_mix_their_chains,
                 writers_over_overlapping_pairs_of_scopes_all_finish,
-                refused_writes_harm_no_neighbour,
+                w_02_refused_writes_harm_no_neighbour,
                 equal_requests_at_once_make_one_commit,
                 equal_request_keys_at_once_make_one_commit,
-                many_updates_of_one_node_keep_every_version,
+                w_21_many_updates_of_one_node_keep_every_version,
                 a_waiter_for_a_commit_wakes_up,
                 waiting_for_a_commit_that_is_there_returns_at_once,
             ];
@@ -64,7 +64,7 @@ macro_rules! store_conformance {
                 more_equal_distances_than_candidates_are_ordered_by_id,
                 lengths_do_not_matter,
                 fewer_vectors_than_asked_are_all_returned,
-                a_selective_filter_never_returns_fewer_than_asked,
+                w_11_a_selective_filter_never_returns_fewer_than_asked,
                 a_replaced_vector_is_not_found_any_more,
                 an_update_without_vector_is_not_found_until_one_is_derived,
                 other_scopes_are_not_searched,
@@ -96,7 +96,7 @@ macro_rules! store_conformance {
             ];
             rows: [
                 who_sees_what_by_lane_owner_and_team,
-                what_may_be_a_seed_by_tier_type_and_state,
+                w_17_what_may_be_a_seed_by_tier_type_and_state,
                 vitals_come_in_the_order_asked_and_only_of_what_may_be_seen,
                 rows_come_in_full_and_in_the_order_asked,
                 a_rule_row_has_its_executable_part,
@@ -117,7 +117,7 @@ macro_rules! store_conformance {
                 a_final_failure_goes_to_the_dead_letters_at_once,
                 failures_that_do_not_count_burn_no_attempt,
                 a_failed_claim_is_no_longer_held,
-                vectors_of_changed_content_are_dropped,
+                w_12_vectors_of_changed_content_are_dropped,
                 vectors_of_nodes_outside_the_claim_are_dropped,
                 a_node_that_cannot_be_embedded_fails_alone,
                 vectors_that_do_not_compare_are_refused,
@@ -155,7 +155,7 @@ macro_rules! store_conformance {
                 a_decision_is_credited_once,
                 a_decision_is_made_from_feedback,
                 what_is_not_seen_is_not_operated_on,
-                operations_and_writes_at_once_lose_nothing,
+                w_21_operations_and_writes_at_once_lose_nothing,
             ];
             read: [
                 pages_hold_every_node_once_newest_first,

@@ -322,7 +322,7 @@ pub async fn what_is_not_seen_is_not_operated_on(subject: &Subject) {
 }
 
 /// Operations and writes at once make one linear chain, and no count is lost.
-pub async fn operations_and_writes_at_once_lose_nothing(subject: &Subject) {
+pub async fn w_21_operations_and_writes_at_once_lose_nothing(subject: &Subject) {
     let s = scope("s");
     let rule = write_rule(subject, &s, "r", "one").await;
     let work = (0..20).map(|n| {

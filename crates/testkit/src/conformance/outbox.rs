@@ -243,7 +243,7 @@ pub async fn a_failed_claim_is_no_longer_held(subject: &Subject) {
 }
 
 /// A vector of words that are not there any more is worth nothing.
-pub async fn vectors_of_changed_content_are_dropped(subject: &Subject) {
+pub async fn w_12_vectors_of_changed_content_are_dropped(subject: &Subject) {
     let s = scope("s");
     let a = wait_for_vector(subject, &s, "a", "one").await;
     let stale = subject.claim_one("w").await;

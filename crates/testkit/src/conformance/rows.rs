@@ -82,7 +82,7 @@ pub async fn who_sees_what_by_lane_owner_and_team(subject: &Subject) {
 }
 
 /// Tiers, types and states, for both kinds of questions.
-pub async fn what_may_be_a_seed_by_tier_type_and_state(subject: &Subject) {
+pub async fn w_17_what_may_be_a_seed_by_tier_type_and_state(subject: &Subject) {
     let s = scope("s");
     let mut write = WriteBuilder::new(&s);
     let mut all: Vec<String> = Vec::new();

@@ -155,7 +155,7 @@ pub async fn an_unknown_edge_end_is_refused_and_nothing_is_stored(subject: &Subj
 }
 
 /// Edges reach back to what was written before.
-pub async fn an_edge_may_name_an_earlier_node_by_its_client_id(subject: &Subject) {
+pub async fn w_22_an_edge_may_name_an_earlier_node_by_its_client_id(subject: &Subject) {
     let s = scope("s");
     subject.write(WriteBuilder::new(&s).node("a", "alpha").node("b", "beta")).await;
     let outcome = subject.write(WriteBuilder::new(&s).node("c", "gamma").edge("c", "a").edge(" a ", "b")).await;

@@ -91,6 +91,14 @@ impl TempDatabase {
     pub async fn owner(&self) -> PgConnection {
         connect(&self.url()).await
     }
+
+    /// Runs statements as its owner.
+    ///
+    /// # Panics
+    /// One fails.
+    pub async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(&mut self.owner().await).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
 }
 
 impl Drop for TempDatabase {

@@ -55,7 +55,7 @@ async fn auth_the_tenant_is_the_credentials() {
 }
 
 #[tokio::test]
-async fn auth_a_consumer_is_who_the_credential_says() {
+async fn auth_w_07_a_consumer_is_who_the_credential_says() {
     let service = by_key();
     for (path, body) in
         [(RECALL_TEXT, json!({ "query_text": "x" })), (RECALL, json!({ "query_embedding": vector("x") }))]
@@ -93,7 +93,7 @@ async fn auth_a_consumer_is_who_the_credential_says() {
 }
 
 #[tokio::test]
-async fn auth_a_rule_context_of_a_recall_is_bound_too() {
+async fn auth_w_06_a_rule_context_of_a_recall_is_bound_too() {
     let service = by_key();
     for (key, context, field, provided, expected) in [
         ("ann", json!({ "agent": { "id": "ben" } }), "rules_context.agent.id", "ben", Some("ann")),
@@ -115,7 +115,7 @@ async fn auth_a_rule_context_of_a_recall_is_bound_too() {
 }
 
 #[tokio::test]
-async fn auth_owners_of_a_write_and_of_every_node_are_bound() {
+async fn auth_w_05_owners_of_a_write_and_of_every_node_are_bound() {
     let service = by_key();
     let nodes = [event("a", "one"), event("b", "two")];
     for (key, name, provided, expected) in [
@@ -175,7 +175,7 @@ async fn auth_what_a_write_leaves_out_is_filled_in() {
 
 /// W-7: who cannot see a node can neither activate it, nor change the state of a rule, nor report on it.
 #[tokio::test]
-async fn auth_what_is_anothers_is_not_operated_on() {
+async fn auth_w_07_what_is_anothers_is_not_operated_on() {
     let service = by_key();
     let rule = json!({ "client_id": "r", "type": "rule", "text_summary": "mine", "slots": { "if": {}, "then": {} } });
     let written = with_key(&service, "ann", WRITE, &writing(&[rule])).await.ok();
@@ -198,4 +198,45 @@ async fn auth_what_is_anothers_is_not_operated_on() {
     with_key(&service, "admin", "/v1/memory/feedback", &report).await.ok();
     let reader = with_key(&service, "reader", "/v1/memory/feedback", &report).await;
     assert_eq!(reader.refusal(), (403, "forbidden".to_owned()));
+}
+
+/// W-6: also where rules are evaluated, tools chosen and reported on, a context is the caller's own, in whichever spelling
+/// and when it names nobody.
+#[tokio::test]
+async fn auth_w_06_a_context_is_the_callers_own() {
+    let service = by_key();
+    let rule = json!({ "client_id": "r", "type": "rule", "text_summary": "mine",
+                       "slots": { "if": {}, "then": { "tool": { "deny": ["rm"] } } } });
+    let written = with_key(&service, "ann", WRITE, &writing(&[rule])).await.ok();
+    let state = json!({ "rule_node_id": written["nodes"][0]["id"], "state": "active", "input_text": "x" });
+    with_key(&service, "ann", "/v1/memory/rules/state", &state).await.ok();
+    let asked = |context: &Value| {
+        json!({ "context": context, "candidates": ["rm"], "selected_tool": "rm", "outcome": "neutral", "input_text": "x",
+                "strict": false })
+    };
+    for path in ["/v1/memory/rules/evaluate", "/v1/memory/tools/select", "/v1/memory/tools/feedback"] {
+        for (key, expected) in [("ben", Some("ben")), ("bare", None), ("team", None)] {
+            for context in [
+                json!({ "agent": { "id": " " }, "agent_id": "ann" }),
+                json!({ "agent": { "id": "ann" } }),
+                json!({ "agent_id": "ann" }),
+                json!({ "agent": { "id": null }, "agent_id": " ann " }),
+            ] {
+                let refused = with_key(&service, key, path, &asked(&context)).await;
+                assert_mismatch(&refused, "context.agent.id", "ann", expected);
+            }
+        }
+    }
+    for context in [json!({}), Value::Null, json!("text")] {
+        for (key, matched) in [("ann", 1), ("ben", 0), ("bare", 0), ("admin", 0)] {
+            let found = with_key(&service, key, "/v1/memory/rules/evaluate", &asked(&context)).await.ok();
+            assert_eq!(found["matched"], matched, "{key} {context}");
+            let chosen = with_key(&service, key, "/v1/memory/tools/select", &asked(&context)).await.ok();
+            assert_eq!(chosen["selection"]["selected"], if matched == 1 { Value::Null } else { json!("rm") }, "{key}");
+            let recalled = json!({ "query_text": "x", "rules_context": context });
+            let recalled = with_key(&service, key, RECALL_TEXT, &recalled).await.ok();
+            let known = recalled["rules"]["matched"].as_u64().unwrap_or_default();
+            assert!(known == matched || context.is_null(), "{key} {context}: {recalled}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ async fn a_full_disk_refuses_and_keeps_what_was_stored() {
 
 /// Writes that share a transaction with one that fills the disk are told the reason too.
 #[tokio::test(flavor = "multi_thread")]
-async fn everyone_in_a_lost_transaction_learns_that_the_disk_is_full() {
+async fn w_02_everyone_in_a_lost_transaction_learns_that_the_disk_is_full() {
     let Some(mount) = Mount::of("4m") else { return };
     let s = scope("s");
     let store = Arc::new(SqliteStore::open(&options(mount.path()), FakeClock::new()).unwrap());
