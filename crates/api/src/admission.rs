@@ -66,9 +66,9 @@ impl Asking {
     }
 }
 
-/// The tenant a request names. A `tenant_id` that is no text is refused when the body is read field by field.
+/// The tenant a request names. A `tenant_id` that is empty or no text is refused when the body is read field by field.
 fn claimed(state: &AppState, headers: &HeaderMap, body: &Value) -> Result<TenantId, DomainError> {
     let header = tenant_header(headers).map(str::trim).filter(|tenant| !tenant.is_empty());
-    let named = body.get("tenant_id").and_then(Value::as_str).or(header);
+    let named = body.get("tenant_id").and_then(Value::as_str).filter(|tenant| !tenant.is_empty()).or(header);
     TenantId::parse(named.unwrap_or(&state.settings.default_tenant))
 }

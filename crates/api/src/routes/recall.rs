@@ -102,7 +102,8 @@ async fn pay_extra(
     if debugs {
         asking.spend(state, Category::DebugEmbeddings).await?;
     }
-    if state.engine.embeds(request) {
+    // The question is cleaned for this once more, which nobody has to pay for where there are no limits.
+    if state.limits.is_on() && state.engine.embeds(request) {
         asking.spend(state, Category::RecallTextEmbed).await?;
     }
     Ok(())

@@ -69,6 +69,7 @@ pub(crate) struct Setup {
     pub(crate) profiles: ProfilePolicy,
     pub(crate) adaptive: Adaptive,
     pub(crate) limits: LimitSettings,
+    pub(crate) queries: QuerySettings,
     pub(crate) recall_gate: GateSettings,
     pub(crate) write_gate: GateSettings,
     pub(crate) metrics: Option<PrometheusHandle>,
@@ -94,6 +95,7 @@ impl Default for Setup {
             profiles: ProfilePolicy::default(),
             adaptive: Adaptive::default(),
             limits: LimitSettings::default(),
+            queries: QuerySettings::default(),
             recall_gate: gate,
             write_gate: gate,
             metrics: None,
@@ -149,7 +151,7 @@ impl Service {
     ) -> Self {
         let (embedder, queries, status): (_, QuerySource, _) = match setup.vectors {
             Vectors::From(embedder) => {
-                let queries = QueryEmbedder::new(Arc::clone(&embedder), QuerySettings::default());
+                let queries = QueryEmbedder::new(Arc::clone(&embedder), setup.queries);
                 (Some(embedder), Ok(Arc::new(queries)), "ready")
             }
             Vectors::Disabled => (None, Err(NoVectors::Disabled), "disabled"),

@@ -97,6 +97,11 @@ impl Limits {
         Self { addresses, tenants }
     }
 
+    /// Whether anybody is limited at all.
+    pub const fn is_on(&self) -> bool {
+        self.addresses.is_some() || self.tenants.is_some()
+    }
+
     /// Spends a token of an address, waiting for it if that is soon. Returns how long the request has waited by now, of
     /// which it had waited `waited` before. Addresses of IPv6 count by their /64 network.
     ///
