@@ -2,8 +2,10 @@
 //! memory.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod admission;
 mod auth;
 mod body;
+mod client;
 mod dto;
 mod error;
 mod fields;
@@ -23,6 +25,7 @@ pub use self::{
         Auth, AuthConfigError, AuthMode, KeySource, Principal, Role, Source, StaticKeys, TokenSettings, TokenVerifier,
         required_role,
     },
+    client::TrustedProxies,
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
     state::{ApiSettings, AppState, CorsOrigins},

@@ -138,3 +138,26 @@ fn allow_origin(headers: &mut HeaderMap, cors: &CorsOrigins, origin: Option<Head
         headers.insert(name, HeaderValue::from_static(value));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aionis_core::clock::SystemClock;
+    use aionis_engine::{GateSettings, gate::Gate};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_gives_its_place_back() {
+        let settings =
+            GateSettings { max_inflight: 1, max_queue: 0, queue_timeout: std::time::Duration::from_secs(60) };
+        let gate = Gate::new("write", settings, Arc::new(SystemClock));
+        let panics = async {
+            let _permit = gate.enter("a").await.unwrap();
+            panic!("as a handler might");
+        };
+        assert!(futures_catch(panics).await.is_err());
+        assert_eq!(gate.load(), (0, 0));
+    }
+}

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aionis_engine::Engine;
+use aionis_engine::{Engine, admission::Limits};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{auth::Auth, health::HealthState};
+use crate::{auth::Auth, client::TrustedProxies, health::HealthState};
 
 /// Settings of the interface.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct ApiSettings {
     pub admin_token: Option<String>,
     /// Whether loopback callers may debug embeddings when there is no token (not in production).
     pub loopback_may_debug: bool,
+    /// Proxies that say truly whom they ask for (`AIONIS_TRUSTED_PROXIES`).
+    pub trusted_proxies: TrustedProxies,
+    /// Whether callers on this machine spend no tokens of their address (`RATE_LIMIT_BYPASS_LOOPBACK`).
+    pub bypass_loopback: bool,
 }
 
 impl Default for ApiSettings {
@@ -42,6 +46,8 @@ impl Default for ApiSettings {
             cors: CorsOrigins::Any,
             admin_token: None,
             loopback_may_debug: true,
+            trusted_proxies: TrustedProxies::default(),
+            bypass_loopback: true,
         }
     }
 }
@@ -69,6 +75,8 @@ impl CorsOrigins {
 pub struct AppState {
     /// The use cases.
     pub engine: Arc<Engine>,
+    /// How often addresses and tenants may ask.
+    pub limits: Arc<Limits>,
     /// Settings.
     pub settings: Arc<ApiSettings>,
     /// What readiness reports.

@@ -1,19 +1,25 @@
 //! Settings: one struct per concern, each field a flag and an environment variable with its default and bounds.
 
+mod admission;
 mod auth;
+mod recall;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use aionis_api::{ApiSettings, Auth, AuthMode, CorsOrigins};
-use aionis_core::{ids::TenantId, recall::Profile};
+use aionis_core::ids::TenantId;
 use aionis_embed::{
     cached::{BatchSettings, CacheSettings, QuerySettings},
     settings::{EmbedSettings, MiniMaxType, ProviderKind, Secret},
 };
-use aionis_engine::{GateSettings, WriteLimits};
+use aionis_engine::WriteLimits;
 use clap::Args;
 
-use self::auth::AuthArgs;
+use self::{
+    admission::{GateArgs, LimitArgs},
+    auth::AuthArgs,
+    recall::RecallSettings,
+};
 use crate::failure::Failure;
 
 fn boolean(text: &str) -> Result<bool, String> {
@@ -174,9 +180,6 @@ pub(crate) struct MemorySettings {
     /// Longest text, in UTF-16 units.
     #[arg(long, env = "MAX_TEXT_LEN", default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub(crate) max_text_len: u32,
-    /// legacy, strict_edges or quality_first.
-    #[arg(long, env = "MEMORY_RECALL_PROFILE", default_value = "strict_edges", value_parser = profile)]
-    pub(crate) memory_recall_profile: Profile,
     /// Nodes per write.
     #[arg(long, env = "MEMORY_WRITE_MAX_NODES", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) memory_write_max_nodes: u32,
@@ -210,28 +213,6 @@ pub(crate) struct MemorySettings {
     /// How long one may wait, in ms.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_QUEUE_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) recall_text_embed_batch_queue_timeout_ms: u64,
-    /// Recalls at once.
-    #[arg(long, env = "API_RECALL_MAX_INFLIGHT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=5_000))]
-    pub(crate) api_recall_max_inflight: u32,
-    /// Recalls that may wait.
-    #[arg(long, env = "API_RECALL_QUEUE_MAX", default_value_t = 6_000, value_parser = clap::value_parser!(u32).range(0..=200_000))]
-    pub(crate) api_recall_queue_max: u32,
-    /// How long one may wait, in ms.
-    #[arg(long, env = "API_RECALL_QUEUE_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    pub(crate) api_recall_queue_timeout_ms: u64,
-    /// Writes at once.
-    #[arg(long, env = "API_WRITE_MAX_INFLIGHT", default_value_t = 96, value_parser = clap::value_parser!(u32).range(1..=5_000))]
-    pub(crate) api_write_max_inflight: u32,
-    /// Writes that may wait.
-    #[arg(long, env = "API_WRITE_QUEUE_MAX", default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(0..=200_000))]
-    pub(crate) api_write_queue_max: u32,
-    /// How long one may wait, in ms.
-    #[arg(long, env = "API_WRITE_QUEUE_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    pub(crate) api_write_queue_timeout_ms: u64,
-}
-
-fn profile(text: &str) -> Result<Profile, String> {
-    Profile::parse(text).ok_or_else(|| "must be legacy, strict_edges or quality_first".to_owned())
 }
 
 /// How work is derived.
@@ -268,6 +249,8 @@ pub(crate) struct HttpSettings {
     pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) auth: AuthArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Origins that browsers may call from, comma separated.
     #[arg(long, env = "CORS_ALLOW_ORIGINS", default_value = "*")]
     pub(crate) cors_allow_origins: String,
@@ -291,6 +274,10 @@ pub(crate) struct Settings {
     pub(crate) embedding: EmbeddingSettings,
     #[command(flatten)]
     pub(crate) memory: MemorySettings,
+    #[command(flatten)]
+    pub(crate) recall: RecallSettings,
+    #[command(flatten)]
+    pub(crate) gates: GateArgs,
     #[command(flatten)]
     pub(crate) outbox: OutboxSettings,
 }
@@ -351,22 +338,6 @@ impl MemorySettings {
         WriteLimits { nodes_max: self.memory_write_max_nodes as usize, edges_max: self.memory_write_max_edges as usize }
     }
 
-    pub(crate) const fn recall_gate(&self) -> GateSettings {
-        GateSettings {
-            max_inflight: self.api_recall_max_inflight as usize,
-            max_queue: self.api_recall_queue_max as usize,
-            queue_timeout: Duration::from_millis(self.api_recall_queue_timeout_ms),
-        }
-    }
-
-    pub(crate) const fn write_gate(&self) -> GateSettings {
-        GateSettings {
-            max_inflight: self.api_write_max_inflight as usize,
-            max_queue: self.api_write_queue_max as usize,
-            queue_timeout: Duration::from_millis(self.api_write_queue_timeout_ms),
-        }
-    }
-
     pub(crate) fn query_settings(&self) -> QuerySettings {
         let cache = self.recall_text_embed_cache_enabled.then(|| CacheSettings {
             max_keys: self.recall_text_embed_cache_max_keys as usize,
@@ -386,6 +357,7 @@ impl MemorySettings {
 impl HttpSettings {
     /// Refuses credentials that cannot be used, and an address that other machines reach when nobody is asked for any.
     pub(crate) fn check(&self, memory: &MemorySettings) -> Result<Auth, Failure> {
+        self.limits.check(memory.is_production())?;
         let auth = self.auth.build(memory.is_production())?;
         if auth.mode() != AuthMode::Off {
             return Ok(auth);
@@ -405,8 +377,8 @@ impl HttpSettings {
         )))
     }
 
-    pub(crate) fn api(&self, memory: &MemorySettings, auth: Auth) -> ApiSettings {
-        ApiSettings {
+    pub(crate) fn api(&self, memory: &MemorySettings, auth: Auth) -> Result<ApiSettings, Failure> {
+        Ok(ApiSettings {
             auth,
             default_tenant: memory.memory_tenant_id.clone(),
             default_scope: memory.memory_scope.clone(),
@@ -414,8 +386,10 @@ impl HttpSettings {
             cors: CorsOrigins::parse(&self.cors_allow_origins),
             admin_token: (!self.admin_token.0.is_empty()).then(|| self.admin_token.0.clone()),
             loopback_may_debug: !memory.is_production(),
+            trusted_proxies: self.limits.trusted_proxies()?,
+            bypass_loopback: self.limits.bypass_loopback(memory.is_production()),
             ..ApiSettings::default()
-        }
+        })
     }
 }
 
@@ -432,6 +406,9 @@ impl Settings {
         if let Err(problem) = self.storage.check() {
             problems.push(problem.to_string());
         }
+        problems.extend(self.gates.problem(&self.storage));
+        problems.extend(self.recall.profiles().err());
+        problems.extend(self.recall.adaptive().err());
         if self.memory.is_production() && !unknown_variables().is_empty() {
             problems.push(format!("unknown settings: {}; correct or remove them", unknown_variables().join(", ")));
         }
@@ -452,6 +429,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
         "AIONIS_MODEL_DIR",
         "AIONIS_MODEL_URL",
         "AIONIS_API_KEY",
+        "AIONIS_TRUSTED_PROXIES",
     ];
     let mut unknown: Vec<String> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())

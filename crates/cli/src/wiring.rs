@@ -63,9 +63,10 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
             can_embed: !matches!(queries, Err(NoVectors::Disabled)),
         },
         write_limits: settings.memory.write_limits(),
-        profile: settings.memory.memory_recall_profile,
-        recall_gate: settings.memory.recall_gate(),
-        write_gate: settings.memory.write_gate(),
+        profiles: settings.recall.profiles().map_err(Failure::new)?,
+        adaptive: settings.recall.adaptive().map_err(Failure::new)?,
+        recall_gate: settings.gates.recall_gate(&settings.storage),
+        write_gate: settings.gates.write_gate(),
         audit_queue_max: AUDIT_QUEUE_MAX,
     };
     let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
@@ -79,8 +80,8 @@ pub(crate) async fn open_store(
     provider: &Provider,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<dyn Deployment>, Failure> {
-    let memory = &settings.memory;
-    let queue_max = memory.api_write_max_inflight as usize + memory.api_write_queue_max as usize + 64;
+    let gates = &settings.gates;
+    let queue_max = gates.api_write_max_inflight as usize + gates.api_write_queue_max as usize + 64;
     let fallback_dim = settings.embedding.embedding_dim.map(|dim| dim as usize);
     let mut options = store_options(&settings.storage);
     match &mut options {

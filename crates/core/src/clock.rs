@@ -1,5 +1,10 @@
 //! Time as a value and as a dependency.
 
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
 
@@ -34,6 +39,11 @@ impl Timestamp {
 pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> Timestamp;
+
+    /// Time since some moment in the past, for waits and rates: it never goes back, also when the time is corrected.
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(u64::try_from(self.now().0).unwrap_or(0))
+    }
 }
 
 /// The machine's clock.
@@ -45,6 +55,11 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let nanos = OffsetDateTime::now_utc().unix_timestamp_nanos();
         Timestamp(i64::try_from(nanos / 1_000).unwrap_or(i64::MAX))
+    }
+
+    fn monotonic(&self) -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The pure domain of Aionis: no async runtime, no I/O.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod admission;
 pub mod canon;
 pub mod chain;
 pub mod clock;

@@ -1,84 +1,160 @@
-//! Admission: so many requests at once, so many waiting, none longer than so long.
+//! Admission: so many requests at once, so many waiting, none longer than so long, in turn over tenants.
+//!
+//! Who goes in next is decided by [`Turns`]; here waiting is done, and places are given back however a request ends.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use aionis_core::error::{DomainError, ErrorKind};
-use serde_json::json;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+use aionis_core::{
+    admission::{Entry, Ticket, Turns},
+    clock::Clock,
+    error::{DomainError, ErrorKind},
 };
+use hashbrown::HashMap;
+use serde_json::json;
+use tokio::sync::oneshot;
 
-use crate::GateSettings;
+use crate::{GateSettings, admission::refused};
 
-/// A first-come, first-served gate.
+/// A gate that serves tenants in turn.
 pub struct Gate {
     kind: &'static str,
     settings: GateSettings,
-    free: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    clock: Arc<dyn Clock>,
+    places: Arc<Places>,
 }
 
 /// Admission, held until dropped.
 pub struct Permit {
     /// How long the request waited for it.
     pub waited: Duration,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
-/// Counts a waiting request for as long as it waits, also when its client goes away.
-struct Waiting<'a>(&'a AtomicUsize);
+#[derive(Default)]
+struct Waiters(HashMap<Ticket, oneshot::Sender<Turn>>);
 
-impl Drop for Waiting<'_> {
+struct State {
+    turns: Turns,
+    waiters: Waiters,
+}
+
+struct Places(Mutex<State>);
+
+/// What a waiting request is told.
+enum Turn {
+    Yours(Place),
+    /// Somebody of a shorter line takes its place in the queue.
+    GiveWay,
+}
+
+/// A place at work; whoever is next gets it when it is dropped.
+struct Place(Option<Arc<Places>>);
+
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(places) = self.0.take() {
+            places.hand_over();
+        }
+    }
+}
+
+/// A place in the queue; given up when dropped, also when the request's client goes away.
+struct Queued<'a> {
+    places: &'a Places,
+    tenant: &'a str,
+    ticket: Ticket,
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        let mut state = self.places.lock();
+        state.turns.give_up(self.tenant, self.ticket);
+        state.waiters.0.remove(&self.ticket);
+    }
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a place that became free to whoever is next.
+    fn hand_over(self: &Arc<Self>) {
+        loop {
+            let waiter = {
+                let mut state = self.lock();
+                let Some(ticket) = state.turns.leave() else { return };
+                state.waiters.0.remove(&ticket)
+            };
+            // Outside the lock: what cannot be delivered comes back, and would be handed over again when dropped.
+            match waiter.map(|waiter| waiter.send(Turn::Yours(Place(Some(Arc::clone(self)))))) {
+                Some(Ok(())) => return,
+                Some(Err(Turn::Yours(mut place))) => place.0 = None,
+                Some(Err(Turn::GiveWay)) | None => {}
+            }
+        }
     }
 }
 
 impl Gate {
     /// A gate for one kind of request: `recall` or `write`.
-    pub fn new(kind: &'static str, settings: GateSettings) -> Self {
-        Self { kind, settings, free: Arc::new(Semaphore::new(settings.max_inflight)), waiting: AtomicUsize::new(0) }
+    pub fn new(kind: &'static str, settings: GateSettings, clock: Arc<dyn Clock>) -> Self {
+        let turns = Turns::new(settings.max_inflight, settings.max_queue);
+        let places = Arc::new(Places(Mutex::new(State { turns, waiters: Waiters::default() })));
+        Self { kind, settings, clock, places }
     }
 
     /// Requests inside and waiting.
     pub fn load(&self) -> (usize, usize) {
-        (self.settings.max_inflight - self.free.available_permits(), self.waiting.load(Ordering::Relaxed))
+        self.places.lock().turns.load()
     }
 
-    /// Waits for admission.
+    /// Waits for admission of a request of a tenant.
     ///
     /// # Errors
     /// `<kind>_backpressure` when the queue is full or the wait too long.
-    pub async fn enter(&self) -> Result<Permit, DomainError> {
-        if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(Permit { waited: Duration::ZERO, _permit: permit });
-        }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.settings.max_queue {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            return Err(self.refusal(None));
-        }
-        let started = Instant::now();
-        let waiting = Waiting(&self.waiting);
-        let permit = tokio::time::timeout(self.settings.queue_timeout, Arc::clone(&self.free).acquire_owned()).await;
-        let waited = started.elapsed();
-        drop(waiting);
+    pub async fn enter(&self, tenant: &str) -> Result<Permit, DomainError> {
+        let (ticket, mut turn) = {
+            let mut state = self.places.lock();
+            match state.turns.arrive(tenant) {
+                Entry::Admitted => {
+                    let place = Place(Some(Arc::clone(&self.places)));
+                    return Ok(Permit { waited: Duration::ZERO, _place: place });
+                }
+                Entry::Refused => {
+                    drop(state);
+                    return Err(self.refusal(None));
+                }
+                Entry::Waits { ticket, displaced } => {
+                    if let Some(displaced) = displaced.and_then(|displaced| state.waiters.0.remove(&displaced)) {
+                        // It may have stopped waiting just now; there is nobody to tell then.
+                        let _ = displaced.send(Turn::GiveWay);
+                    }
+                    let (sender, turn) = oneshot::channel();
+                    state.waiters.0.insert(ticket, sender);
+                    (ticket, turn)
+                }
+            }
+        };
+        let started = self.clock.monotonic();
+        let queued = Queued { places: &self.places, tenant, ticket };
+        let told = tokio::time::timeout(self.settings.queue_timeout, &mut turn).await;
+        drop(queued);
+        let waited = self.clock.monotonic().saturating_sub(started);
         metrics::histogram!("aionis_gate_wait_seconds", "gate" => self.kind).record(waited.as_secs_f64());
-        match permit {
-            Ok(Ok(permit)) => Ok(Permit { waited, _permit: permit }),
-            Ok(Err(_)) => Err(DomainError::internal("an admission gate was closed")),
+        match told {
+            Ok(Ok(Turn::Yours(place))) => Ok(Permit { waited, _place: place }),
+            Ok(Ok(Turn::GiveWay)) => Err(self.refusal(None)),
+            Ok(Err(_)) => Err(DomainError::internal("an admission gate forgot a request that waits")),
+            // If its turn came at this very moment, the place goes to the next with `turn`.
             Err(_) => Err(self.refusal(Some(waited))),
         }
     }
 
     fn refusal(&self, waited: Option<Duration>) -> DomainError {
-        metrics::counter!("aionis_gate_refusals_total", "gate" => self.kind).increment(1);
         let (inflight, queued) = self.load();
         let mut details = json!({
             "inflight": inflight,
@@ -95,9 +171,8 @@ impl Gate {
             None => "found the queue full",
         };
         let code = if self.kind == "write" { "write_backpressure" } else { "recall_backpressure" };
-        DomainError::new(ErrorKind::TooManyRequests, code, format!("the request {what}; retry later"))
-            .with_details(details)
-            .with_retry_after(Duration::from_secs(1))
+        let error = DomainError::new(ErrorKind::TooManyRequests, code, format!("the request {what}; retry later"));
+        refused(error.with_details(details).with_retry_after(Duration::from_secs(1)))
     }
 }
 
@@ -106,48 +181,5 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn gate(max_inflight: usize, max_queue: usize, timeout_ms: u64) -> Arc<Gate> {
-        let queue_timeout = Duration::from_millis(timeout_ms);
-        Arc::new(Gate::new("write", GateSettings { max_inflight, max_queue, queue_timeout }))
-    }
-
-    #[tokio::test]
-    async fn one_more_than_the_queue_holds_is_refused() {
-        let gate = gate(1, 0, 1000);
-        let held = gate.enter().await.unwrap();
-        let refused = gate.enter().await.err().unwrap();
-        assert_eq!((refused.code, refused.kind), ("write_backpressure", ErrorKind::TooManyRequests));
-        drop(held);
-        gate.enter().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_wait_too_long_is_refused_and_leaves_the_queue() {
-        let gate = gate(1, 5, 10);
-        let _held = gate.enter().await.unwrap();
-        let refused = gate.enter().await.err().unwrap();
-        assert!(refused.details.unwrap().get("wait_ms").is_some());
-        assert_eq!(gate.load(), (1, 0));
-    }
-
-    #[tokio::test]
-    async fn a_waiter_that_goes_away_gives_its_place_back() {
-        let gate = gate(1, 1, 60_000);
-        let held = gate.enter().await.unwrap();
-        let waiter = tokio::spawn({
-            let gate = Arc::clone(&gate);
-            async move { gate.enter().await.map(|_| ()) }
-        });
-        while gate.load().1 == 0 {
-            tokio::task::yield_now().await;
-        }
-        waiter.abort();
-        let _ = waiter.await;
-        assert_eq!(gate.load(), (1, 0));
-        drop(held);
-        gate.enter().await.unwrap();
-    }
-}
+#[path = "gate_tests.rs"]
+mod tests;

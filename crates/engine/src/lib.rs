@@ -1,6 +1,7 @@
 //! The use cases of Aionis: each takes a checked request and ports, and gives an answer of the domain.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+pub mod admission;
 pub mod audit;
 pub mod backoff;
 mod derive;
@@ -21,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 use aionis_core::{
     clock::Clock,
     ports::{embed::QueryVectors, store::Store},
-    recall::Profile,
+    recall::{Adaptive, ProfilePolicy},
     write::WriteSettings,
 };
 
@@ -52,8 +53,10 @@ pub struct EngineSettings {
     pub write: WriteSettings,
     /// How large writes may be.
     pub write_limits: WriteLimits,
-    /// Profile of recalls that name no knobs.
-    pub profile: Profile,
+    /// Which profile a recall gets.
+    pub profiles: ProfilePolicy,
+    /// When it gets a cheaper one.
+    pub adaptive: Adaptive,
     /// Recalls at once, waiting, and how long one may wait.
     pub recall_gate: GateSettings,
     /// Writes at once, waiting, and how long one may wait.
@@ -97,8 +100,8 @@ impl Engine {
     /// Puts the use cases together. Must be called inside a tokio runtime: the audit writer runs on it.
     pub fn new(store: Arc<dyn Store>, queries: QuerySource, settings: EngineSettings, clock: Arc<dyn Clock>) -> Self {
         let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
-        let recall_gate = Gate::new("recall", settings.recall_gate);
-        let write_gate = Gate::new("write", settings.write_gate);
+        let recall_gate = Gate::new("recall", settings.recall_gate, Arc::clone(&clock));
+        let write_gate = Gate::new("write", settings.write_gate, Arc::clone(&clock));
         Self {
             store,
             queries,

@@ -1,5 +1,7 @@
-//! Which role a route needs and which members of its bodies name identities: one entry per route. A route without an
+//! Which role a route needs, which members of its bodies name identities, and what it costs: one entry per route. A route without an
 //! entry is answered to nobody.
+
+use aionis_engine::admission::Category;
 
 use super::Role;
 
@@ -21,34 +23,40 @@ pub(crate) struct Access {
     pub(crate) path: &'static str,
     pub(crate) role: Role,
     pub(crate) binding: Binding,
+    /// Whose tokens a request costs.
+    pub(crate) category: Category,
 }
 
-const fn access(path: &'static str, role: Role, binding: Binding) -> Access {
-    Access { path, role, binding }
+const fn reads(path: &'static str, role: Role, binding: Binding) -> Access {
+    Access { path, role, binding, category: Category::Recall }
+}
+
+const fn writes(path: &'static str, role: Role, binding: Binding) -> Access {
+    Access { path, role, binding, category: Category::Write }
 }
 
 /// Every route below `/v1`.
 const ROUTES: &[Access] = &[
-    access("/v1/memory/write", Role::Writer, Binding::Producer),
-    access("/v1/memory/recall", Role::Reader, Binding::Consumer),
-    access("/v1/memory/recall_text", Role::Reader, Binding::Consumer),
-    access("/v1/memory/feedback", Role::Writer, Binding::Tenant),
-    access("/v1/memory/rules/state", Role::Writer, Binding::Tenant),
-    access("/v1/memory/rules/evaluate", Role::Reader, Binding::Context),
+    writes("/v1/memory/write", Role::Writer, Binding::Producer),
+    reads("/v1/memory/recall", Role::Reader, Binding::Consumer),
+    reads("/v1/memory/recall_text", Role::Reader, Binding::Consumer),
+    writes("/v1/memory/feedback", Role::Writer, Binding::Tenant),
+    writes("/v1/memory/rules/state", Role::Writer, Binding::Tenant),
+    reads("/v1/memory/rules/evaluate", Role::Reader, Binding::Context),
     // Stores a decision, so reading is not enough.
-    access("/v1/memory/tools/select", Role::Writer, Binding::Context),
-    access("/v1/memory/tools/feedback", Role::Writer, Binding::Context),
-    access("/v1/memory/nodes/activate", Role::Writer, Binding::Tenant),
-    access("/v1/memory/archive/rehydrate", Role::Writer, Binding::Tenant),
-    access("/v1/memory/decisions/{id}/replay", Role::Reader, Binding::Tenant),
-    access("/v1/memory/find", Role::Reader, Binding::Consumer),
-    access("/v1/memory/nodes/{id}", Role::Reader, Binding::Consumer),
-    access("/v1/memory/nodes/{id}/history", Role::Reader, Binding::Consumer),
-    access("/v1/memory/commits", Role::Reader, Binding::Consumer),
-    access("/v1/memory/commits/{id}", Role::Reader, Binding::Consumer),
-    access("/v1/memory/forget", Role::Writer, Binding::Tenant),
+    reads("/v1/memory/tools/select", Role::Writer, Binding::Context),
+    writes("/v1/memory/tools/feedback", Role::Writer, Binding::Context),
+    writes("/v1/memory/nodes/activate", Role::Writer, Binding::Tenant),
+    writes("/v1/memory/archive/rehydrate", Role::Writer, Binding::Tenant),
+    reads("/v1/memory/decisions/{id}/replay", Role::Reader, Binding::Tenant),
+    reads("/v1/memory/find", Role::Reader, Binding::Consumer),
+    reads("/v1/memory/nodes/{id}", Role::Reader, Binding::Consumer),
+    reads("/v1/memory/nodes/{id}/history", Role::Reader, Binding::Consumer),
+    reads("/v1/memory/commits", Role::Reader, Binding::Consumer),
+    reads("/v1/memory/commits/{id}", Role::Reader, Binding::Consumer),
+    writes("/v1/memory/forget", Role::Writer, Binding::Tenant),
     // Reads everything the scope holds.
-    access("/v1/memory/verify", Role::Admin, Binding::Tenant),
+    reads("/v1/memory/verify", Role::Admin, Binding::Tenant),
 ];
 
 /// The entry of a route, by the path it is registered with.

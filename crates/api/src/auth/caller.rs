@@ -1,16 +1,21 @@
 //! The caller as handlers see it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aionis_core::{error::DomainError, model::Viewer};
+use aionis_engine::admission::Category;
 use axum::{
     extract::FromRequestParts,
     http::{Extensions, request::Parts},
 };
 use serde_json::Value;
 
-use super::{Principal, Role, access::Binding, identity};
-use crate::error::ApiError;
+use super::{
+    Principal, Role,
+    access::{Access, Binding},
+    identity,
+};
+use crate::{client::Client, error::ApiError};
 
 /// Who calls, settled before the handler runs. Handlers take it as an extractor and read bodies through it
 /// ([`crate::body::read`]).
@@ -18,11 +23,31 @@ use crate::error::ApiError;
 pub(crate) struct Caller {
     principal: Option<Arc<Principal>>,
     binding: Binding,
+    category: Category,
+    client: Client,
+    waited: Duration,
 }
 
 impl Caller {
-    pub(super) fn new(principal: Option<Principal>, binding: Binding) -> Self {
-        Self { principal: principal.map(Arc::new), binding }
+    /// The caller of a route, who waited for tokens so far.
+    pub(super) fn new(principal: Option<Principal>, access: &Access, client: Client, waited: Duration) -> Self {
+        let (binding, category) = (access.binding, access.category);
+        Self { principal: principal.map(Arc::new), binding, category, client, waited }
+    }
+
+    /// What the request costs tokens of.
+    pub(crate) const fn category(&self) -> Category {
+        self.category
+    }
+
+    /// Where it comes from.
+    pub(crate) const fn client(&self) -> Client {
+        self.client
+    }
+
+    /// How long it waited for tokens before its body was read.
+    pub(crate) const fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// Who it is; none when nobody is asked (`MEMORY_AUTH_MODE=off`).

@@ -1,5 +1,7 @@
 //! What stands before every route below `/v1`: no handler runs for a caller who may not call it.
 
+use std::time::Duration;
+
 use aionis_core::error::{DomainError, ErrorKind};
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -14,7 +16,7 @@ use super::{
     access::{self, Access},
     challenge, identity,
 };
-use crate::{error::ApiError, middleware::TENANT, state::AppState};
+use crate::{admission, client::Client, error::ApiError, middleware::TENANT, state::AppState};
 
 pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let path = match request.extensions().get::<MatchedPath>() {
@@ -31,8 +33,15 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
     }
 }
 
+/// Tokens of the address come first, so that guessing credentials costs them; tokens of the tenant once it is known
+/// whose request it is.
 async fn admit(state: &AppState, path: &str, request: &mut Request) -> Result<Caller, DomainError> {
     let auth = &state.settings.auth;
+    let client = Client::of(request.extensions(), request.headers(), &state.settings.trusted_proxies);
+    let mut waited = Duration::ZERO;
+    if let Some(access) = access::of(path) {
+        waited = admission::address(state, client, access.category, waited).await?;
+    }
     let principal = auth.identify(request.headers(), state.engine.clock().now()).await?;
     let access = authorize(path, principal.as_ref())?;
     if let Some(principal) = &principal {
@@ -41,8 +50,9 @@ async fn admit(state: &AppState, path: &str, request: &mut Request) -> Result<Ca
         let tenant = HeaderValue::from_str(principal.tenant_id.as_str())
             .map_err(|e| DomainError::internal(format!("a tenant that fits no header: {e}")))?;
         request.headers_mut().insert(TENANT, tenant);
+        waited = state.limits.tenant(access.category, principal.tenant_id.as_str(), waited).await?;
     }
-    Ok(Caller::new(principal, access.binding))
+    Ok(Caller::new(principal, access, client, waited))
 }
 
 /// Whether a caller may call a route: it has an entry, and the caller's role is enough. A route without an entry is

@@ -8,7 +8,7 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     model::{EdgeType, EmbeddingStatus, Lane, NodeType, Tier, Viewer},
     ports::store::NodeRow,
-    recall::{EdgeView, KnobOverrides, Ranked},
+    recall::{Adaptation, EdgeView, KnobOverrides, Ranked, RecallEndpoint, ResolvedProfile},
     slots::{member_count, topic_state},
     text::is_ecmascript_whitespace,
     write::Warning,
@@ -37,17 +37,17 @@ pub(crate) struct Shown {
     pub(crate) debug: bool,
 }
 
-/// Which endpoint is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Endpoint {
-    Vector,
-    Text,
+/// Which profile a recall got, and why.
+#[derive(Clone, Copy)]
+pub(crate) struct ProfileChoice {
+    pub(crate) resolved: ResolvedProfile,
+    pub(crate) adapted: Adaptation,
 }
 
 /// Reads a recall.
 pub(crate) fn parse_recall(
     body: &Value,
-    endpoint: Endpoint,
+    endpoint: RecallEndpoint,
     header_tenant: Option<&str>,
     settings: &ApiSettings,
 ) -> Result<(RecallRequest, Shown), DomainError> {
@@ -83,6 +83,7 @@ pub(crate) fn parse_recall(
         viewer,
         question: question.ok_or_else(|| DomainError::field("", "the question is missing"))?,
         knobs,
+        profile: None,
         return_debug,
         include_embeddings,
         include_meta: shown.meta,
@@ -114,10 +115,10 @@ pub(crate) fn as_count(number: Option<u64>) -> Option<usize> {
     number.and_then(|n| usize::try_from(n).ok())
 }
 
-fn read_question(body: &Fields<'_>, endpoint: Endpoint, issues: &mut Issues) -> Option<Question> {
+fn read_question(body: &Fields<'_>, endpoint: RecallEndpoint, issues: &mut Issues) -> Option<Question> {
     let (field, question) = match endpoint {
-        Endpoint::Vector => ("query_embedding", body.vector("query_embedding", issues).map(Question::Vector)),
-        Endpoint::Text => ("query_text", body.text("query_text", issues).map(Question::Text)),
+        RecallEndpoint::Recall => ("query_embedding", body.vector("query_embedding", issues).map(Question::Vector)),
+        RecallEndpoint::RecallText => ("query_text", body.text("query_text", issues).map(Question::Text)),
     };
     if !body.has(field) {
         issues.add(field, "is required");
@@ -243,12 +244,21 @@ struct DebugDto {
     #[serde(skip_serializing_if = "Option::is_none")]
     embeddings: Option<Vec<DebugEmbedding>>,
     profile: &'static str,
+    profile_source: &'static str,
+    adaptive_profile_applied: bool,
+    adaptive_profile_reason: &'static str,
     estimated_tokens: usize,
     timings_ms: Value,
 }
 
 impl RecallResponse {
-    pub(crate) fn new(scope: &ScopeKey, answer: RecallAnswer, shown: Shown, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        scope: &ScopeKey,
+        answer: RecallAnswer,
+        choice: ProfileChoice,
+        shown: Shown,
+        now: Timestamp,
+    ) -> Self {
         let RecallAnswer { seeds, nodes, edges, ranked, rows, commit_ids, context, .. } = answer;
         let nodes = nodes.iter().filter_map(|id| rows.get(id)).map(|row| node_dto(row, shown)).collect();
         let edges = edges.iter().map(|edge| edge_dto(edge, commit_ids.get(&edge.commit_seq).copied())).collect();
@@ -256,6 +266,9 @@ impl RecallResponse {
             neighborhood_counts: json!({ "nodes": answer.neighborhood.0, "edges": answer.neighborhood.1 }),
             embeddings: answer.debug_embeddings,
             profile: answer.profile.as_str(),
+            profile_source: choice.resolved.source.as_str(),
+            adaptive_profile_applied: choice.adapted.applied(),
+            adaptive_profile_reason: choice.adapted.reason.as_str(),
             estimated_tokens: context.estimated_tokens,
             timings_ms: json!(answer.timings),
         });

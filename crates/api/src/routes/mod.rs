@@ -18,7 +18,10 @@ use axum::{
 use serde_json::Value;
 
 use self::write::idempotency_key;
-use crate::{auth::Caller, body, dto::operate::Asked, error::ApiError, middleware::tenant_header, state::AppState};
+use crate::{
+    admission::Asking, auth::Caller, body, dto::operate::Asked, error::ApiError, middleware::tenant_header,
+    state::AppState,
+};
 
 use aionis_core::{
     deadline,
@@ -84,10 +87,12 @@ where
     let Posted { caller, headers, body } = posted;
     let answer = within(state.settings.request_timeout, async {
         let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
-        let permit = match gate {
-            Through::Writes => state.engine.write_gate().enter().await?,
-            Through::Recalls => state.engine.recall_gate().enter().await?,
+        let asking = Asking::settle(state, &caller, &headers, &value).await?;
+        let gate = match gate {
+            Through::Writes => state.engine.write_gate(),
+            Through::Recalls => state.engine.recall_gate(),
         };
+        let permit = gate.enter(asking.tenant.as_str()).await?;
         let asked = Asked {
             header_tenant: tenant_header(&headers),
             settings: &state.settings,

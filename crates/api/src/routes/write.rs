@@ -13,6 +13,7 @@ use axum::{
 
 use super::within;
 use crate::{
+    admission::Asking,
     auth::Caller,
     body,
     dto::write::{WriteResponse, parse_write},
@@ -32,7 +33,8 @@ pub(crate) async fn write(
 ) -> Result<Json<WriteResponse>, ApiError> {
     let answer = within(state.settings.request_timeout, async {
         let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
-        let permit = state.engine.write_gate().enter().await?;
+        let asking = Asking::settle(&state, &caller, &headers, &value).await?;
+        let permit = state.engine.write_gate().enter(asking.tenant.as_str()).await?;
         let received_at = state.engine.clock().now();
         let idempotency = idempotency_key(&headers)?;
         let mut request = parse_write(&value, tenant_header(&headers), &state.settings, idempotency, received_at)?;

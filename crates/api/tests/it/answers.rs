@@ -1,6 +1,6 @@
 //! Whole answers, member by member. Everything in them is deterministic but the time spent.
 
-use aionis_core::recall::Profile;
+use aionis_core::recall::{Profile, ProfilePolicy};
 use insta::{assert_json_snapshot, rounded_redaction};
 use serde_json::{Value, json};
 
@@ -116,8 +116,8 @@ async fn a_recall_that_finds_nothing() {
 
 #[tokio::test]
 async fn profiles_are_named() {
-    for profile in [Profile::Legacy, Profile::StrictEdges, Profile::QualityFirst] {
-        let service = Service::with(|setup| setup.profile = profile);
+    for profile in Profile::ALL {
+        let service = Service::with(|setup| setup.profiles = ProfilePolicy::new(profile));
         let answer = service.recall_text(&json!({ "query_text": "x", "return_debug": true })).await;
         assert_eq!(answer["debug"]["profile"], profile.as_str());
     }

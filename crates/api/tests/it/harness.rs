@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use aionis_core::{
         embed::Embedder,
         store::{OutboxStatus, Store},
     },
-    recall::Profile,
+    recall::{Adaptive, ProfilePolicy},
     redact::Redactor,
     write::WriteSettings,
 };
@@ -23,6 +24,7 @@ use aionis_embed::{
 };
 use aionis_engine::{
     Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
+    admission::{KEYS_MAX, LimitSettings, Limits},
     worker::{Round, Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -64,7 +66,10 @@ pub(crate) struct Setup {
     pub(crate) dim: usize,
     pub(crate) api: ApiSettings,
     pub(crate) write_limits: WriteLimits,
-    pub(crate) profile: Profile,
+    pub(crate) profiles: ProfilePolicy,
+    pub(crate) adaptive: Adaptive,
+    pub(crate) limits: LimitSettings,
+    pub(crate) queries: QuerySettings,
     pub(crate) recall_gate: GateSettings,
     pub(crate) write_gate: GateSettings,
     pub(crate) metrics: Option<PrometheusHandle>,
@@ -87,7 +92,10 @@ impl Default for Setup {
             dim: DIM,
             api: ApiSettings::default(),
             write_limits: WriteLimits { nodes_max: 5_000, edges_max: 20_000 },
-            profile: Profile::StrictEdges,
+            profiles: ProfilePolicy::default(),
+            adaptive: Adaptive::default(),
+            limits: LimitSettings::default(),
+            queries: QuerySettings::default(),
             recall_gate: gate,
             write_gate: gate,
             metrics: None,
@@ -143,7 +151,7 @@ impl Service {
     ) -> Self {
         let (embedder, queries, status): (_, QuerySource, _) = match setup.vectors {
             Vectors::From(embedder) => {
-                let queries = QueryEmbedder::new(Arc::clone(&embedder), QuerySettings::default());
+                let queries = QueryEmbedder::new(Arc::clone(&embedder), setup.queries);
                 (Some(embedder), Ok(Arc::new(queries)), "ready")
             }
             Vectors::Disabled => (None, Err(NoVectors::Disabled), "disabled"),
@@ -159,7 +167,8 @@ impl Service {
                 can_embed: !matches!(queries, Err(NoVectors::Disabled)),
             },
             write_limits: setup.write_limits,
-            profile: setup.profile,
+            profiles: setup.profiles,
+            adaptive: setup.adaptive,
             recall_gate: setup.recall_gate,
             write_gate: setup.write_gate,
             audit_queue_max: 64,
@@ -181,6 +190,7 @@ impl Service {
         };
         let state = AppState {
             engine: Arc::clone(&engine),
+            limits: Arc::new(Limits::new(&setup.limits, KEYS_MAX, engine.clock())),
             settings: Arc::new(setup.api),
             health: Arc::new(health),
             metrics: setup.metrics,
@@ -203,6 +213,15 @@ impl Service {
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// Serves real connections too, as long as the test runs.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = self.router.clone().into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await.unwrap() });
+        address
     }
 
     /// Posts JSON.

@@ -122,8 +122,10 @@ async fn labels_and_references_have_a_longest_length() {
 async fn a_full_gate_refuses_with_a_pause() {
     let narrow = GateSettings { max_inflight: 1, max_queue: 0, queue_timeout: Duration::from_secs(30) };
     let service = Service::with(|setup| (setup.recall_gate, setup.write_gate) = (narrow, narrow));
-    let (writing_now, recalling_now) =
-        (service.engine.write_gate().enter().await.unwrap(), service.engine.recall_gate().enter().await.unwrap());
+    let (writing_now, recalling_now) = (
+        service.engine.write_gate().enter("default").await.unwrap(),
+        service.engine.recall_gate().enter("default").await.unwrap(),
+    );
     let recall = json!({ "query_embedding": vector("x") });
     for (path, body, code) in [
         (WRITE, &writing(&[event("e1", "one")]), "write_backpressure"),
@@ -151,7 +153,7 @@ async fn a_request_that_takes_too_long_is_told_so() {
         setup.write_gate = narrow;
         setup.api.request_timeout = Duration::from_millis(5);
     });
-    let held = service.engine.write_gate().enter().await.unwrap();
+    let held = service.engine.write_gate().enter("default").await.unwrap();
     let answer = service.post(WRITE, &writing(&[event("e1", "one")])).await;
     assert_eq!(answer.refusal(), (503, "deadline_exceeded".to_owned()));
     assert_eq!(answer.header("retry-after"), Some("1"));

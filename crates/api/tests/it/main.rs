@@ -1,6 +1,7 @@
 //! The HTTP interface over a real store in a temporary directory, in process and with a clock that stands still.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admission;
 mod answers;
 mod auth;
 mod defects;

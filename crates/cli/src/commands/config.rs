@@ -80,6 +80,16 @@ fn print(all: &Everything) -> Result<Verdict, Failure> {
     ] {
         pairs.insert(name.to_owned(), json!(value));
     }
+    let production = all.settings.memory.is_production();
+    let limits = all.http.limits.limits(production);
+    for (name, value) in [
+        ("rate_limit_enabled", json!(limits.addresses.is_some())),
+        ("tenant_quota_enabled", json!(limits.tenants.is_some())),
+        ("rate_limit_bypass_loopback", json!(all.http.limits.bypass_loopback(production))),
+        ("api_recall_max_inflight", json!(all.settings.gates.recall_max_inflight(&all.settings.storage))),
+    ] {
+        pairs.insert(name.to_owned(), value);
+    }
     pairs.insert("embedding_dim".to_owned(), json!(all.settings.embedding.embedding_dim));
     pairs.insert("port_file".to_owned(), json!(all.http.port_file));
     if all.json {

@@ -9,6 +9,7 @@ use std::{
 
 use aionis_api::{AppState, EmbeddingState, HealthState, router};
 use aionis_embed::Provider;
+use aionis_engine::admission::{KEYS_MAX, LimitSettings, Limits};
 use aionis_store::Deployment;
 use clap::Args;
 use tokio::{
@@ -50,9 +51,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let parts = wiring::open(&args.settings).await?;
     let (stop, stopped) = watch::channel(false);
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
+    let limits = args.http.limits.limits(args.settings.memory.is_production());
     let state = AppState {
         engine: Arc::clone(&parts.engine),
-        settings: Arc::new(args.http.api(&args.settings.memory, auth)),
+        limits: Arc::new(Limits::new(&limits, KEYS_MAX, &parts.clock)),
+        settings: Arc::new(args.http.api(&args.settings.memory, auth)?),
         health: Arc::new(health(&args, &parts, worker.is_some())),
         metrics: Some(metrics.clone()),
     };
@@ -61,7 +64,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     if let Some(path) = &args.http.port_file {
         write_port(path, address)?;
     }
-    announce(&args, &parts, address, started);
+    announce(&args, &parts, &limits, address, started);
     let worker = worker.map(|worker| {
         let stopped = stopped.clone();
         tokio::spawn(async move { worker.run(stopped).await })
@@ -163,7 +166,7 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
     }
 }
 
-fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Instant) {
+fn announce(args: &ServeArgs, parts: &Parts, limits: &LimitSettings, address: SocketAddr, started: Instant) {
     for name in unknown_variables() {
         tracing::warn!(name, "this variable is no setting; is it misspelt?");
     }
@@ -180,7 +183,15 @@ fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Insta
         engine = parts.store.engine(),
         store = crate::wiring::store_options(&args.settings.storage).place(),
         memory_auth_mode = ?args.http.auth.mode(),
-        memory_recall_profile = args.settings.memory.memory_recall_profile.as_str(),
+        memory_recall_profile = args.settings.recall.memory_recall_profile.as_str(),
+        memory_recall_profile_policy = args.settings.recall.memory_recall_profile_policy_json,
+        memory_recall_adaptive_downgrade_enabled = args.settings.recall.memory_recall_adaptive_downgrade_enabled,
+        memory_recall_adaptive_wait_ms = args.settings.recall.memory_recall_adaptive_wait_ms,
+        memory_recall_adaptive_target_profile = args.settings.recall.memory_recall_adaptive_target_profile.as_str(),
+        rate_limit_enabled = limits.addresses.is_some(),
+        tenant_quota_enabled = limits.tenants.is_some(),
+        api_recall_max_inflight = args.settings.gates.recall_max_inflight(&args.settings.storage),
+        api_write_max_inflight = args.settings.gates.api_write_max_inflight,
         "memory api config"
     );
     tracing::info!(

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::print_stdout, reason = "measured figures and reasons for skipping belong into the test's output")]
 
+mod admission;
 mod chaos;
 mod defects;
 mod demo;

@@ -103,6 +103,10 @@ pub trait QueryVectors: Send + Sync {
     /// Name of the space, as [`Embedder::name`].
     fn name(&self) -> &str;
 
+    /// Whether the vector of a normalised and redacted question costs nothing now: it is kept, or on its way for somebody
+    /// else.
+    fn has(&self, text: &str) -> bool;
+
     /// The vector of a normalised and redacted question.
     ///
     /// # Errors

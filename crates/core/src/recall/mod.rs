@@ -4,16 +4,20 @@
 //! only), [`select_edges`] and [`keep_best`], [`activate()`], [`assemble`], [`build_context`].
 
 pub mod activate;
+pub mod adaptive;
 pub mod bm25;
 pub mod context;
 pub mod expand;
 pub mod fuse;
+pub mod policy;
 pub mod profile;
 pub mod subgraph;
 
 pub use activate::{Ranked, Seed, activate};
+pub use adaptive::{Adaptation, Adaptive, AdaptiveReason};
 pub use context::{ContextBlock, ContextLimits, ContextRow, build_context, context_candidates};
 pub use expand::{hop_limit, keep_best, select_edges};
+pub use policy::{ProfilePolicy, ProfileSource, RecallEndpoint, ResolvedProfile};
 pub use profile::{KnobOverrides, Knobs, Profile};
 pub use subgraph::{Subgraph, assemble};
 

@@ -1,4 +1,4 @@
-//! Recall profiles: named settings of the seven knobs (runtime specification 4.2).
+//! Recall profiles: named settings of the seven knobs (runtime specification 4.2, and `lean`).
 
 /// The seven knobs of a recall.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
@@ -49,17 +49,19 @@ pub enum Profile {
     StrictEdges,
     /// More of everything.
     QualityFirst,
+    /// Less of everything, one hop: what recalls get that waited too long.
+    Lean,
 }
 
 impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Legacy, Self::StrictEdges, Self::QualityFirst, Self::Lean];
+    /// Their names, for messages.
+    pub const NAMES: &'static str = "legacy, strict_edges, quality_first or lean";
+
     /// Reads the text form.
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "legacy" => Some(Self::Legacy),
-            "strict_edges" => Some(Self::StrictEdges),
-            "quality_first" => Some(Self::QualityFirst),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|profile| profile.as_str() == text)
     }
 
     /// The text form.
@@ -68,6 +70,7 @@ impl Profile {
             Self::Legacy => "legacy",
             Self::StrictEdges => "strict_edges",
             Self::QualityFirst => "quality_first",
+            Self::Lean => "lean",
         }
     }
 
@@ -101,7 +104,29 @@ impl Profile {
                 min_edge_weight: 0.05,
                 min_edge_confidence: 0.05,
             },
+            Self::Lean => Knobs {
+                limit: 12,
+                neighborhood_hops: 1,
+                max_nodes: 24,
+                max_edges: 24,
+                ranked_limit: 40,
+                min_edge_weight: 0.2,
+                min_edge_confidence: 0.2,
+            },
         }
+    }
+}
+
+impl Knobs {
+    /// Whether a recall with these knobs is less work than one with `other`: none of the knobs that make work is larger,
+    /// and one is smaller.
+    pub fn is_cheaper_than(&self, other: &Self) -> bool {
+        let work = |knobs: &Self| {
+            let Self { limit, neighborhood_hops, max_nodes, max_edges, ranked_limit, .. } = *knobs;
+            [limit, usize::from(neighborhood_hops), max_nodes, max_edges, ranked_limit]
+        };
+        let (own, others) = (work(self), work(other));
+        own != others && own.iter().zip(others).all(|(own, other)| *own <= other)
     }
 }
 
@@ -139,7 +164,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for profile in [Profile::Legacy, Profile::StrictEdges, Profile::QualityFirst] {
+        for profile in Profile::ALL {
             assert_eq!(Profile::parse(profile.as_str()), Some(profile));
         }
         assert_eq!(Profile::parse("fast"), None);

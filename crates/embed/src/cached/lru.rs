@@ -41,6 +41,11 @@ impl<K: Copy + Eq + Hash, V: Clone> LruTtl<K, V> {
         Some(entry.value.clone())
     }
 
+    /// Whether `key` has a value that has not expired; it counts as no use.
+    pub(super) fn holds(&self, key: &K, now: Instant) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.expires > now)
+    }
+
     /// Stores a value as the most recently used one.
     pub(super) fn insert(&mut self, key: K, value: V, now: Instant) {
         if let Some(old) = self.entries.remove(&key) {

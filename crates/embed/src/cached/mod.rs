@@ -181,6 +181,12 @@ impl QueryEmbedder {
         self.shared.lock().cached()
     }
 
+    /// Whether the vector of a question is cached, or a call for it is on its way.
+    pub fn knows(&self, text: &str) -> bool {
+        let key: Key = Sha256::digest(text.as_bytes()).into();
+        !self.shared.embedder.is_local() && self.shared.lock().knows(&key, Instant::now())
+    }
+
     /// The vector of one question. Must run inside a tokio runtime. Dropping the future takes the question out of the
     /// queue; a call that has started runs on and fills the cache.
     ///

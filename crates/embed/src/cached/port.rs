@@ -15,6 +15,10 @@ impl QueryVectors for QueryEmbedder {
         self.embedder().name()
     }
 
+    fn has(&self, text: &str) -> bool {
+        self.knows(text)
+    }
+
     async fn query_vector(&self, text: &str) -> Result<PortVector, DomainError> {
         let found = self.embed(text).await.map_err(domain_error)?;
         Ok(PortVector {

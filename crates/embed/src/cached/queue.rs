@@ -112,6 +112,11 @@ impl State {
         self.cache.as_ref().map_or(0, LruTtl::len)
     }
 
+    /// Whether a question would be answered from the cache or join one on its way.
+    pub(super) fn knows(&self, key: &Key, now: Instant) -> bool {
+        self.flights.contains_key(key) || self.cache.as_ref().is_some_and(|cache| cache.holds(key, now))
+    }
+
     #[cfg(test)]
     pub(super) fn queue_len(&self) -> usize {
         self.queue.len()

@@ -17,7 +17,7 @@ use aionis_core::{
     model::{Viewer, real},
     ports::store::{RecallAudit, RecallReader, ScopeStatus, Store},
     read::AsOf,
-    recall::{KnobOverrides, Knobs, Profile, Seed},
+    recall::{KnobOverrides, Knobs, Profile, RecallEndpoint, ResolvedProfile, Seed},
     write::{Warning, check_vector_at},
 };
 use serde_json::{Value, json};
@@ -58,6 +58,8 @@ pub struct RecallRequest {
     pub question: Question,
     /// Knobs the caller pinned.
     pub knobs: KnobOverrides,
+    /// The profile the others come from; without one, that of the policy.
+    pub profile: Option<Profile>,
     /// Whether counts and, if asked for, embeddings are returned for debugging.
     pub return_debug: bool,
     /// Whether debugging shows embeddings of the first seeds.
@@ -97,6 +99,7 @@ impl RecallRequest {
             viewer,
             question: Question::Text(text.into()),
             knobs: KnobOverrides::default(),
+            profile: None,
             return_debug: false,
             include_embeddings: false,
             include_meta: false,
@@ -108,18 +111,46 @@ impl RecallRequest {
             arms: ArmChoice::Hybrid,
         }
     }
+
+    /// Which endpoint it belongs to.
+    pub const fn endpoint(&self) -> RecallEndpoint {
+        match self.question {
+            Question::Vector(_) => RecallEndpoint::Recall,
+            Question::Text(_) => RecallEndpoint::RecallText,
+        }
+    }
 }
 
 /// Debugging shows embeddings only up to this limit of seeds.
 const DEBUG_EMBEDDINGS_LIMIT_MAX: usize = 20;
 
 impl Engine {
+    /// The profile the policy has for a recall.
+    pub fn profile_of(&self, request: &RecallRequest) -> ResolvedProfile {
+        self.settings.profiles.resolve(request.scope.tenant(), request.endpoint())
+    }
+
+    /// Refuses what cannot be debugged with the profile of the policy, before the recall waits for its turn.
+    ///
+    /// # Errors
+    /// `debug_embeddings_requires_return_debug`, `debug_embeddings_limit_too_high`.
+    pub fn check_debug(&self, request: &RecallRequest) -> Result<(), DomainError> {
+        check_debug(request, &request.knobs.over(self.profile_of(request).profile.knobs()))
+    }
+
+    /// Whether answering a question asks a provider: it is a text whose vector is not kept.
+    pub fn embeds(&self, request: &RecallRequest) -> bool {
+        let (Question::Text(text), Ok(queries)) = (&request.question, &self.queries) else { return false };
+        let question = self.clean(text);
+        !question.is_empty() && !queries.has(&question)
+    }
+
     /// Answers a recall.
     ///
     /// # Errors
     /// A caller's mistake, a commit that does not become visible in time, a provider that fails, or a failure of storage.
     pub async fn recall(&self, request: RecallRequest) -> Result<RecallAnswer, DomainError> {
-        let profile = self.settings.profile;
+        let profile = request.profile.unwrap_or_else(|| self.profile_of(&request).profile);
         let knobs = request.knobs.over(profile.knobs());
         check_debug(&request, &knobs)?;
         if let Question::Vector(vector) = &request.question {
@@ -222,7 +253,7 @@ impl Run<'_> {
                 Ok(Found { seeds, query: None, query_sha256: audit_vector_sha256(&wide) })
             }
             Question::Text(text) => {
-                let clean = self.clean(&text);
+                let clean = self.engine.clean(&text);
                 let query_sha256 = sha256_hex(&clean);
                 let (seeds, embedding_provider) = self.by_text(&clean).await?;
                 Ok(Found { seeds, query: Some(QueryInfo { text: clean, embedding_provider }), query_sha256 })

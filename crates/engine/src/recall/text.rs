@@ -18,7 +18,7 @@ use aionis_core::{
 use hashbrown::HashSet;
 
 use super::{ArmChoice, Run, millis};
-use crate::NoVectors;
+use crate::{Engine, NoVectors};
 
 /// Longest question that is searched by name, in terms; a title has at most five.
 const NAME_TERMS_MAX: usize = 5;
@@ -27,17 +27,19 @@ const TERMS_MAX: usize = 64;
 /// Most edges looked at around the candidates, per direction.
 const CANDIDATE_EDGES_MAX: usize = 4_096;
 
-impl Run<'_> {
-    /// The question normalised and redacted, as stored texts are.
+impl Engine {
+    /// A question normalised and redacted, as stored texts are.
     pub(super) fn clean(&self, raw: &str) -> String {
-        let settings = &self.engine.settings.write;
+        let settings = &self.settings.write;
         let normal = text::normalize(raw, settings.text_max_len);
         match &settings.redactor {
             Some(redactor) => redactor.redact(&normal, &mut RedactionCounts::default()).into_owned(),
             None => normal,
         }
     }
+}
 
+impl Run<'_> {
     /// Seeds of a cleaned question, and the name of the space it was embedded in.
     pub(super) async fn by_text(&mut self, question: &str) -> Result<(Vec<Seed>, String), DomainError> {
         if question.is_empty() {
