@@ -8,7 +8,9 @@ mod dto;
 mod error;
 mod fields;
 mod health;
+mod limits;
 mod middleware;
+mod openapi;
 mod routes;
 mod state;
 
@@ -25,6 +27,7 @@ pub use self::{
     },
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
+    openapi::{document, document_text, error_table},
     state::{ApiSettings, AppState, CorsOrigins},
 };
 
@@ -35,6 +38,8 @@ pub fn router(state: AppState) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(routes::metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
         .route("/v1/memory/write", post(routes::write::write))
         .route("/v1/memory/recall", post(routes::recall::recall))
         .route("/v1/memory/recall_text", post(routes::recall::recall_text))

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod deadline;
 pub mod derive_id;
 pub mod error;
+pub mod error_codes;
 pub mod ids;
 pub mod model;
 pub mod operate;

@@ -2,6 +2,7 @@
 
 pub(crate) mod operate;
 pub(crate) mod recall;
+mod schema;
 pub(crate) mod tenancy;
 pub(crate) mod tools;
 pub(crate) mod write;
