@@ -22,7 +22,7 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart test test-model test-postgres nextest lint docs deny fuzz bench clean
+.PHONY: help toolchain build model quickstart openapi test test-model test-postgres nextest lint docs deny fuzz fuzz-http bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ test-model: toolchain
 # A server of the tests' own; AIONIS_TEST_PG_URL names another one.
 test-postgres:
 	scripts/fetch-postgres.sh
+
+# What the tests call stale: the OpenAPI document and the table of error codes.
+openapi: toolchain ## Write docs/openapi.json and the error codes in docs/http.md anew
+	$(CARGO) build --locked -p aionis
+	scripts/refresh-docs.sh '$(DEV_BIN)'
 
 nextest: toolchain
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest --version $(NEXTEST_VERSION)

@@ -77,7 +77,10 @@ fn shared() -> Vec<Named> {
     issues["maxItems"] = json!(100);
     vec![
         ("Issue", issue),
-        ("ValidationError", answer([("error", json!({ "const": "invalid_request" })), ("issues", issues)])),
+        (
+            "ValidationError",
+            answer([("error", json!({ "const": "invalid_request" })), ("issues", issues), ("details?", open_answer())]),
+        ),
         (
             "Error",
             answer([

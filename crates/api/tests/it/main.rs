@@ -3,6 +3,7 @@
 
 mod answers;
 mod auth;
+mod contract;
 mod derive;
 mod differential;
 mod fuzz_smoke;
