@@ -85,6 +85,10 @@ fuzz: toolchain ## Run one fuzz target (optional; needs cargo-fuzz): make fuzz F
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run '$(FUZZ_TARGET)' 'fuzz/corpus/$(FUZZ_TARGET)' \
 	  $(wildcard fuzz/corpus-seeds/$(FUZZ_TARGET)) -- -max_total_time=$(FUZZ_SECONDS)
 
+fuzz-http: toolchain ## Fuzz a server of its own over HTTP by the OpenAPI document: make fuzz-http FUZZ_SECONDS=600
+	$(CARGO) build --locked -p aionis
+	scripts/fuzz-http.sh '$(DEV_BIN)' $(if $(filter command line environment,$(origin FUZZ_SECONDS)),$(FUZZ_SECONDS),600)
+
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)
 

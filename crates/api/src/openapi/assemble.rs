@@ -10,7 +10,7 @@ use super::{
     answers,
     operations::{Body, Header, OPERATIONS, Operation, answered, codes, parts},
     requests,
-    schema::{like, reference, said, tenant, uuid},
+    schema::{like, reference, said, uuid},
 };
 use crate::{
     auth::required_role,
@@ -23,9 +23,9 @@ use crate::{
 };
 
 const ABOUT: &str = "A verifiable, operable memory kernel for AI agents.\n\nMembers a request has too many are ignored. \
-    Texts hold no NUL characters, wherever they stand. `x-max-bytes` bounds a text in bytes of UTF-8 (of the trimmed text \
-    with `x-trimmed`), `x-max-depth` the nesting of a value. `x-required-role` is the least role a credential needs; with \
-    `MEMORY_AUTH_MODE=off` none is needed. `x-error-codes` lists every code with what to do.";
+    Texts hold no NUL characters, wherever they stand. `x-max-bytes` bounds a text in bytes of UTF-8 (of the \
+    trimmed text with `x-trimmed`), `x-max-depth` the nesting of a value. `x-required-role` is the least role a \
+    credential needs; with `MEMORY_AUTH_MODE=off` none is needed. `x-error-codes` lists every code with what to do.";
 
 /// The whole document.
 pub(super) fn document() -> Value {
@@ -236,10 +236,10 @@ fn parameter_reference(header: Header) -> Value {
 
 fn parameters() -> Map<String, Value> {
     let inner = IDEMPOTENCY_KEY_MAX - 2;
-    let key = json!({ "type": "string", "pattern": format!("^[!-~]([ -~]{{0,{inner}}}[!-~])?$") });
+    let key = json!({ "type": "string", "pattern": format!("^[\\t ]*[!-~]([ -~]{{0,{inner}}}[!-~])?[\\t ]*$") });
     let text = || json!({ "type": "string" });
     let all = [
-        (Header::Tenant, said(tenant(), "tenant, when the body names none")),
+        (Header::Tenant, said(text(), "tenant, when the body names none; of the form of `tenant_id`, or blank")),
         (Header::RequestId, said(text(), "the request's id; what stores something is done once under the same id")),
         (Header::IdempotencyKey, said(key, "the same key with the same request repeats the stored answer")),
         (Header::AdminToken, said(text(), "allows `include_embeddings` when `ADMIN_TOKEN` is set")),

@@ -1,5 +1,5 @@
-//! The OpenAPI document: made from the table of routes, the bounds the readers enforce, the table of error codes and the
-//! types of answers.
+//! The OpenAPI document: made from the table of routes, the bounds the readers enforce, the table of error codes and
+//! the types of answers.
 
 mod answers;
 mod assemble;

@@ -26,6 +26,9 @@ pub(super) enum Body {
     Text(&'static str),
 }
 
+/// The name of a schema, and what makes it.
+type Schema = (&'static str, fn() -> Value);
+
 /// One route with one method.
 pub(super) struct Operation {
     pub(super) method: &'static str,
@@ -33,8 +36,8 @@ pub(super) struct Operation {
     pub(super) id: &'static str,
     pub(super) tag: &'static str,
     pub(super) summary: &'static str,
-    /// Name and schema of the body.
-    pub(super) request: Option<(&'static str, fn() -> Value)>,
+    /// The body.
+    pub(super) request: Option<Schema>,
     pub(super) answer: Body,
     pub(super) headers: &'static [Header],
     /// Codes of errors it can answer with, in groups.
@@ -48,7 +51,7 @@ const fn get(path: &'static str, id: &'static str, summary: &'static str, answer
 const fn post(
     (path, id, tag): (&'static str, &'static str, &'static str),
     summary: &'static str,
-    request: (&'static str, fn() -> Value),
+    request: Schema,
     answer: &'static str,
     (headers, codes): (&'static [Header], &'static [&'static [&'static str]]),
 ) -> Operation {

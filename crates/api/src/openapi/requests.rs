@@ -12,8 +12,10 @@ use super::schema::{
 };
 use crate::limits::{self, CLIENT_ID_MAX, LABEL_MAX, REF_MAX};
 
-/// A node of the examples.
-pub(super) const NODE: &str = "5d6092c4-30a5-5d16-980f-3aedc3e11a08";
+/// A node of the examples, with the key `note-1` in the scope `demo` of the tenant `default`.
+const NODE: &str = "5d6092c4-30a5-5d16-980f-3aedc3e11a08";
+/// A rule of the examples, with the key `rule-1` in the scope `demo` of the tenant `default`.
+const RULE: &str = "56e90621-99b5-5cde-b8aa-111e9e865731";
 /// A decision of the examples.
 pub(super) const DECISION: &str = "0b54a2b3-9c9d-4b57-8a51-6a1f6f5d2f10";
 
@@ -134,13 +136,14 @@ pub(super) fn node() -> Value {
 
 /// An edge of a write.
 pub(super) fn edge() -> Value {
-    let end = || said(reference("EdgeEnd"), "a node of this request, or one stored before; another than the other end");
+    let about = "a node of this request, or one stored before; another than the other end";
+    let end = |key: &str| like(reference("EdgeEnd"), json!({ "client_id": key }), about);
     request([
         ("id", like(uuid(), "00000000-0000-4000-8000-00000000000e", "explicit id, else derived")),
         ("scope", like(scope_or_blank(), "demo", "another scope of the same tenant")),
         ("type!", said(words(EdgeType::ALL.iter().map(|kind| kind.as_str())), "how they relate")),
-        ("src!", end()),
-        ("dst!", end()),
+        ("src!", end("note-1")),
+        ("dst!", end("guest-4")),
         ("weight", or(like(share(), 0.5, "an edge sent again keeps the larger value"), 0.5)),
         ("confidence", or(like(share(), 0.5, "an edge sent again keeps the larger value"), 0.5)),
         ("decay_rate", or(like(share(), 0.01, "per day; kept from the first write"), 0.01)),
@@ -216,13 +219,18 @@ fn remark() -> Value {
 
 /// `POST /v1/memory/feedback`.
 pub(super) fn feedback() -> Value {
-    operation([("rule_node_id!", id("the rule")), ("outcome!", outcome()), ("run_id", run_id()), ("note", remark())])
+    operation([
+        ("rule_node_id!", like(uuid(), RULE, "the rule")),
+        ("outcome!", outcome()),
+        ("run_id", run_id()),
+        ("note", remark()),
+    ])
 }
 
 /// `POST /v1/memory/rules/state`.
 pub(super) fn rule_state() -> Value {
     let states = words(RuleState::ALL.iter().map(|state| state.as_str()));
-    operation([("rule_node_id!", id("the rule")), ("state!", said(states, "its new state"))])
+    operation([("rule_node_id!", like(uuid(), RULE, "the rule")), ("state!", said(states, "its new state"))])
 }
 
 fn context() -> Member {

@@ -56,7 +56,8 @@ pub(crate) async fn write(
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, DomainError> {
     if let Some(value) = headers.get(IDEMPOTENCY_KEY) {
         let key = value.to_str().unwrap_or_default().trim();
-        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX {
+        let visible = key.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX || !visible {
             return Err(DomainError::new(
                 ErrorKind::Invalid,
                 "invalid_idempotency_key",

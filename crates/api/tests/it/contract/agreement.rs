@@ -113,13 +113,15 @@ fn schema_and_reader_agree_about_random_bodies() {
             let refused = status == 400 && REFUSALS.contains(&code.as_str());
             match document.borrow_mut().refuses(&path, &body) {
                 Some(why) => {
-                    prop_assert!(refused, "{path}: the schema says {why}, the service {} for {body}", answer.text())
+                    prop_assert!(refused, "{path}: the schema says {why}, the service {} for {body}", answer.text());
                 }
                 None if refused && code == "invalid_request" => {
                     let beyond = answer.issues().iter().all(|(at, _)| DEPENDS.iter().any(|place| at.contains(place)));
                     prop_assert!(beyond, "{path}: refused beyond the schema: {} for {body}", answer.text());
                 }
-                None => prop_assert!(!refused, "{path}: refused beyond the schema: {} for {body}", answer.text()),
+                None => {
+                    prop_assert!(!refused, "{path}: refused beyond the schema: {} for {body}", answer.text());
+                }
             }
             Ok(())
         });

@@ -98,8 +98,8 @@ pub(crate) fn cases(document: &Document, schema: &Value, known: Known<'_>) -> Ve
     all
 }
 
-/// What would contradict the member that is looked at is left out: an id and a key have to belong together, and a parent
-/// has to be of the scope.
+/// What would contradict the member that is looked at is left out: an id and a key have to belong together, and a
+/// parent has to be of the scope.
 fn disambiguate(body: &mut Value, place: &str) {
     if place == "/scope" {
         remove(body, "/parent_commit_id");

@@ -83,8 +83,8 @@ fn every_code_of_the_table_is_in_the_sources() {
 
 #[test]
 fn a_code_that_is_given_is_found() {
-    let source = "DomainError::new(ErrorKind::Invalid, \"one_code\", x) ErrorKind::Conflict,\n    \"other\",\n refuse(\"third\", y) \
-                  ErrorKind::Invalid => 1, \"no_code\"";
+    let source = "DomainError::new(ErrorKind::Invalid, \"one_code\", x) ErrorKind::Conflict,\n    \"other\",\n \
+                  refuse(\"third\", y) ErrorKind::Invalid => 1, \"no_code\"";
     let found = given(source);
     assert_eq!(found.len(), 3, "{found:?}");
     assert_eq!(found[0], (Some("Invalid".to_owned()), "one_code".to_owned()));

@@ -7,6 +7,7 @@ mod cases;
 mod codes;
 mod document;
 mod fresh;
+mod guards;
 mod protocol;
 mod world;
 
@@ -130,6 +131,8 @@ fn judge(table: &mut Table, document: &mut Document, (path, case): (&str, &str),
 async fn contract_of_bodies() {
     let mut document = Document::new();
     let world = World::new(Service::with(setup)).await;
+    let example = "/components/schemas/FeedbackRequest/properties/rule_node_id/examples/0";
+    assert_eq!(document.json.pointer(example).unwrap(), &world.rule, "the examples name what `World` stores");
     let table = bodies(&world, &mut document, |_, _| true).await;
     table.assert_sound();
     assert!(table.rows.len() > 800, "{} cases", table.rows.len());

@@ -89,6 +89,7 @@ async fn headers(world: &World, document: &mut Document, table: &mut Table, path
         ("x-tenant-id", "x".repeat(65), (400, "invalid_tenant_id")),
         ("idempotency-key", String::new(), keyed),
         ("idempotency-key", "k".repeat(256), keyed),
+        ("idempotency-key", "a\tb".to_owned(), keyed),
         ("idempotency-key", format!("{}{}", path.len(), "k".repeat(253)), (200, "")),
         ("x-request-id", "one".to_owned(), (200, "")),
     ] {

@@ -40,7 +40,6 @@ impl World {
 
     /// Stored by a caller with these headers, in the scope `demo` of a tenant.
     pub(crate) async fn within(service: Service, headers: &[(&str, &str)], tenant: &str) -> Self {
-        let shared = |client_id: &str, kind: &str, slots: Value| json!({ "client_id": client_id, "type": kind, "memory_lane": "shared", "title": client_id, "slots": slots });
         let prefers = json!({ "if": {}, "then": { "tool": { "prefer": ["psql"] } } });
         let nodes = [
             shared("note-1", "event", json!({})),
@@ -52,7 +51,8 @@ impl World {
         let rule = written["nodes"][2]["id"].as_str().unwrap().to_owned();
         let state = json!({ "scope": "demo", "rule_node_id": rule, "state": "active", "input_text": "before" });
         service.post_with("/v1/memory/rules/state", headers, &state).await.ok();
-        let asked = json!({ "scope": "demo", "candidates": ["psql", "curl"], "run_id": "run-1", "context": { "intent": "deploy" } });
+        let context = json!({ "intent": "deploy" });
+        let asked = json!({ "scope": "demo", "candidates": ["psql", "curl"], "run_id": "run-1", "context": context });
         let chosen = service.post_with("/v1/memory/tools/select", headers, &asked).await.ok();
         assert_eq!(chosen["tenant_id"], tenant);
         let decision = chosen["decision"]["decision_id"].as_str().unwrap().to_owned();
@@ -110,6 +110,10 @@ impl World {
         all.extend(headers);
         self.send("post", path, &all, body.to_string()).await
     }
+}
+
+fn shared(key: &str, kind: &str, slots: Value) -> Value {
+    json!({ "client_id": key, "type": kind, "memory_lane": "shared", "title": key, "slots": slots })
 }
 
 /// The schema of a route's body.
