@@ -332,16 +332,6 @@ fn tools() -> Vec<Named> {
             answer([("applied", flag()), ("reason", string()), ("note", string()), ("effective_mode", string())]),
         ),
     ]);
-    let decision = || {
-        vec![
-            ("decision_id", uuid()),
-            ("run_id", text_or_null()),
-            ("selected_tool", text_or_null()),
-            ("policy_sha256", sha256()),
-            ("source_rule_ids", ids()),
-            ("created_at", time()),
-        ]
-    };
     let rules = answer(evaluated([
         ("agent_visibility_summary", reference("VisibilitySummary")),
         ("tool_conflicts_summary", names()),
@@ -367,6 +357,26 @@ fn tools() -> Vec<Named> {
         ("decision_policy_sha256?", nullable(sha256())),
         ("note?", string()),
     ]);
+    vec![
+        ("Selection", selection),
+        ("SelectResponse", with(place().to_vec(), selected)),
+        ("ToolFeedbackResponse", credited),
+        ("ReplayResponse", replay()),
+    ]
+}
+
+fn decision() -> Vec<Named> {
+    vec![
+        ("decision_id", uuid()),
+        ("run_id", text_or_null()),
+        ("selected_tool", text_or_null()),
+        ("policy_sha256", sha256()),
+        ("source_rule_ids", ids()),
+        ("created_at", time()),
+    ]
+}
+
+fn replay() -> Value {
     let replayed = with(
         decision(),
         [
@@ -378,18 +388,8 @@ fn tools() -> Vec<Named> {
         ],
     );
     let identical = said(flag(), "whether the policy's hash and the selected tool are those stored");
-    vec![
-        ("Selection", selection),
-        ("SelectResponse", with(place().to_vec(), selected)),
-        ("ToolFeedbackResponse", credited),
-        (
-            "ReplayResponse",
-            with(
-                place().to_vec(),
-                [("identical", identical), ("selection", reference("Selection")), ("decision", replayed)],
-            ),
-        ),
-    ]
+    let replay = [("identical", identical), ("selection", reference("Selection")), ("decision", replayed)];
+    with(place().to_vec(), replay)
 }
 
 fn health() -> Vec<Named> {
