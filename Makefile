@@ -22,7 +22,7 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart test test-model test-postgres test-sdks nextest lint docs deny fuzz bench clean
+.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,11 @@ test-postgres:
 test-sdks:
 	scripts/fetch-sdks.sh
 
+# What the tests call stale: the OpenAPI document and the table of error codes.
+openapi: toolchain ## Write docs/openapi.json and the error codes in docs/http.md anew
+	$(CARGO) build --locked -p aionis
+	scripts/refresh-docs.sh '$(DEV_BIN)'
+
 nextest: toolchain
 	@$(CARGO) nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest --version $(NEXTEST_VERSION)
 
@@ -83,6 +88,10 @@ fuzz: toolchain ## Run one fuzz target (optional; needs cargo-fuzz): make fuzz F
 	mkdir -p 'fuzz/corpus/$(FUZZ_TARGET)'
 	RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run '$(FUZZ_TARGET)' 'fuzz/corpus/$(FUZZ_TARGET)' \
 	  $(wildcard fuzz/corpus-seeds/$(FUZZ_TARGET)) -- -max_total_time=$(FUZZ_SECONDS)
+
+fuzz-http: toolchain ## Fuzz a server of its own over HTTP by the OpenAPI document: make fuzz-http FUZZ_SECONDS=600
+	$(CARGO) build --locked -p aionis
+	scripts/fuzz-http.sh '$(DEV_BIN)' $(if $(filter command line environment,$(origin FUZZ_SECONDS)),$(FUZZ_SECONDS),600)
 
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)

@@ -18,7 +18,7 @@ impl From<DomainError> for ApiError {
     }
 }
 
-const fn status(kind: ErrorKind) -> StatusCode {
+pub(crate) const fn status(kind: ErrorKind) -> StatusCode {
     match kind {
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::Unauthorized => StatusCode::UNAUTHORIZED,

@@ -9,6 +9,8 @@ use aionis_core::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::limits::DEPTH_MAX;
+
 /// Collects problems.
 #[derive(Default)]
 pub(crate) struct Issues(Vec<Issue>);
@@ -55,10 +57,6 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// Levels of an object that is kept as it is. Answers hold it deeper than requests do, and a reader that takes 128
-/// levels, as this service does, must be able to read them.
-const DEPTH_MAX: usize = 64;
-
 fn deeper_than(value: &Value, levels: usize) -> bool {
     match value {
         Value::Array(items) => levels == 0 || items.iter().any(|item| deeper_than(item, levels - 1)),
@@ -67,7 +65,8 @@ fn deeper_than(value: &Value, levels: usize) -> bool {
     }
 }
 
-fn uuid_of(text: &str) -> Option<Uuid> {
+/// A UUID in its usual form: lower case, with hyphens.
+pub(crate) fn uuid_of(text: &str) -> Option<Uuid> {
     let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|at| text.as_bytes()[*at] == b'-');
     (hyphens && !text.bytes().any(|b| b.is_ascii_uppercase())).then(|| Uuid::parse_str(text).ok())?
 }
@@ -163,7 +162,10 @@ impl<'a> Fields<'a> {
                     clippy::cast_sign_loss,
                     reason = "checked to be whole and small"
                 )]
-                let whole = value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..9e15).contains(x)).map(|x| x as u64);
+                let whole = value
+                    .as_f64()
+                    .filter(|x| x.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(x))
+                    .map(|x| x as u64);
                 whole
             });
             whole.filter(|n| range.contains(n))

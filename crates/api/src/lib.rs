@@ -10,7 +10,9 @@ mod dto;
 mod error;
 mod fields;
 mod health;
+mod limits;
 mod middleware;
+mod openapi;
 mod routes;
 mod state;
 
@@ -28,6 +30,7 @@ pub use self::{
     client::TrustedProxies,
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
+    openapi::{document, document_text, error_table},
     state::{ApiSettings, AppState, CorsOrigins},
 };
 
@@ -38,6 +41,8 @@ pub fn router(state: AppState) -> Router {
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(routes::metrics::metrics))
+        .route("/openapi.json", get(openapi::openapi))
+        .route("/docs", get(openapi::docs))
         .route("/v1/memory/write", post(routes::write::write))
         .route("/v1/memory/recall", post(routes::recall::recall))
         .route("/v1/memory/recall_text", post(routes::recall::recall_text))

@@ -92,6 +92,8 @@ fn route_name(path: &str) -> &'static str {
         "/health/live" => "health_live",
         "/health/ready" => "health_ready",
         "/metrics" => "metrics",
+        "/openapi.json" => "openapi",
+        "/docs" => "docs",
         "/v1/memory/write" => "write",
         "/v1/memory/recall" => "recall",
         "/v1/memory/recall_text" => "recall_text",

@@ -41,7 +41,7 @@ impl Default for ApiSettings {
             default_scope: "default".to_owned(),
             body_max_bytes: 5 * 1024 * 1024,
             request_timeout: Duration::from_secs(30),
-            max_wait_limit: Duration::from_secs(10),
+            max_wait_limit: Duration::from_millis(crate::limits::WAIT_MS_MAX),
             auth: Auth::default(),
             cors: CorsOrigins::Any,
             admin_token: None,

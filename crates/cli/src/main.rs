@@ -57,6 +57,8 @@ enum Command {
     Job(commands::job::JobArgs),
     /// Measure retrieval quality.
     Eval(commands::eval::EvalArgs),
+    /// Print the OpenAPI document of the HTTP interface.
+    Openapi(commands::openapi::OpenapiArgs),
     /// Measure latency and throughput of a running server.
     Bench(commands::bench_command::BenchCommandArgs),
 }
@@ -100,6 +102,7 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Copy(args) => commands::copy::run(args).await,
         Command::Job(args) => commands::job::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
+        Command::Openapi(args) => commands::openapi::run(&args),
         Command::Bench(args) => commands::bench_command::run(args).await,
     }
 }

@@ -65,8 +65,12 @@ pub struct DomainError {
 }
 
 impl DomainError {
-    /// A failure with a code and a message.
+    /// A failure with a code of [`crate::error_codes`] and a message.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(
+            crate::error_codes::find(code).is_some_and(|entry| entry.kind == kind),
+            "error code {code} of kind {kind:?} needs an entry in error_codes.rs"
+        );
         Self {
             kind,
             code,

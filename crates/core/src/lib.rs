@@ -8,6 +8,7 @@ pub mod clock;
 pub mod deadline;
 pub mod derive_id;
 pub mod error;
+pub mod error_codes;
 pub mod forget;
 pub mod ids;
 pub mod model;

@@ -5,6 +5,7 @@ pub(crate) mod forget;
 pub(crate) mod history;
 pub(crate) mod operate;
 pub(crate) mod recall;
+mod schema;
 pub(crate) mod tenancy;
 pub(crate) mod tools;
 pub(crate) mod write;

@@ -6,7 +6,7 @@ use aionis_core::{
     error::DomainError,
     ids::{NodeId, ScopeKey},
     model::{RuleState, Tier, Viewer},
-    operate::{NODES_MAX, NodeNames, OperationInput, OperationOutcome, Outcome},
+    operate::{NodeNames, OperationInput, OperationOutcome, Outcome},
     write::IdempotencyKey,
 };
 use aionis_engine::{Activation, Rehydration, RuleFeedback};
@@ -15,13 +15,9 @@ use serde_json::{Value, json};
 use super::tenancy::scope_of;
 use crate::{
     fields::{Fields, Issues},
+    limits::{CLIENT_ID_MAX, LABEL_MAX, NODES},
     state::ApiSettings,
 };
-
-/// Longest name, in bytes.
-const LABEL_MAX: usize = 512;
-/// Longest client id, in bytes.
-const CLIENT_ID_MAX: usize = 512;
 
 /// What comes with every request beside its body.
 pub(crate) struct Asked<'a> {
@@ -106,8 +102,8 @@ fn named(body: &Fields<'_>, issues: &mut Issues) -> Named {
     if !body.has("node_ids") && !body.has("client_ids") {
         issues.add("", "one of node_ids or client_ids is required");
     }
-    let ids = body.uuids("node_ids", 1..=NODES_MAX, issues);
-    let client_ids = body.texts("client_ids", (1..=NODES_MAX, CLIENT_ID_MAX), issues);
+    let ids = body.uuids("node_ids", NODES, issues);
+    let client_ids = body.texts("client_ids", (NODES, CLIENT_ID_MAX), issues);
     let mut nodes = NodeNames::default();
     let mut seen = HashSet::new();
     nodes.ids.extend(ids.iter().copied().filter(|id| seen.insert(*id)).map(NodeId));

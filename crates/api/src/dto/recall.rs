@@ -18,14 +18,14 @@ use aionis_engine::recall::{
 };
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use super::{tenancy::scope_of, tools::recall_rules};
+use super::{schema, tenancy::scope_of, tools::recall_rules};
 use crate::{
     fields::{Fields, Issues, Null},
+    limits::{self, LABEL_MAX},
     state::ApiSettings,
 };
-
-const LABEL_MAX: usize = 512;
 
 /// What of a node the answer shows.
 #[derive(Clone, Copy, Debug)]
@@ -68,12 +68,12 @@ pub(crate) fn parse_recall(
     };
     let rules_include_shadow = flag("rules_include_shadow");
     let mut number = |name, range| body.integer(name, range, Null::Refused, &mut issues);
-    let preview_keys = number("slots_preview_keys", 1..=50);
-    let rules_limit = as_count(number("rules_limit", 1..=200)).unwrap_or(50);
+    let preview_keys = number("slots_preview_keys", limits::SLOTS_PREVIEW_KEYS);
+    let rules_limit = as_count(number("rules_limit", limits::RULES)).unwrap_or(50);
     let wait_limit_ms = u64::try_from(settings.max_wait_limit.as_millis()).unwrap_or(u64::MAX);
     let max_wait = Duration::from_millis(number("max_wait_ms", 0..=wait_limit_ms).unwrap_or(0));
-    let min_commit = number("min_commit", 1..=(1 << 53));
-    let token_budget = number("token_budget", 1..=1_000_000);
+    let min_commit = number("min_commit", limits::COMMIT);
+    let token_budget = number("token_budget", limits::TOKEN_BUDGET);
     let as_of = body.state("as_of", &mut issues);
     let rules_context = body.value("rules_context", &mut issues);
     issues.finish()?;
@@ -127,10 +127,11 @@ fn read_question(body: &Fields<'_>, endpoint: RecallEndpoint, issues: &mut Issue
 }
 
 fn read_knobs(body: &Fields<'_>, issues: &mut Issues) -> KnobOverrides {
-    let mut number = |name, max| as_count(body.integer(name, 1..=max, Null::Absent, issues));
-    let (limit, max_nodes) = (number("limit", 200), number("max_nodes", 200));
-    let (max_edges, ranked_limit) = (number("max_edges", 100), number("ranked_limit", 500));
-    let hops = number("neighborhood_hops", 2);
+    let mut number = |name, range| as_count(body.integer(name, range, Null::Absent, issues));
+    let (limit, max_nodes) = (number("limit", limits::LIMIT), number("max_nodes", limits::MAX_NODES));
+    let max_edges = number("max_edges", limits::MAX_EDGES);
+    let ranked_limit = number("ranked_limit", limits::RANKED_LIMIT);
+    let hops = number("neighborhood_hops", limits::HOPS);
     KnobOverrides {
         limit,
         neighborhood_hops: hops.and_then(|hops| u8::try_from(hops).ok()),
@@ -143,111 +144,151 @@ fn read_knobs(body: &Fields<'_>, issues: &mut Issues) -> KnobOverrides {
 }
 
 /// Answer of a recall.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct RecallResponse {
     scope: String,
     tenant_id: String,
     seeds: Vec<SeedDto>,
     subgraph: SubgraphDto,
+    #[schema(schema_with = schema::ranked)]
     ranked: Vec<Ranked>,
     context: ContextDto,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     debug: Option<DebugDto>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::rules, required = false)]
     rules: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::query, required = false)]
     query: Option<Value>,
     as_of_commit: u64,
+    #[schema(schema_with = schema::pending)]
     pending: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = schema::warnings, required = false)]
     warnings: Vec<Warning>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SeedDto {
+    #[schema(value_type = uuid::Uuid)]
     id: NodeId,
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::node_type)]
     node_type: NodeType,
+    #[schema(required = true)]
     title: Option<String>,
+    #[schema(required = true)]
     text_summary: Option<String>,
+    #[schema(schema_with = schema::tier)]
     tier: Tier,
     salience: f64,
     confidence: f64,
     similarity: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct SubgraphDto {
     nodes: Vec<NodeDto>,
     edges: Vec<EdgeDto>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct NodeDto {
+    #[schema(value_type = uuid::Uuid)]
     id: NodeId,
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::node_type)]
     node_type: NodeType,
+    #[schema(required = true)]
     title: Option<String>,
+    #[schema(required = true)]
     text_summary: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     topic_state: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     member_count: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     slots: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     slots_preview: Option<Value>,
     #[serde(flatten)]
+    #[schema(ignore)]
     meta: Option<NodeMeta>,
 }
 
-#[derive(Serialize)]
-struct NodeMeta {
+/// What a node shows with `include_meta`.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NodeMeta {
+    #[schema(required = true)]
     raw_ref: Option<String>,
+    #[schema(required = true)]
     evidence_ref: Option<String>,
+    #[schema(schema_with = schema::embedding_status)]
     embedding_status: EmbeddingStatus,
+    #[schema(required = true)]
     embedding_model: Option<String>,
+    #[schema(schema_with = schema::lane)]
     memory_lane: Lane,
+    #[schema(required = true)]
     producer_agent_id: Option<String>,
+    #[schema(required = true)]
     owner_agent_id: Option<String>,
+    #[schema(required = true)]
     owner_team_id: Option<String>,
     created_at: String,
     updated_at: String,
+    #[schema(required = true)]
     last_activated: Option<String>,
     salience: f64,
     importance: f64,
     confidence: f64,
+    #[schema(value_type = uuid::Uuid)]
     commit_id: CommitId,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct EdgeDto {
+    #[schema(value_type = uuid::Uuid)]
     from_id: NodeId,
+    #[schema(value_type = uuid::Uuid)]
     to_id: NodeId,
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::edge_type)]
     edge_type: EdgeType,
     weight: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = uuid::Uuid, nullable = false, required = false)]
     commit_id: Option<CommitId>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ContextDto {
     text: String,
+    #[schema(schema_with = schema::context_items)]
     items: Vec<Value>,
+    #[schema(schema_with = schema::citations)]
     citations: Vec<Value>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct DebugDto {
+    #[schema(schema_with = schema::counts)]
     neighborhood_counts: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::debug_embeddings, required = false)]
     embeddings: Option<Vec<DebugEmbedding>>,
     profile: &'static str,
     profile_source: &'static str,
     adaptive_profile_applied: bool,
     adaptive_profile_reason: &'static str,
     estimated_tokens: usize,
+    #[schema(schema_with = schema::timings)]
     timings_ms: Value,
 }
 

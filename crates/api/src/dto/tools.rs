@@ -14,14 +14,10 @@ use super::{
     operate::{Asked, input, missing, outcome, required},
     tenancy::scope_of,
 };
-use crate::fields::{Fields, Issues, Null};
-
-/// Longest name, in bytes.
-const LABEL_MAX: usize = 512;
-/// Most tools to select from.
-const CANDIDATES_MAX: usize = 200;
-/// Most rules listed.
-const RULES_MAX: u64 = 200;
+use crate::{
+    fields::{Fields, Issues, Null, uuid_of},
+    limits::{CANDIDATES, LABEL_MAX, RULES},
+};
 
 fn evaluate_fields(
     body: &Fields<'_>,
@@ -29,7 +25,7 @@ fn evaluate_fields(
     (limit_name, include_shadow): (&str, bool),
     issues: &mut Issues,
 ) -> EvaluateRequest {
-    let limit = body.integer(limit_name, 1..=RULES_MAX, Null::Refused, issues).unwrap_or(50);
+    let limit = body.integer(limit_name, RULES, Null::Refused, issues).unwrap_or(50);
     EvaluateRequest {
         scope,
         context: body.value("context", issues).unwrap_or(Value::Null),
@@ -52,7 +48,7 @@ pub(crate) fn evaluation(body: &Value, asked: &Asked<'_>) -> Result<EvaluateRequ
 
 fn candidates(body: &Fields<'_>, issues: &mut Issues) -> Vec<String> {
     required(body, "candidates", body.any("candidates"), issues);
-    let candidates = body.texts("candidates", (1..=CANDIDATES_MAX, LABEL_MAX), issues);
+    let candidates = body.texts("candidates", (CANDIDATES, LABEL_MAX), issues);
     if !candidates.is_empty() && candidates.iter().all(|name| name.trim().is_empty()) {
         issues.add(body.path("candidates"), "must hold a name that is not blank");
     }
@@ -230,5 +226,5 @@ pub(crate) fn replay_answer(scope: &ScopeKey, replayed: &Replayed) -> Value {
 
 /// Reads an id out of a path.
 pub(crate) fn path_id(name: &str, text: &str) -> Result<Uuid, DomainError> {
-    Uuid::parse_str(text).map_err(|_| DomainError::field(name, "the path must hold a UUID"))
+    uuid_of(text).ok_or_else(|| DomainError::field(name, "the path must hold a lower-case UUID"))
 }

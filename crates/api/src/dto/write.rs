@@ -10,10 +10,12 @@ use aionis_core::{
 use aionis_engine::WriteAnswer;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::tenancy::scope_of;
+use super::{schema, tenancy::scope_of};
 use crate::{
     fields::{Fields, Issues, Null},
+    limits::{CLIENT_ID_MAX, LABEL_MAX, REF_MAX},
     state::ApiSettings,
 };
 
@@ -39,10 +41,6 @@ const NODE_MEMBERS: &[&str] = &[
     "importance",
     "confidence",
 ];
-
-/// Longest label, name or reference, in bytes.
-const LABEL_MAX: usize = 512;
-const REF_MAX: usize = 4096;
 
 /// Reads a write.
 ///
@@ -108,7 +106,7 @@ fn read_node(node: &Fields<'_>, tenant: &TenantId, issues: &mut Issues) -> Optio
     if !node.has("type") {
         issues.add(node.path("type"), format!("is required: one of {}", NodeType::choices()));
     }
-    let (id, client_id) = (node.uuid("id", issues), node.short_text("client_id", LABEL_MAX, issues));
+    let (id, client_id) = (node.uuid("id", issues), node.short_text("client_id", CLIENT_ID_MAX, issues));
     let derived = !node.has("id") && !node.has("client_id");
     let input = NodeInput {
         id,
@@ -164,43 +162,55 @@ fn read_end(edge: &Fields<'_>, name: &str, issues: &mut Issues) -> Option<EndInp
 }
 
 /// Answer of a write.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct WriteResponse {
     tenant_id: String,
     scope: String,
+    #[schema(value_type = uuid::Uuid)]
     commit_id: CommitId,
     commit_hash: String,
     nodes: Vec<WrittenNode>,
     edges: Vec<WrittenEdge>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     embedding_backfill: Option<Backfill>,
     commit_seq: u64,
     replayed: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = schema::warnings, required = false)]
     warnings: Vec<Warning>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct WrittenNode {
+    #[schema(value_type = uuid::Uuid)]
     id: NodeId,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     client_id: Option<String>,
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::node_type)]
     node_type: NodeType,
+    #[schema(schema_with = schema::write_status)]
     status: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct WrittenEdge {
+    #[schema(value_type = uuid::Uuid)]
     id: EdgeId,
     #[serde(rename = "type")]
+    #[schema(schema_with = schema::edge_type)]
     edge_type: EdgeType,
+    #[schema(value_type = uuid::Uuid)]
     src_id: NodeId,
+    #[schema(value_type = uuid::Uuid)]
     dst_id: NodeId,
+    #[schema(schema_with = schema::write_status)]
     status: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Backfill {
     enqueued: bool,
     pending_nodes: usize,

@@ -18,12 +18,12 @@ use crate::{
     body,
     dto::write::{WriteResponse, parse_write},
     error::ApiError,
+    limits::IDEMPOTENCY_KEY_MAX,
     middleware::{CLIENT_REQUEST_ID, tenant_header},
     state::AppState,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const KEY_MAX: usize = 255;
 
 pub(crate) async fn write(
     State(state): State<AppState>,
@@ -58,7 +58,8 @@ pub(crate) async fn write(
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, DomainError> {
     if let Some(value) = headers.get(IDEMPOTENCY_KEY) {
         let key = value.to_str().unwrap_or_default().trim();
-        if key.is_empty() || key.len() > KEY_MAX {
+        let visible = key.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if key.is_empty() || key.len() > IDEMPOTENCY_KEY_MAX || !visible {
             return Err(DomainError::new(
                 ErrorKind::Invalid,
                 "invalid_idempotency_key",
@@ -68,5 +69,7 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
         return Ok(Some(IdempotencyKey { key: format!("key:{key}"), strict: true }));
     }
     let request_id = headers.get(CLIENT_REQUEST_ID).and_then(|value| value.to_str().ok());
-    Ok(request_id.filter(|id| id.len() <= KEY_MAX).map(|id| IdempotencyKey { key: format!("req:{id}"), strict: false }))
+    Ok(request_id
+        .filter(|id| id.len() <= IDEMPOTENCY_KEY_MAX)
+        .map(|id| IdempotencyKey { key: format!("req:{id}"), strict: false }))
 }

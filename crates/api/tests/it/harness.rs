@@ -135,7 +135,14 @@ impl Service {
 
     /// The default service on PostgreSQL.
     pub(crate) async fn start_on_postgres() -> Self {
-        let (setup, database, clock) = (Setup::default(), TempDatabase::new().await, FakeClock::new());
+        Self::on_postgres_with(|_| {}).await
+    }
+
+    /// A service on PostgreSQL that differs from the default.
+    pub(crate) async fn on_postgres_with(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut setup = Setup::default();
+        change(&mut setup);
+        let (database, clock) = (TempDatabase::new().await, FakeClock::new());
         let mut options = PostgresOptions::new(database.url());
         options.space = setup.space();
         options.connections_max = 8;

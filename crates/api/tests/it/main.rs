@@ -4,6 +4,7 @@
 mod admission;
 mod answers;
 mod auth;
+mod contract;
 mod defects;
 mod derive;
 mod differential;

@@ -10,6 +10,7 @@ pub(crate) mod eval;
 pub(crate) mod job;
 pub(crate) mod migrate;
 pub(crate) mod model;
+pub(crate) mod openapi;
 pub(crate) mod reembed;
 pub(crate) mod serve;
 pub(crate) mod verify;

@@ -11,6 +11,7 @@ mod eval;
 mod found_at_once;
 mod kill9;
 mod model;
+mod openapi;
 mod operations;
 mod ownership;
 mod postgres;

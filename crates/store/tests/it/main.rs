@@ -1,8 +1,8 @@
 //! Integration tests of the storage adapters.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod forgotten;
 mod acknowledged;
+mod forgotten;
 mod postgres;
 mod sqlite;
 mod transfer;

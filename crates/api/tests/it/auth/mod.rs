@@ -5,6 +5,8 @@ mod keys;
 mod roles;
 mod tokens;
 
+pub(crate) use roles::registered;
+
 use std::sync::Arc;
 
 use aionis_api::{Auth, AuthMode, StaticKeys, TokenSettings, TokenVerifier};
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Service};
 
 /// Of tenant acme: `ann` is an agent of a team, `team` only a team, `bare` neither.
-const KEYS: &str = r#"{
+pub(crate) const KEYS: &str = r#"{
     "ann": { "tenant_id": "acme", "agent_id": "ann", "team_id": "blue" },
     "ben": { "tenant_id": "acme", "agent_id": "ben", "team_id": "red" },
     "team": { "tenant_id": "acme", "team_id": "blue" },
@@ -40,7 +42,7 @@ fn by_key() -> Service {
     with_auth(keys())
 }
 
-fn token_settings() -> TokenSettings {
+pub(crate) fn token_settings() -> TokenSettings {
     TokenSettings { hs256_secret: Some(SECRET.to_owned()), clock_skew_s: 30, ..TokenSettings::default() }
 }
 
@@ -49,11 +51,11 @@ fn by_token(settings: &TokenSettings) -> Service {
 }
 
 /// Seconds since 1970 by the service's clock.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     START.0 / 1_000_000
 }
 
-fn claims() -> Value {
+pub(crate) fn claims() -> Value {
     json!({ "tenant_id": "acme", "sub": "ann", "team_id": "blue", "exp": now() + 600 })
 }
 
@@ -73,11 +75,11 @@ fn mac(secret: &[u8]) -> impl FnOnce(&[u8]) -> Vec<u8> {
 }
 
 /// A token of the secret.
-fn token(claims: &Value) -> String {
+pub(crate) fn token(claims: &Value) -> String {
     signed(&json!({ "alg": "HS256", "typ": "JWT" }), claims, mac(SECRET.as_bytes()))
 }
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 
