@@ -68,6 +68,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
         recall_gate: settings.gates.recall_gate(&settings.storage),
         write_gate: settings.gates.write_gate(),
         audit_queue_max: AUDIT_QUEUE_MAX,
+        as_of_nodes_max: settings.recall.as_of_nodes_max,
     };
     let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
     let engine = Arc::new(Engine::new(shared, queries, engine_settings, Arc::clone(&clock)));

@@ -42,6 +42,12 @@ pub fn find(code: &str) -> Option<&'static ErrorCode> {
 
 /// All codes, by kind and name.
 pub const CODES: &[ErrorCode] = &[
+    http(
+        "as_of_scope_too_large",
+        Invalid,
+        "an earlier state of so large a scope is not recalled from; `details`: `nodes`, `nodes_max`",
+        "use find with `as_of`, or raise `AIONIS_AS_OF_NODES_MAX`",
+    ),
     http("body_unreadable", Invalid, "the body broke off", "send the whole body"),
     http(
         "debug_embeddings_limit_too_high",
@@ -86,6 +92,7 @@ pub const CODES: &[ErrorCode] = &[
         "the decision selected another tool; `details`",
         "send the tool the decision selected",
     ),
+    http("forget_too_large", Invalid, "more nodes or edges than are forgotten at once; `details`", "forget in parts"),
     http(
         "invalid_idempotency_key",
         Invalid,
@@ -184,12 +191,43 @@ pub const CODES: &[ErrorCode] = &[
         "a node of the write has the id of another owner's private node",
         "use another id or `client_id`",
     ),
+    http(
+        "commit_not_found",
+        NotFound,
+        "no commit of this scope is named so",
+        "list commits with `GET /v1/memory/commits`",
+    ),
+    http(
+        "forget_no_resolved_nodes",
+        NotFound,
+        "nothing that was named is stored, or may be changed by the caller",
+        "check the scope, the ids and the filter",
+    ),
     http("metrics_disabled", NotFound, "no metrics recorder is installed", "start the service with `aionis serve`"),
+    http(
+        "node_not_found",
+        NotFound,
+        "no node of the scope that the caller may see has this id; `details`",
+        "check the scope and the id",
+    ),
+    http("scope_not_found", NotFound, "nothing was ever written to this scope", "check tenant and scope"),
+    http(
+        "erased",
+        Gone,
+        "the node, or a rule behind the decision, was forgotten; `details`",
+        "nothing: the content is gone, its digest is kept",
+    ),
     http(
         "decision_has_feedback",
         Conflict,
         "the decision was reported with another outcome before; `details`",
         "keep the first outcome",
+    ),
+    http(
+        "forget_selection_changed",
+        Conflict,
+        "what would be erased is not what the token was given for",
+        "look at it again without `confirmation_token`",
     ),
     http("idempotency_key_reused", Conflict, "the key was used for another request in this scope", "use a fresh key"),
     http(
@@ -213,6 +251,30 @@ pub const CODES: &[ErrorCode] = &[
         "send `content-type: application/json`",
     ),
     http(
+        "rate_limited_debug_embeddings",
+        TooManyRequests,
+        "the address asks too often; `details`: `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "rate_limited_recall",
+        TooManyRequests,
+        "the address asks too often; `details`: `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "rate_limited_recall_text_embed",
+        TooManyRequests,
+        "the address asks too often; `details`: `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "rate_limited_write",
+        TooManyRequests,
+        "the address asks too often; `details`: `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
         "recall_backpressure",
         TooManyRequests,
         "too many recalls at once and waiting, or waited too long; `details`",
@@ -225,10 +287,40 @@ pub const CODES: &[ErrorCode] = &[
         "repeat after `Retry-After`",
     ),
     http(
+        "tenant_rate_limited_debug_embeddings",
+        TooManyRequests,
+        "the tenant asks too often; `details`: `tenant_id`, `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "tenant_rate_limited_recall",
+        TooManyRequests,
+        "the tenant asks too often; `details`: `tenant_id`, `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "tenant_rate_limited_recall_text_embed",
+        TooManyRequests,
+        "the tenant asks too often; `details`: `tenant_id`, `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "tenant_rate_limited_write",
+        TooManyRequests,
+        "the tenant asks too often; `details`: `tenant_id`, `retry_after_ms`, `waited_ms`",
+        "repeat after `Retry-After`",
+    ),
+    http(
         "upstream_embedding_rate_limited",
         TooManyRequests,
         "the embedding provider asked to slow down; `details`",
         "repeat after `Retry-After`",
+    ),
+    http(
+        "verify_in_progress",
+        TooManyRequests,
+        "a verification is under way in this process",
+        "repeat when it is done",
     ),
     http(
         "write_backpressure",

@@ -1,4 +1,4 @@
-//! Which profile a recall gets, and when it gets a cheaper one.
+//! Which profile a recall gets, when it gets a cheaper one, and from how large an earlier state it answers.
 
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ pub(crate) struct RecallSettings {
     /// The cheaper profile.
     #[arg(long, env = "MEMORY_RECALL_ADAPTIVE_TARGET_PROFILE", default_value = "lean", value_parser = profile)]
     pub(crate) memory_recall_adaptive_target_profile: Profile,
+    /// Nodes of a scope up to which recall answers from an earlier state (as_of), which it builds in memory first.
+    #[arg(long, env = "AIONIS_AS_OF_NODES_MAX", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub(crate) as_of_nodes_max: u64,
 }
 
 fn profile(text: &str) -> Result<Profile, String> {

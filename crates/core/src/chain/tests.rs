@@ -105,7 +105,7 @@ fn missing_changed_and_foreign_objects_are_named() {
 proptest::proptest! {
     /// Whatever single field of whatever commit is altered, the walk stops.
     #[test]
-    fn any_alteration_breaks_the_chain(length in 1_u64..8, at in 0_usize..8, field in 0_usize..11) {
+    fn w_13_any_alteration_breaks_the_chain(length in 1_u64..8, at in 0_usize..8, field in 0_usize..11) {
         let mut commits = chain(length);
         let at = at % commits.len();
         let c = &mut commits[at];
