@@ -9,6 +9,7 @@ mod error;
 mod fields;
 mod health;
 mod middleware;
+mod route_table;
 mod routes;
 mod state;
 
@@ -25,6 +26,7 @@ pub use self::{
     },
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
+    route_table::{ROUTES, Route},
     state::{ApiSettings, AppState, CorsOrigins},
 };
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     error::ApiError,
+    route_table::name_of,
     state::{AppState, CorsOrigins},
 };
 
@@ -34,7 +35,7 @@ pub(crate) async fn observe(State(state): State<AppState>, mut request: Request,
     let origin = request.headers().get(header::ORIGIN).cloned();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| route_name(path.as_str()));
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| name_of(path.as_str()));
     let mut response = if method == Method::OPTIONS {
         StatusCode::NO_CONTENT.into_response()
     } else {
@@ -83,27 +84,6 @@ fn settle_request_id(headers: &mut HeaderMap) -> HeaderValue {
             own
         }
         None => HeaderValue::from_str(&Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown")),
-    }
-}
-
-fn route_name(path: &str) -> &'static str {
-    match path {
-        "/health" => "health",
-        "/health/live" => "health_live",
-        "/health/ready" => "health_ready",
-        "/metrics" => "metrics",
-        "/v1/memory/write" => "write",
-        "/v1/memory/recall" => "recall",
-        "/v1/memory/recall_text" => "recall_text",
-        "/v1/memory/feedback" => "feedback",
-        "/v1/memory/rules/state" => "rules_state",
-        "/v1/memory/rules/evaluate" => "rules_evaluate",
-        "/v1/memory/tools/select" => "tools_select",
-        "/v1/memory/tools/feedback" => "tools_feedback",
-        "/v1/memory/decisions/{id}/replay" => "decision_replay",
-        "/v1/memory/nodes/activate" => "nodes_activate",
-        "/v1/memory/archive/rehydrate" => "archive_rehydrate",
-        _ => "other",
     }
 }
 

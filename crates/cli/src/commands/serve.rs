@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     failure::{Failure, Verdict},
-    settings::{HttpSettings, Settings, unknown_variables},
+    settings::{HttpSettings, Settings, env_file::EnvFileArgs},
     telemetry,
     wiring::{self, Parts},
 };
@@ -27,13 +27,15 @@ use crate::{
 /// Flags of `aionis serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
+    /// Do not derive vectors in this process.
+    #[arg(long)]
+    no_worker: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     http: HttpSettings,
-    /// Do not derive vectors in this process.
-    #[arg(long)]
-    no_worker: bool,
 }
 
 /// Scope images loaded at start.
@@ -43,8 +45,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let started = Instant::now();
-    let auth = args.http.check(&args.settings.memory)?;
-    telemetry::logs();
+    let auth = args.settings.check_with(&args.http)?;
+    telemetry::logs(&args.settings.telemetry.logs)?;
+    telemetry::warn_of_variables();
     let metrics = telemetry::metrics()?;
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
@@ -164,9 +167,6 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
 }
 
 fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Instant) {
-    for name in unknown_variables() {
-        tracing::warn!(name, "this variable is no setting; is it misspelt?");
-    }
     if let Provider::ModelMissing { dir } = &parts.provider {
         tracing::warn!(
             dir = %dir.display(),

@@ -7,23 +7,27 @@ use super::serve::StopSignal;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::Settings,
+    settings::{Settings, env_file::EnvFileArgs},
     telemetry, wiring,
 };
 
 /// Flags of `aionis worker`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
-    #[command(flatten)]
-    settings: Settings,
     /// Do what can be done now, print what was done, and end.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
+    args.settings.check()?;
     if !args.once {
-        telemetry::logs();
+        telemetry::logs(&args.settings.telemetry.logs)?;
+        telemetry::warn_of_variables();
     }
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "measured figures and reasons for skipping belong into the test's output")]
 
 mod chaos;
+mod configuration;
 mod demo;
 mod disk_full;
 mod eval;
