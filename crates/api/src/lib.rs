@@ -27,7 +27,7 @@ pub use self::{
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
     route_table::{ROUTES, Route},
-    state::{ApiSettings, AppState, CorsOrigins},
+    state::{ApiSettings, AppState, ContinueTrace, CorsOrigins},
 };
 
 /// The service with all its routes.

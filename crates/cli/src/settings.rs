@@ -427,7 +427,7 @@ impl HttpSettings {
         )))
     }
 
-    pub(crate) fn api(&self, memory: &MemorySettings, auth: Auth) -> ApiSettings {
+    pub(crate) fn api(&self, memory: &MemorySettings, telemetry: &TelemetrySettings, auth: Auth) -> ApiSettings {
         ApiSettings {
             auth,
             default_tenant: memory.memory_tenant_id.clone(),
@@ -436,6 +436,7 @@ impl HttpSettings {
             cors: CorsOrigins::parse(&self.cors_allow_origins),
             admin_token: (!self.admin_token.0.is_empty()).then(|| self.admin_token.0.clone()),
             loopback_may_debug: !memory.is_production(),
+            slow_request: telemetry.slow_request(),
             ..ApiSettings::default()
         }
     }

@@ -10,7 +10,7 @@ use aionis_core::{
     write::Warning,
 };
 
-use crate::Engine;
+use crate::{Engine, stages};
 
 /// What an activation says of nodes.
 #[derive(Clone, Debug)]
@@ -114,6 +114,7 @@ impl Engine {
         input: OperationInput,
         operation: Operation,
     ) -> Result<OperationOutcome, DomainError> {
+        stages::note_tenant(input.scope.tenant());
         let prepared = prepare_operation(input, operation, &self.settings.write)?;
         let kind = prepared.operation.kind();
         let outcome = self.store.operate(prepared).await?;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use aionis_core::error::{DomainError, ErrorKind};
+use aionis_engine::stages::{self, Work};
 use axum::{
     Json,
     body::Body,
@@ -54,7 +55,9 @@ async fn run(
     endpoint: Endpoint,
 ) -> Result<RecallResponse, DomainError> {
     let value = body::read(caller, headers, body, state.settings.body_max_bytes).await?;
-    let (request, shown) = parse_recall(&value, endpoint, tenant_header(headers), &state.settings)?;
+    let (request, shown) = stages::timed_now(Work::Recall, "parse", || {
+        parse_recall(&value, endpoint, tenant_header(headers), &state.settings)
+    })?;
     if request.include_embeddings && request.return_debug && !may_debug(state, caller, headers, peer) {
         return Err(DomainError::new(
             ErrorKind::Invalid,
@@ -62,7 +65,7 @@ async fn run(
             "include_embeddings needs the role admin, or the admin token in x-admin-token",
         ));
     }
-    let permit = state.engine.recall_gate().enter().await?;
+    let permit = stages::timed(Work::Recall, "gate", state.engine.recall_gate().enter()).await?;
     let started = state.engine.clock().now();
     let (scope, limit) = (request.scope.clone(), request.knobs.limit);
     let answer = state.engine.recall(request).await?;

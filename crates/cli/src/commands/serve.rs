@@ -55,7 +55,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
     let state = AppState {
         engine: Arc::clone(&parts.engine),
-        settings: Arc::new(args.http.api(&args.settings.memory, auth)),
+        settings: Arc::new(args.http.api(&args.settings.memory, &args.settings.telemetry, auth)),
         health: Arc::new(health(&args, &parts, worker.is_some())),
         metrics: Some(metrics.clone()),
     };
@@ -69,7 +69,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
         let stopped = stopped.clone();
         tokio::spawn(async move { worker.run(stopped).await })
     });
-    let background = [tokio::spawn(warm(Arc::clone(&parts.store))), tokio::spawn(upkeep(metrics))];
+    let background = [
+        tokio::spawn(warm(Arc::clone(&parts.store))),
+        tokio::spawn(upkeep(metrics)),
+        tokio::spawn(telemetry::sampler::run(Arc::clone(&parts.store), Arc::clone(&parts.engine), started)),
+    ];
     let served = serve(listener, router(state), &stop, &mut stop_signal).await;
     for task in background {
         task.abort();
@@ -173,19 +177,41 @@ fn announce(args: &ServeArgs, parts: &Parts, address: SocketAddr, started: Insta
             "the built-in embedding model is not installed: recall searches words only; run `aionis model pull`"
         );
     }
-    tracing::info!(
-        app_env = ?args.settings.memory.app_env,
-        embedding_provider = parts.store.space().name,
-        embedding_dim = parts.store.space().dim,
-        engine = parts.store.engine(),
-        store = crate::wiring::store_options(&args.settings.storage).place(),
-        memory_auth_mode = ?args.http.auth.mode(),
-        memory_recall_profile = args.settings.memory.memory_recall_profile.as_str(),
-        "memory api config"
-    );
+    tell_settings(args, parts);
     tracing::info!(
         start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "Server listening at http://{address}"
+    );
+}
+
+/// The settings an operator asks about first; no secrets.
+fn tell_settings(args: &ServeArgs, parts: &Parts) {
+    let (memory, storage) = (&args.settings.memory, &args.settings.storage);
+    tracing::info!(
+        app_env = ?memory.app_env,
+        embedding_provider = parts.store.space().name,
+        embedding_dim = parts.store.space().dim,
+        scope = memory.memory_scope,
+        tenant_id = memory.memory_tenant_id,
+        engine = parts.store.engine(),
+        store = wiring::store_options(storage).place(),
+        auth_mode = ?args.http.auth.mode(),
+        memory_recall_profile = memory.memory_recall_profile.as_str(),
+        recall_text_embed_cache_enabled = memory.recall_text_embed_cache_enabled,
+        recall_text_embed_cache_ttl_ms = memory.recall_text_embed_cache_ttl_ms,
+        recall_text_embed_batch_enabled = memory.recall_text_embed_batch_enabled,
+        recall_text_embed_batch_max_size = memory.recall_text_embed_batch_max_size,
+        recall_text_embed_batch_max_wait_ms = memory.recall_text_embed_batch_max_wait_ms,
+        recall_text_embed_batch_max_inflight = memory.recall_text_embed_batch_max_inflight,
+        db_pool_max = storage.db_pool_max,
+        api_recall_max_inflight = memory.api_recall_max_inflight,
+        api_recall_queue_max = memory.api_recall_queue_max,
+        api_write_max_inflight = memory.api_write_max_inflight,
+        api_write_queue_max = memory.api_write_queue_max,
+        slow_request_ms = args.settings.telemetry.slow_request_ms,
+        slow_statement_ms = args.settings.telemetry.slow_statement_ms,
+        traces = args.settings.telemetry.traces_url().is_some(),
+        "memory api config"
     );
 }
 

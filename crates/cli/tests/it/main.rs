@@ -9,6 +9,8 @@ mod disk_full;
 mod eval;
 mod found_at_once;
 mod kill9;
+mod logs;
+mod metrics;
 mod model;
 mod operations;
 mod ownership;
