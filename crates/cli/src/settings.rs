@@ -19,7 +19,7 @@ use aionis_engine::{GateSettings, WriteLimits};
 use clap::Args;
 
 use self::auth::AuthArgs;
-pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
+pub(crate) use self::telemetry::{LogFormat, LogSettings, Sampler, TelemetrySettings, pairs};
 use crate::failure::Failure;
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aionis_api::{AppState, EmbeddingState, HealthState, router};
+use aionis_api::{ApiSettings, AppState, EmbeddingState, HealthState, router};
 use aionis_embed::Provider;
 use aionis_store::Deployment;
 use clap::Args;
@@ -46,7 +46,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let started = Instant::now();
     let auth = args.settings.check_with(&args.http)?;
-    telemetry::logs(&args.settings.telemetry.logs)?;
+    let traces = telemetry::start(&args.settings.telemetry)?;
     telemetry::warn_of_variables();
     let metrics = telemetry::metrics()?;
     let mut stop_signal = StopSignal::new()?;
@@ -55,7 +55,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
     let state = AppState {
         engine: Arc::clone(&parts.engine),
-        settings: Arc::new(args.http.api(&args.settings.memory, &args.settings.telemetry, auth)),
+        settings: Arc::new(ApiSettings {
+            continue_trace: telemetry::continue_trace(traces.as_ref()),
+            ..args.http.api(&args.settings.memory, &args.settings.telemetry, auth)
+        }),
         health: Arc::new(health(&args, &parts, worker.is_some())),
         metrics: Some(metrics.clone()),
     };
@@ -84,6 +87,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     }
     parts.engine.flush().await;
     parts.store.close().await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     tracing::info!("stopped");
     served.map(|()| Verdict::Positive)
 }

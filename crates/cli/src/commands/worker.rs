@@ -25,10 +25,13 @@ pub(crate) struct WorkerArgs {
 
 pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     args.settings.check()?;
-    if !args.once {
-        telemetry::logs(&args.settings.telemetry.logs)?;
+    let traces = if args.once {
+        None
+    } else {
+        let traces = telemetry::start(&args.settings.telemetry)?;
         telemetry::warn_of_variables();
-    }
+        traces
+    };
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
     let Some(worker) = parts.worker(&args.settings) else {
@@ -49,6 +52,9 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     stop.send_replace(true);
     task.await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
     parts.store.close().await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     tracing::info!("stopped");
     Ok(Verdict::Positive)
 }

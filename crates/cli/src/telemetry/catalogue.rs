@@ -10,16 +10,6 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-impl Kind {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
 /// A metric.
 #[derive(Debug)]
 pub(crate) struct Metric {
@@ -155,6 +145,16 @@ mod tests {
     };
 
     use super::*;
+
+    impl Kind {
+        const fn name(self) -> &'static str {
+            match self {
+                Self::Counter => "counter",
+                Self::Gauge => "gauge",
+                Self::Histogram => "histogram",
+            }
+        }
+    }
 
     fn workspace() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -2,31 +2,59 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod sampler;
+#[cfg(feature = "otlp")]
+mod traces;
+#[cfg(not(feature = "otlp"))]
+#[path = "no_traces.rs"]
+mod traces;
 
 use std::io::IsTerminal;
 
+pub(crate) use self::traces::Traces;
+
+use aionis_api::ContinueTrace;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{Layer, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{Layer, Registry, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     failure::Failure,
-    settings::{LogFormat, LogSettings, environment},
+    settings::{LogFormat, LogSettings, TelemetrySettings, environment},
 };
 
 /// Logs to stdout, as the settings say.
 pub(crate) fn logs(settings: &LogSettings) -> Result<(), Failure> {
+    install(settings, None)
+}
+
+/// Logs, and traces if an endpoint is set. Must be called inside a tokio runtime.
+pub(crate) fn start(settings: &TelemetrySettings) -> Result<Option<Traces>, Failure> {
+    let (traces, layer) = traces::start(settings)?.unzip();
+    install(&settings.logs, layer)?;
+    Ok(traces)
+}
+
+/// How requests continue the traces of their callers, when there are traces.
+pub(crate) fn continue_trace(traces: Option<&Traces>) -> Option<ContinueTrace> {
+    traces.map(|_| traces::continue_trace as ContinueTrace)
+}
+
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+fn install(settings: &LogSettings, traces: Option<BoxedLayer>) -> Result<(), Failure> {
     let filter = settings.filter()?;
     let is_text = match settings.log_format {
         Some(format) => format == LogFormat::Text,
         None => std::io::stdout().is_terminal(),
     };
-    let lines = if is_text {
-        fmt::layer().with_target(false).boxed()
+    let lines: BoxedLayer = if is_text {
+        fmt::layer().with_target(false).with_filter(filter).boxed()
     } else {
-        fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+        let json = fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false);
+        json.with_filter(filter).boxed()
     };
+    let layers: Vec<BoxedLayer> = std::iter::once(lines).chain(traces).collect();
     tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
+        .with(layers)
         .try_init()
         .map_err(|e| Failure::new(format!("logs cannot be set up: {e}")))
 }
@@ -61,4 +89,37 @@ pub(crate) fn metrics() -> Result<PrometheusHandle, Failure> {
         .map_err(refused)?;
     catalogue::describe();
     Ok(handle)
+}
+
+#[cfg(all(test, feature = "otlp"))]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        settings: TelemetrySettings,
+    }
+
+    fn settings(flags: &[&str]) -> TelemetrySettings {
+        Flags::parse_from(std::iter::once("aionis").chain(flags.iter().copied())).settings
+    }
+
+    #[tokio::test]
+    async fn there_are_no_traces_without_an_endpoint() {
+        assert!(traces::start(&settings(&[])).unwrap().is_none());
+        let endpoint = "--otel-exporter-otlp-endpoint=http://127.0.0.1:1";
+        assert!(traces::start(&settings(&[endpoint, "--otel-sdk-disabled=true"])).unwrap().is_none());
+        assert!(traces::start(&settings(&[endpoint])).unwrap().is_some());
+    }
+
+    #[test]
+    fn the_address_of_traces_wins_over_the_base_address() {
+        let base = "--otel-exporter-otlp-endpoint=http://127.0.0.1:1/";
+        let url = |flags: &[&str]| settings(flags).traces_url().unwrap().1;
+        assert_eq!(url(&[base]), "http://127.0.0.1:1/v1/traces");
+        assert_eq!(url(&[base, "--otel-exporter-otlp-traces-endpoint=http://127.0.0.1:2/x"]), "http://127.0.0.1:2/x");
+    }
 }

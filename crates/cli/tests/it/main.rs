@@ -22,3 +22,5 @@ mod sigterm;
 mod start;
 mod support;
 mod tamper;
+#[cfg(feature = "otlp")]
+mod traces;
