@@ -5,7 +5,7 @@ pub(crate) mod catalog;
 pub(crate) mod env_file;
 pub(crate) mod environment;
 pub(crate) mod retired;
-mod telemetry;
+pub(crate) mod telemetry;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -19,7 +19,7 @@ use aionis_engine::{GateSettings, WriteLimits};
 use clap::Args;
 
 use self::auth::AuthArgs;
-pub(crate) use self::telemetry::{LogFormat, LogSettings, Sampler, TelemetrySettings, pairs};
+pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use crate::failure::Failure;
 
 fn boolean(text: &str) -> Result<bool, String> {

@@ -118,7 +118,8 @@ impl Engine {
         let prepared = prepare_operation(input, operation, &self.settings.write)?;
         let kind = prepared.operation.kind();
         let outcome = self.store.operate(prepared).await?;
-        if outcome.commit.is_some() && !outcome.replayed {
+        if let Some(commit) = outcome.commit.as_ref().filter(|_| !outcome.replayed) {
+            self.chain_height.note(commit.seq);
             metrics::counter!("aionis_commits_total").increment(1);
             metrics::counter!("aionis_operations_total", "kind" => kind).increment(1);
         }

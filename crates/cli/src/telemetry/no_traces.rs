@@ -1,17 +1,15 @@
 //! In place of traces in a program that was built without them.
 
 use http::HeaderMap;
-use tracing_subscriber::{Layer, Registry};
 
+use super::BoxedLayer;
 use crate::{failure::Failure, settings::TelemetrySettings};
 
 /// Traces under way: never.
 pub(crate) enum Traces {}
 
 /// Refuses an endpoint, so that nobody waits for traces in vain.
-pub(super) fn start(
-    settings: &TelemetrySettings,
-) -> Result<Option<(Traces, Box<dyn Layer<Registry> + Send + Sync>)>, Failure> {
+pub(super) fn start(settings: &TelemetrySettings) -> Result<Option<(Traces, BoxedLayer)>, Failure> {
     match settings.traces_url() {
         None => Ok(None),
         Some((variable, _)) => {

@@ -23,11 +23,12 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::{Layer, Registry, filter::filter_fn};
+use tracing_subscriber::{Layer, filter::filter_fn};
 
+use super::BoxedLayer;
 use crate::{
     failure::Failure,
-    settings::{Sampler as SamplerSetting, TelemetrySettings, pairs},
+    settings::telemetry::{Sampler as SamplerSetting, TelemetrySettings, pairs},
 };
 
 /// Longest time the last spans may take to be sent at the end.
@@ -39,9 +40,7 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 pub(crate) struct Traces(SdkTracerProvider);
 
 /// Starts traces when an endpoint is set. Must be called inside a tokio runtime: requests run on it.
-pub(super) fn start(
-    settings: &TelemetrySettings,
-) -> Result<Option<(Traces, Box<dyn Layer<Registry> + Send + Sync>)>, Failure> {
+pub(super) fn start(settings: &TelemetrySettings) -> Result<Option<(Traces, BoxedLayer)>, Failure> {
     let Some((_, url)) = settings.traces_url() else { return Ok(None) };
     let refused = |e: &dyn std::fmt::Display| Failure::new(format!("traces cannot be set up: {e}"));
     let timeout = Duration::from_millis(settings.otel_exporter_otlp_timeout);
