@@ -13,6 +13,7 @@ mod health;
 mod limits;
 mod middleware;
 mod openapi;
+mod route_table;
 mod routes;
 mod state;
 
@@ -31,7 +32,8 @@ pub use self::{
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
     openapi::{document, document_text, error_table},
-    state::{ApiSettings, AppState, CorsOrigins},
+    route_table::{ROUTES, Route},
+    state::{ApiSettings, AppState, ContinueTrace, CorsOrigins},
 };
 
 /// The service with all its routes.

@@ -1,18 +1,25 @@
 //! What happens around every request: request id, CORS, OPTIONS, metrics, log, and a panic as an ordinary 500.
 
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aionis_core::error::DomainError;
+use aionis_engine::stages::{self, RequestNotes, TRACE_TARGET};
 use axum::{
     extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use crate::{
     error::ApiError,
+    route_table::name_of,
     state::{AppState, CorsOrigins},
 };
 
@@ -29,31 +36,86 @@ pub(crate) fn tenant_header(headers: &HeaderMap) -> Option<&str> {
 }
 
 pub(crate) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
     let request_id = settle_request_id(request.headers_mut());
     let origin = request.headers().get(header::ORIGIN).cloned();
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", |path| route_name(path.as_str()));
-    let mut response = if method == Method::OPTIONS {
-        StatusCode::NO_CONTENT.into_response()
-    } else {
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", |path| name_of(path.as_str()));
+    let seen = Seen { method, route, request_id, notes: Arc::default(), started: Instant::now() };
+    // Of the level of errors, so that every line of a request names it, whichever lines are written.
+    let log_span =
+        tracing::error_span!("request", request_id = seen.request_id.to_str().unwrap_or_default(), route = seen.route);
+    let span = seen.trace_span(matched.as_ref().map_or("", |path| path.as_str()));
+    if let Some(continue_trace) = state.settings.continue_trace {
+        continue_trace(&span, request.headers());
+    }
+    let answered = async {
+        if seen.method == Method::OPTIONS {
+            return StatusCode::NO_CONTENT.into_response();
+        }
         match futures_catch(next.run(request)).await {
             Ok(response) => response,
-            Err(()) => ApiError(DomainError::internal(format!("a handler of {path} panicked"))).into_response(),
+            Err(()) => ApiError(DomainError::internal(format!("a handler of {route} panicked"))).into_response(),
         }
     };
+    let work = stages::noting(Arc::clone(&seen.notes), answered);
+    let mut response = work.instrument(span.clone()).instrument(log_span.clone()).await;
     let headers = response.headers_mut();
-    headers.insert(X_REQUEST_ID, request_id.clone());
+    headers.insert(X_REQUEST_ID, seen.request_id.clone());
     allow_origin(headers, &state.settings.cors, origin);
-    let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    metrics::counter!("aionis_http_requests_total", "route" => route, "status" => status.to_string()).increment(1);
-    metrics::histogram!("aionis_http_request_seconds", "route" => route).record(elapsed.as_secs_f64());
-    tracing::debug!(
-        req_id = request_id.to_str().unwrap_or_default(), %method, path, status,
-        response_time_ms = elapsed.as_secs_f64() * 1e3, "request completed"
-    );
+    span.record("http.response.status_code", response.status().as_u16());
+    log_span.in_scope(|| seen.completed(response.status(), state.settings.slow_request));
     response
+}
+
+/// What is known of a request from its head.
+struct Seen {
+    method: Method,
+    route: &'static str,
+    request_id: HeaderValue,
+    notes: Arc<RequestNotes>,
+    started: Instant,
+}
+
+impl Seen {
+    /// The span that is exported as a trace: no scope, no tenant, nothing of the body.
+    fn trace_span(&self, path: &str) -> Span {
+        tracing::trace_span!(
+            target: TRACE_TARGET,
+            parent: None,
+            "http",
+            otel.name = format!("{} {path}", self.method),
+            otel.kind = "server",
+            http.request.method = %self.method,
+            http.route = path,
+            http.response.status_code = tracing::field::Empty,
+        )
+    }
+
+    fn completed(&self, status: StatusCode, slow: Option<Duration>) {
+        let (elapsed, code) = (self.started.elapsed(), status.as_u16());
+        metrics::counter!("aionis_http_requests_total", "route" => self.route, "status" => code.to_string())
+            .increment(1);
+        metrics::histogram!("aionis_http_request_seconds", "route" => self.route, "class" => class(status))
+            .record(elapsed.as_secs_f64());
+        let (ms, tenant) = (elapsed.as_secs_f64() * 1e3, self.notes.tenant());
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        tracing::info!(method = %self.method, route = self.route, status = code, ms, request_id, tenant, "request completed");
+        if slow.is_some_and(|slow| elapsed >= slow) {
+            let stages = self.notes.stages();
+            tracing::warn!(route = self.route, status = code, ms, request_id, stages, "slow request");
+        }
+    }
+}
+
+const fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
 }
 
 /// Runs a future and turns a panic into an error.
@@ -83,36 +145,6 @@ fn settle_request_id(headers: &mut HeaderMap) -> HeaderValue {
             own
         }
         None => HeaderValue::from_str(&Uuid::new_v4().to_string()).unwrap_or(HeaderValue::from_static("unknown")),
-    }
-}
-
-fn route_name(path: &str) -> &'static str {
-    match path {
-        "/health" => "health",
-        "/health/live" => "health_live",
-        "/health/ready" => "health_ready",
-        "/metrics" => "metrics",
-        "/openapi.json" => "openapi",
-        "/docs" => "docs",
-        "/v1/memory/write" => "write",
-        "/v1/memory/recall" => "recall",
-        "/v1/memory/recall_text" => "recall_text",
-        "/v1/memory/feedback" => "feedback",
-        "/v1/memory/rules/state" => "rules_state",
-        "/v1/memory/rules/evaluate" => "rules_evaluate",
-        "/v1/memory/tools/select" => "tools_select",
-        "/v1/memory/tools/feedback" => "tools_feedback",
-        "/v1/memory/decisions/{id}/replay" => "decision_replay",
-        "/v1/memory/find" => "find",
-        "/v1/memory/nodes/{id}" => "node",
-        "/v1/memory/nodes/{id}/history" => "node_history",
-        "/v1/memory/commits" => "commits",
-        "/v1/memory/commits/{id}" => "commit",
-        "/v1/memory/forget" => "forget",
-        "/v1/memory/verify" => "verify",
-        "/v1/memory/nodes/activate" => "nodes_activate",
-        "/v1/memory/archive/rehydrate" => "archive_rehydrate",
-        _ => "other",
     }
 }
 

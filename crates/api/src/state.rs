@@ -7,6 +7,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{auth::Auth, client::TrustedProxies, health::HealthState};
 
+/// Makes a span continue the trace that headers name.
+pub type ContinueTrace = fn(&tracing::Span, &axum::http::HeaderMap);
+
 /// Settings of the interface.
 #[derive(Clone, Debug)]
 pub struct ApiSettings {
@@ -26,6 +29,10 @@ pub struct ApiSettings {
     pub cors: CorsOrigins,
     /// Token that allows debugging embeddings (`ADMIN_TOKEN`).
     pub admin_token: Option<String>,
+    /// Time from which on a request is logged as slow, with its stages; none for never.
+    pub slow_request: Option<Duration>,
+    /// Makes the span of a request continue the caller's trace.
+    pub continue_trace: Option<ContinueTrace>,
     /// Whether loopback callers may debug embeddings when there is no token (not in production).
     pub loopback_may_debug: bool,
     /// Proxies that say truly whom they ask for (`AIONIS_TRUSTED_PROXIES`).
@@ -46,6 +53,8 @@ impl Default for ApiSettings {
             cors: CorsOrigins::Any,
             admin_token: None,
             loopback_may_debug: true,
+            slow_request: Some(Duration::from_secs(1)),
+            continue_trace: None,
             trusted_proxies: TrustedProxies::default(),
             bypass_loopback: true,
         }

@@ -17,19 +17,39 @@ impl From<bool> for Verdict {
     }
 }
 
-/// An error for the person at the terminal: one line, with what to do. Exit 1.
+/// An error for the person at the terminal: one line, with what to do, or one line per problem. Exit 1.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure(String);
+pub(crate) struct Failure(Vec<String>);
 
 impl Failure {
     pub(crate) fn new(message: impl fmt::Display) -> Self {
-        Self(message.to_string().replace(['\n', '\r'], " "))
+        Self(vec![one_line(&message)])
     }
+
+    /// Several problems as one failure; nothing when there is none.
+    pub(crate) fn unless_empty(problems: Vec<String>) -> Result<(), Self> {
+        if problems.is_empty() { Ok(()) } else { Err(Self(problems.iter().map(|problem| one_line(problem)).collect())) }
+    }
+
+    /// Failures that were found together.
+    pub(crate) fn all(failures: impl IntoIterator<Item = Self>) -> Self {
+        Self(failures.into_iter().flat_map(|failure| failure.0).collect())
+    }
+}
+
+fn one_line(text: &dyn fmt::Display) -> String {
+    text.to_string().replace(['\n', '\r'], " ")
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match &self.0[..] {
+            [one] => f.write_str(one),
+            several => {
+                write!(f, "{} problems:", several.len())?;
+                several.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
     }
 }
 

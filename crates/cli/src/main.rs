@@ -13,7 +13,7 @@ mod wiring;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use failure::{Failure, Verdict};
 
@@ -45,7 +45,7 @@ enum Command {
     Quickstart(commands::demo::DemoArgs),
     /// Check that this machine and these settings can run the service.
     Doctor(commands::doctor::DoctorArgs),
-    /// Check or print the settings.
+    /// Check or print the settings, or what settings there are.
     Config(commands::config::ConfigArgs),
     /// Manage the built-in embedding model.
     Model(commands::model::ModelArgs),
@@ -63,7 +63,16 @@ enum Command {
     Bench(commands::bench_command::BenchCommandArgs),
 }
 
+/// The definition of the command line, with every setting.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
 fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Err(failure) = settings::environment::prepare(&command(), &args) {
+        return output::fail(&failure);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are no errors; anything else is exit 1, not clap's 2, which means a negative verdict here.
@@ -109,10 +118,8 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_sound() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

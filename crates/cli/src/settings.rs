@@ -2,7 +2,12 @@
 
 mod admission;
 mod auth;
+pub(crate) mod catalog;
+pub(crate) mod env_file;
+pub(crate) mod environment;
 mod recall;
+pub(crate) mod retired;
+pub(crate) mod telemetry;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -15,6 +20,7 @@ use aionis_embed::{
 use aionis_engine::WriteLimits;
 use clap::Args;
 
+pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},
     auth::AuthArgs,
@@ -49,6 +55,7 @@ pub(crate) enum VectorSearchKind {
 
 /// Where data lives.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Storage")]
 pub(crate) struct StorageSettings {
     /// Directory of the embedded database, its lock and the model.
     #[arg(long, env = "AIONIS_DATA_DIR", default_value = "./aionis-data")]
@@ -84,6 +91,7 @@ pub(crate) struct StorageSettings {
 
 /// Which embeddings.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Embeddings")]
 pub(crate) struct EmbeddingSettings {
     /// local, openai, minimax, fake or none.
     #[arg(long, env = "EMBEDDING_PROVIDER", default_value = "local")]
@@ -97,13 +105,13 @@ pub(crate) struct EmbeddingSettings {
     /// Base address of an OpenAI-compatible service.
     #[arg(long, env = "OPENAI_BASE_URL")]
     pub(crate) openai_base_url: Option<String>,
-    /// Its key.
+    /// Key of the OpenAI-compatible service.
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) openai_api_key: SecretArg,
-    /// Its model.
+    /// Model of the OpenAI-compatible service.
     #[arg(long, env = "OPENAI_EMBEDDING_MODEL", default_value = "text-embedding-3-small")]
     pub(crate) openai_embedding_model: String,
-    /// Texts per request.
+    /// Texts per request to the OpenAI-compatible service.
     #[arg(long, env = "OPENAI_EMBED_BATCH_SIZE", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) openai_embed_batch_size: u16,
     /// Key of MiniMax.
@@ -127,10 +135,10 @@ pub(crate) struct EmbeddingSettings {
     /// Repetitions of a failed provider request.
     #[arg(long, env = "EMBED_HTTP_MAX_RETRIES", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=10))]
     pub(crate) embed_http_max_retries: u32,
-    /// First pause between them, in ms.
+    /// First pause between repetitions, in ms.
     #[arg(long, env = "EMBED_HTTP_BASE_DELAY_MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) embed_http_base_delay_ms: u64,
-    /// Longest pause between them, in ms.
+    /// Longest pause between repetitions, in ms.
     #[arg(long, env = "EMBED_HTTP_MAX_DELAY_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub(crate) embed_http_max_delay_ms: u64,
     /// Provider requests at once.
@@ -164,6 +172,7 @@ impl std::str::FromStr for SecretArg {
 
 /// How memory is written and recalled.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Memory, recall and admission")]
 pub(crate) struct MemorySettings {
     /// dev, ci or prod; prod refuses unsafe settings.
     #[arg(long, env = "APP_ENV", value_enum, default_value = "dev")]
@@ -189,34 +198,35 @@ pub(crate) struct MemorySettings {
     /// Keep vectors of questions.
     #[arg(long, env = "RECALL_TEXT_EMBED_CACHE_ENABLED", default_value = "true", value_parser = boolean, action = clap::ArgAction::Set)]
     pub(crate) recall_text_embed_cache_enabled: bool,
-    /// How many.
+    /// Vectors of questions that are kept at most.
     #[arg(long, env = "RECALL_TEXT_EMBED_CACHE_MAX_KEYS", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub(crate) recall_text_embed_cache_max_keys: u32,
-    /// For how long, in ms.
+    /// How long vectors of questions are kept, in ms.
     #[arg(long, env = "RECALL_TEXT_EMBED_CACHE_TTL_MS", default_value_t = 600_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) recall_text_embed_cache_ttl_ms: u64,
     /// Embed questions that arrive together in one request.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_ENABLED", default_value = "true", value_parser = boolean, action = clap::ArgAction::Set)]
     pub(crate) recall_text_embed_batch_enabled: bool,
-    /// How many.
+    /// Questions per request to the provider at most.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_MAX_SIZE", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) recall_text_embed_batch_max_size: u16,
-    /// How long the first of them waits, in ms.
+    /// How long the first question of a request to the provider waits for others, in ms.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_MAX_WAIT_MS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=100))]
     pub(crate) recall_text_embed_batch_max_wait_ms: u64,
-    /// Such requests at once.
+    /// Requests for question vectors at once.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_MAX_INFLIGHT", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) recall_text_embed_batch_max_inflight: u16,
-    /// Questions that may wait.
+    /// Questions that may wait for their vector.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_QUEUE_MAX", default_value_t = 12_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub(crate) recall_text_embed_batch_queue_max: u32,
-    /// How long one may wait, in ms.
+    /// How long a question may wait until it is sent to the provider, in ms.
     #[arg(long, env = "RECALL_TEXT_EMBED_BATCH_QUEUE_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) recall_text_embed_batch_queue_timeout_ms: u64,
 }
 
 /// How work is derived.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Outbox worker")]
 pub(crate) struct OutboxSettings {
     /// Longest sleep of an idle worker, in ms.
     #[arg(long, env = "OUTBOX_POLL_INTERVAL_MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
@@ -234,6 +244,7 @@ pub(crate) struct OutboxSettings {
 
 /// How the service listens.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "HTTP service")]
 pub(crate) struct HttpSettings {
     /// Address to listen on.
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
@@ -248,8 +259,6 @@ pub(crate) struct HttpSettings {
     #[arg(long)]
     pub(crate) dev: bool,
     #[command(flatten)]
-    pub(crate) auth: AuthArgs,
-    #[command(flatten)]
     pub(crate) limits: LimitArgs,
     /// Origins that browsers may call from, comma separated.
     #[arg(long, env = "CORS_ALLOW_ORIGINS", default_value = "*")]
@@ -263,6 +272,8 @@ pub(crate) struct HttpSettings {
     /// Age of the oldest outbox item above which the service is not ready, in s.
     #[arg(long, env = "READY_OUTBOX_AGE_MAX_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) ready_outbox_age_max_s: u64,
+    #[command(flatten)]
+    pub(crate) auth: AuthArgs,
 }
 
 /// Everything the service needs.
@@ -280,6 +291,8 @@ pub(crate) struct Settings {
     pub(crate) gates: GateArgs,
     #[command(flatten)]
     pub(crate) outbox: OutboxSettings,
+    #[command(flatten)]
+    pub(crate) telemetry: TelemetrySettings,
 }
 
 impl StorageSettings {
@@ -299,6 +312,15 @@ impl EmbeddingSettings {
         self.model_dir
             .clone()
             .unwrap_or_else(|| data_dir.join("models").join(aionis_embed::model_files::LOCAL_MODEL.name))
+    }
+
+    /// Whether the settings allow the provider they name. The built-in model's files are not looked at: that takes long.
+    fn check(&self, all: &Settings) -> Result<(), Failure> {
+        if self.embedding_provider == ProviderKind::Local {
+            return Ok(());
+        }
+        let settings = self.to_embed(&all.storage.data_dir, all.memory.is_production());
+        aionis_embed::build(&settings).map(|_| ()).map_err(Failure::from)
     }
 
     /// As the embedding crate takes them.
@@ -377,7 +399,12 @@ impl HttpSettings {
         )))
     }
 
-    pub(crate) fn api(&self, memory: &MemorySettings, auth: Auth) -> Result<ApiSettings, Failure> {
+    pub(crate) fn api(
+        &self,
+        memory: &MemorySettings,
+        telemetry: &TelemetrySettings,
+        auth: Auth,
+    ) -> Result<ApiSettings, Failure> {
         Ok(ApiSettings {
             auth,
             default_tenant: memory.memory_tenant_id.clone(),
@@ -388,6 +415,7 @@ impl HttpSettings {
             loopback_may_debug: !memory.is_production(),
             trusted_proxies: self.limits.trusted_proxies()?,
             bypass_loopback: self.limits.bypass_loopback(memory.is_production()),
+            slow_request: telemetry.slow_request(),
             ..ApiSettings::default()
         })
     }
@@ -409,34 +437,19 @@ impl Settings {
         problems.extend(self.gates.problem(&self.storage));
         problems.extend(self.recall.profiles().err());
         problems.extend(self.recall.adaptive().err());
-        if self.memory.is_production() && !unknown_variables().is_empty() {
-            problems.push(format!("unknown settings: {}; correct or remove them", unknown_variables().join(", ")));
+        problems.extend(self.telemetry.problems());
+        if self.memory.is_production() {
+            problems.extend(environment::unknown().iter().map(ToString::to_string));
         }
-        if problems.is_empty() { Ok(()) } else { Err(Failure::new(problems.join("; "))) }
+        Failure::unless_empty(problems)
     }
-}
 
-/// `AIONIS_*` variables that no setting reads: most likely misspelt.
-pub(crate) fn unknown_variables() -> Vec<String> {
-    const KNOWN: &[&str] = &[
-        "AIONIS_DATA_DIR",
-        "AIONIS_READERS",
-        "AIONIS_WRITE_GROUP_MAX",
-        "AIONIS_IMAGE_CACHE_MIB",
-        "AIONIS_VECTOR_INDEX_FROM",
-        "AIONIS_DB_STATEMENT_TIMEOUT_MS",
-        "AIONIS_VECTOR_SEARCH",
-        "AIONIS_MODEL_DIR",
-        "AIONIS_MODEL_URL",
-        "AIONIS_API_KEY",
-        "AIONIS_TRUSTED_PROXIES",
-    ];
-    let mut unknown: Vec<String> = std::env::vars_os()
-        .filter_map(|(name, _)| name.into_string().ok())
-        .filter(|name| {
-            name.starts_with("AIONIS_") && !name.starts_with("AIONIS_TEST_") && !KNOWN.contains(&name.as_str())
-        })
-        .collect();
-    unknown.sort_unstable();
-    unknown
+    /// Checks everything that can be checked before anything is opened, and reports all problems together.
+    pub(crate) fn check_with(&self, http: &HttpSettings) -> Result<Auth, Failure> {
+        let (own, provider) = (self.check(), self.embedding.check(self));
+        match (own, http.check(&self.memory), provider) {
+            (Ok(()), Ok(auth), Ok(())) => Ok(auth),
+            (own, auth, provider) => Err(Failure::all([own.err(), auth.err(), provider.err()].into_iter().flatten())),
+        }
+    }
 }

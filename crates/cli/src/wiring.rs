@@ -91,12 +91,14 @@ pub(crate) async fn open_store(
             options.fallback_dim = fallback_dim.unwrap_or(options.fallback_dim);
             options.write_queue_max = queue_max;
             options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
+            options.slow_statement = settings.telemetry.slow_statement();
         }
         StoreOptions::Postgres(options) => {
             options.space = space(provider);
             options.fallback_dim = fallback_dim.unwrap_or(options.fallback_dim);
             options.write_queue_max = queue_max;
             options.outbox_attempts_max = settings.outbox.outbox_max_attempts;
+            options.slow_statement = settings.telemetry.slow_statement();
         }
     }
     Ok(aionis_store::open(&options, clock).await?)

@@ -22,7 +22,7 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 const MAX_ERROR_BODY_BYTES: usize = 16 << 10;
 
 /// Makes ring the process-wide cryptography of TLS unless another was installed before.
-pub(crate) fn install_crypto() {
+pub fn install_crypto() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if rustls::crypto::ring::default_provider().install_default().is_err() {

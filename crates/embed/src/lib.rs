@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 use aionis_core::ports::embed::Embedder;
 
+pub use http::install_crypto;
+
 use fake::FakeEmbedder;
 use local::{LocalEmbedder, LocalModelError};
 use minimax::MiniMaxEmbedder;

@@ -12,6 +12,8 @@ mod read;
 pub mod recall;
 pub mod reembed;
 pub mod replay;
+mod sampler;
+pub mod stages;
 mod tools;
 pub mod verify;
 pub mod worker;
@@ -89,6 +91,7 @@ pub struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) audit: AuditWriter,
     pub(crate) rule_cache: tools::RuleCache,
+    pub(crate) chain_height: sampler::ChainHeight,
     recall_gate: Gate,
     write_gate: Gate,
     pub(crate) verifying: Semaphore,
@@ -109,6 +112,7 @@ impl Engine {
             clock,
             audit,
             rule_cache: tools::RuleCache::default(),
+            chain_height: sampler::ChainHeight::default(),
             recall_gate,
             write_gate,
             verifying: Semaphore::new(1),

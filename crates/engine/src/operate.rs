@@ -10,7 +10,7 @@ use aionis_core::{
     write::Warning,
 };
 
-use crate::Engine;
+use crate::{Engine, stages};
 
 /// What an activation says of nodes.
 #[derive(Clone, Debug)]
@@ -114,10 +114,12 @@ impl Engine {
         input: OperationInput,
         operation: Operation,
     ) -> Result<OperationOutcome, DomainError> {
+        stages::note_tenant(input.scope.tenant());
         let prepared = prepare_operation(input, operation, &self.settings.write)?;
         let kind = prepared.operation.kind();
         let outcome = self.store.operate(prepared).await?;
-        if outcome.commit.is_some() && !outcome.replayed {
+        if let Some(commit) = outcome.commit.as_ref().filter(|_| !outcome.replayed) {
+            self.chain_height.note(commit.seq);
             metrics::counter!("aionis_commits_total").increment(1);
             metrics::counter!("aionis_operations_total", "kind" => kind).increment(1);
         }

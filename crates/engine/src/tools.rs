@@ -159,6 +159,7 @@ impl Engine {
     /// # Errors
     /// A failure of storage.
     pub async fn evaluate_rules(&self, request: &EvaluateRequest) -> Result<Evaluation, DomainError> {
+        crate::stages::note_tenant(request.scope.tenant());
         let rules = self.rules(&request.scope).await?;
         let options = EvaluateOptions {
             include_shadow: request.include_shadow,

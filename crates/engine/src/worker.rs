@@ -16,10 +16,12 @@ use aionis_core::{
     },
 };
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use crate::{
     backoff,
     derive::{embed_all, embedded},
+    stages::{TRACE_TARGET, Work, timed},
 };
 
 /// Settings of a worker.
@@ -152,15 +154,13 @@ impl Worker {
     /// Claims, derives and completes one batch.
     async fn round(&self, failures_before: u32) -> Result<Round, StoreError> {
         let now = self.clock.now();
-        let items = self
-            .store
-            .claim(ClaimRequest {
-                worker: self.settings.name.clone(),
-                now,
-                lease: self.settings.lease,
-                limit: self.settings.batch_size,
-            })
-            .await?;
+        let claim = self.store.claim(ClaimRequest {
+            worker: self.settings.name.clone(),
+            now,
+            lease: self.settings.lease,
+            limit: self.settings.batch_size,
+        });
+        let items = timed(Work::Worker, "claim", claim).await?;
         let mut round = Round { claimed: items.len(), ..Round::default() };
         if items.is_empty() {
             return Ok(round);
@@ -171,20 +171,30 @@ impl Worker {
         if items.is_empty() {
             return Ok(round);
         }
-        let texts = self.store.pending_texts(&items).await?;
-        match self.derive(&items, texts).await {
+        let span = tracing::trace_span!(
+            target: TRACE_TARGET, parent: None, "worker", otel.name = "worker batch", items = items.len()
+        );
+        self.batch(&items, &mut round, failures_before).instrument(span).await?;
+        Ok(round)
+    }
+
+    /// Derives and completes what was claimed.
+    async fn batch(&self, items: &[OutboxItem], round: &mut Round, failures_before: u32) -> Result<(), StoreError> {
+        let texts = self.store.pending_texts(items).await?;
+        match timed(Work::Worker, "embed", self.derive(items, texts)).await {
             Ok(nodes) => {
-                round.vectors = self.store.complete(&items, nodes, self.embedder.name(), self.clock.now()).await?;
+                let complete = self.store.complete(items, nodes, self.embedder.name(), self.clock.now());
+                round.vectors = timed(Work::Worker, "complete", complete).await?;
                 round.published = items.len();
-                self.observe(&items, round.vectors);
+                self.observe(items, round.vectors);
             }
             Err(error) => {
-                let pause = self.fail(&items, &error, failures_before).await?;
+                let pause = self.fail(items, &error, failures_before).await?;
                 round.failed += items.len();
                 round.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
             }
         }
-        Ok(round)
+        Ok(())
     }
 
     fn observe(&self, items: &[OutboxItem], vectors: usize) {
@@ -204,6 +214,7 @@ impl Worker {
             return Ok(0);
         }
         let count = worn.len();
+        metrics::counter!("aionis_outbox_failed_total").increment(count as u64);
         let items = worn
             .into_iter()
             .map(|item| FailedItem {
@@ -266,6 +277,7 @@ impl Worker {
             EmbedErrorKind::Rejected | EmbedErrorKind::BadResponse => self.pause(failures + 1),
         };
         let counts = matches!(error.kind, EmbedErrorKind::Rejected | EmbedErrorKind::BadResponse);
+        metrics::counter!("aionis_outbox_failed_total").increment(items.len() as u64);
         metrics::counter!("aionis_embed_failures_total", "kind" => kind_name(error.kind)).increment(1);
         tracing::warn!(
             kind = kind_name(error.kind), status = error.status, pause_ms = pause.as_millis(), items = items.len(),

@@ -6,7 +6,10 @@ use aionis_core::{
 };
 use serde_json::json;
 
-use crate::{Engine, NoVectors};
+use crate::{
+    Engine, NoVectors,
+    stages::{self, Work},
+};
 
 /// How large one write may be.
 #[derive(Clone, Copy, Debug)]
@@ -34,9 +37,10 @@ impl Engine {
     /// # Errors
     /// A caller's mistake, a limit, or a failure of storage; nothing is stored then.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteAnswer, DomainError> {
+        stages::note_tenant(request.scope.tenant());
         self.check_size(&request)?;
         let mut warnings = self.write_warnings(&request);
-        let prepared = prepare(request, &self.settings.write)?;
+        let prepared = stages::timed_now(Work::Write, "prepare", || prepare(request, &self.settings.write))?;
         let nodes = prepared
             .node_order
             .iter()
@@ -53,7 +57,8 @@ impl Engine {
                 (edge.edge_type, edge.src.id, edge.dst.id)
             })
             .collect();
-        let mut outcome = self.store.write(prepared).await?;
+        let mut outcome = stages::timed(Work::Write, "store", self.store.write(prepared)).await?;
+        self.chain_height.note(outcome.commit_seq);
         metrics::counter!("aionis_commits_total").increment(u64::from(!outcome.replayed));
         metrics::counter!("aionis_nodes_written_total").increment(outcome.nodes.len() as u64);
         outcome.warnings.append(&mut warnings);

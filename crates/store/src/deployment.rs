@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::{
     EmbeddingSpace, MigrationReport,
+    gauges::StoreGauges,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::{SqliteOptions, SqliteStore, migrate_only},
     transfer::TransferHandle,
@@ -26,6 +27,15 @@ pub trait Deployment: Store {
 
     /// Bytes held by scope images now.
     fn image_bytes(&self) -> usize;
+
+    /// What the store holds in memory now; no I/O.
+    fn gauges(&self) -> StoreGauges;
+
+    /// Number of the newest commit in any scope. It looks at every scope, so it is for now and then.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn chain_height(&self) -> Result<u64, StoreError>;
 
     /// Reads a fact about the store, or stores `fresh` for it when there is none.
     ///
@@ -125,6 +135,14 @@ impl Deployment for SqliteStore {
         Self::image_bytes(self)
     }
 
+    fn gauges(&self) -> StoreGauges {
+        Self::gauges(self)
+    }
+
+    async fn chain_height(&self) -> Result<u64, StoreError> {
+        Self::chain_height(self).await
+    }
+
     async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
         Self::meta_or_insert(self, key, fresh).await
     }
@@ -158,6 +176,14 @@ impl Deployment for PostgresStore {
 
     fn image_bytes(&self) -> usize {
         Self::image_bytes(self)
+    }
+
+    fn gauges(&self) -> StoreGauges {
+        Self::gauges(self)
+    }
+
+    async fn chain_height(&self) -> Result<u64, StoreError> {
+        Self::chain_height(self).await
     }
 
     async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {

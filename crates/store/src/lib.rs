@@ -3,6 +3,7 @@
 
 mod content;
 mod deployment;
+mod gauges;
 mod image;
 mod maintenance;
 mod migration;
@@ -15,6 +16,7 @@ pub mod sqlite;
 mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};
+pub use gauges::{PoolGauges, StoreGauges};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;
 pub use transfer::{CopyError, CopyProgress, CopySettings, CopyStatus, ScopeCopy, copy};

@@ -1,4 +1,4 @@
-//! `GET /metrics`: Prometheus text, without tenant labels.
+//! `GET /metrics`: Prometheus text, without tenant labels. It reads nothing but memory.
 
 use aionis_core::error::{DomainError, ErrorKind};
 use axum::{
@@ -16,11 +16,6 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, A
             DomainError::new(ErrorKind::NotFound, "metrics_disabled", "no metrics recorder is installed").into()
         );
     };
-    let outbox = state.engine.store().outbox_status().await.map_err(DomainError::from)?;
-    metrics::gauge!("aionis_outbox_pending").set(outbox.pending as f64);
-    metrics::gauge!("aionis_outbox_dead").set(outbox.dead as f64);
-    let age = outbox.oldest_pending.map_or(0, |since| state.engine.clock().now().micros_since(since));
-    metrics::gauge!("aionis_outbox_oldest_pending_seconds").set(age as f64 / 1e6);
     for (gate, load) in [("recall", state.engine.recall_gate().load()), ("write", state.engine.write_gate().load())] {
         metrics::gauge!("aionis_gate_inflight", "gate" => gate).set(load.0 as f64);
         metrics::gauge!("aionis_gate_queued", "gate" => gate).set(load.1 as f64);

@@ -9,6 +9,7 @@ use aionis_engine::{
     admission::Category,
     gate::Permit,
     recall::{RecallAnswer, RecallRequest},
+    stages::{self, Work},
 };
 use axum::{
     Json,
@@ -66,10 +67,12 @@ async fn run(
 ) -> Result<(RecallResponse, ProfileChoice), DomainError> {
     let value = body::read(caller, headers, body, state.settings.body_max_bytes).await?;
     let mut asking = Asking::settle(state, caller, headers, &value).await?;
-    let (mut request, shown) = parse_recall(&value, endpoint, tenant_header(headers), &state.settings)?;
+    let (mut request, shown) = stages::timed_now(Work::Recall, "parse", || {
+        parse_recall(&value, endpoint, tenant_header(headers), &state.settings)
+    })?;
     drop(value);
     pay_extra(state, caller, headers, &request, &mut asking).await?;
-    let permit = state.engine.recall_gate().enter(asking.tenant.as_str()).await?;
+    let permit = stages::timed(Work::Recall, "gate", state.engine.recall_gate().enter(asking.tenant.as_str())).await?;
     let choice = choose(state, &request, &permit);
     request.profile = Some(choice.adapted.profile);
     let (scope, pinned_limit, started) = (request.scope.clone(), request.knobs.limit, state.engine.clock().now());

@@ -4,6 +4,7 @@ use aionis_core::{
     error::{DomainError, ErrorKind},
     write::IdempotencyKey,
 };
+use aionis_engine::stages::{self, Work};
 use axum::{
     Json,
     body::Body,
@@ -34,10 +35,13 @@ pub(crate) async fn write(
     let answer = within(state.settings.request_timeout, async {
         let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
         let asking = Asking::settle(&state, &caller, &headers, &value).await?;
-        let permit = state.engine.write_gate().enter(asking.tenant.as_str()).await?;
+        let permit =
+            stages::timed(Work::Write, "gate", state.engine.write_gate().enter(asking.tenant.as_str())).await?;
         let received_at = state.engine.clock().now();
         let idempotency = idempotency_key(&headers)?;
-        let mut request = parse_write(&value, tenant_header(&headers), &state.settings, idempotency, received_at)?;
+        let mut request = stages::timed_now(Work::Write, "parse", || {
+            parse_write(&value, tenant_header(&headers), &state.settings, idempotency, received_at)
+        })?;
         request.writer = caller.viewer();
         drop(value);
         let scope = request.scope.clone();

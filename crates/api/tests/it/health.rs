@@ -91,6 +91,7 @@ async fn metrics_count_what_happened_without_naming_tenants() {
     service.write(&body).await;
     service.post(RECALL_TEXT, &json!({ "query_text": "one", "tenant_id": "zanzibar" })).await;
 
+    service.engine.sample_outbox().await.unwrap();
     let answer = service.get("/metrics").await;
     assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let text = answer.text();

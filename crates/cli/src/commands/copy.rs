@@ -14,23 +14,19 @@ use super::{job::Selection, verify::Quiet};
 use crate::{
     failure::{Failure, Verdict},
     output::{self, Bar},
-    settings::{SecretArg, StorageSettings},
+    settings::{LogSettings, SecretArg, StorageSettings},
     telemetry, wiring,
 };
 
 /// Flags of `aionis copy`.
 #[derive(Debug, Args)]
 pub(crate) struct CopyArgs {
-    #[command(flatten)]
-    storage: StorageSettings,
     /// Store to copy from: postgres://… or a data directory.
     #[arg(long)]
     from: SecretArg,
     /// Store to copy to: postgres://… or a data directory, made when missing.
     #[arg(long)]
     to: SecretArg,
-    #[command(flatten)]
-    selection: Selection,
     /// Only tell what would be copied. Both stores are opened for it, brought up to date, and made when missing.
     #[arg(long)]
     dry_run: bool,
@@ -40,6 +36,12 @@ pub(crate) struct CopyArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    storage: StorageSettings,
+    #[command(flatten)]
+    logs: LogSettings,
 }
 
 /// What a copy did.
@@ -54,7 +56,7 @@ struct Report {
 }
 
 pub(crate) async fn run(args: CopyArgs) -> Result<Verdict, Failure> {
-    telemetry::logs();
+    telemetry::logs(&args.logs)?;
     let from = open(&args.storage, &args.from, "--from", true).await?;
     let to = match open(&args.storage, &args.to, "--to", false).await {
         Ok(to) => to,

@@ -10,20 +10,20 @@ use serde::Serialize;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::{HttpSettings, Settings, unknown_variables},
+    settings::{HttpSettings, Settings, environment},
     wiring,
 };
 
 /// Flags of `aionis doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     http: HttpSettings,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,15 +55,8 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Verdict, Failure> {
     if let Ok(provider) = &provider {
         add("store", check_store(&args.settings, provider).await);
     }
-    let unknown = unknown_variables();
-    add(
-        "variables",
-        if unknown.is_empty() {
-            Ok("all known".to_owned())
-        } else {
-            Err(format!("no settings: {}", unknown.join(", ")))
-        },
-    );
+    let unknown: Vec<String> = environment::unknown().iter().map(ToString::to_string).collect();
+    add("variables", if unknown.is_empty() { Ok("all known".to_owned()) } else { Err(unknown.join("; ")) });
     let sound = findings.iter().all(|finding| finding.status == "ok");
     if args.json {
         output::json(&findings)?;

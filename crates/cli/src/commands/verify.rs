@@ -13,8 +13,6 @@ use crate::{
 /// Flags of `aionis verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    storage: StorageSettings,
     /// Only this tenant.
     #[arg(long)]
     tenant: Option<String>,
@@ -27,6 +25,8 @@ pub(crate) struct VerifyArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    storage: StorageSettings,
 }
 
 pub(crate) async fn run(args: VerifyArgs) -> Result<Verdict, Failure> {

@@ -7,24 +7,31 @@ use super::serve::StopSignal;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::Settings,
+    settings::{Settings, env_file::EnvFileArgs},
     telemetry, wiring,
 };
 
 /// Flags of `aionis worker`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
-    #[command(flatten)]
-    settings: Settings,
     /// Do what can be done now, print what was done, and end.
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
-    if !args.once {
-        telemetry::logs();
-    }
+    args.settings.check()?;
+    let traces = if args.once {
+        None
+    } else {
+        let traces = telemetry::start(&args.settings.telemetry)?;
+        telemetry::warn_of_variables();
+        traces
+    };
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
     let Some(worker) = parts.worker(&args.settings) else {
@@ -45,6 +52,9 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     stop.send_replace(true);
     task.await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
     parts.store.close().await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     tracing::info!("stopped");
     Ok(Verdict::Positive)
 }

@@ -25,6 +25,7 @@ pub(crate) enum AuthModeArg {
 
 /// Who may call, and how callers are recognised.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Who may call")]
 pub(crate) struct AuthArgs {
     /// Which credentials are asked for.
     #[arg(long, env = "MEMORY_AUTH_MODE", value_enum, default_value_t = AuthModeArg::Off)]

@@ -4,12 +4,15 @@
 
 mod admission;
 mod chaos;
+mod configuration;
 mod defects;
 mod demo;
 mod disk_full;
 mod eval;
 mod found_at_once;
 mod kill9;
+mod logs;
+mod metrics;
 mod model;
 mod openapi;
 mod operations;
@@ -23,3 +26,5 @@ mod sigterm;
 mod start;
 mod support;
 mod tamper;
+#[cfg(feature = "otlp")]
+mod traces;

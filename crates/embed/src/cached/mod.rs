@@ -194,6 +194,7 @@ impl QueryEmbedder {
     /// [`QueryEmbedError`]; failures are not cached.
     pub async fn embed(&self, text: &str) -> Result<QueryVector, QueryEmbedError> {
         if self.shared.embedder.is_local() {
+            count("bypass");
             return self.embed_directly(text).await;
         }
         let key: Key = Sha256::digest(text.as_bytes()).into();
@@ -206,6 +207,7 @@ impl QueryEmbedder {
         self.shared.start(work);
         match entry {
             Entry::Hit(vector) => {
+                count("hit");
                 Ok(QueryVector { vector, cache_hit: true, singleflight_join: false, queue_wait_ms: 0.0, batch_size: 0 })
             }
             Entry::Full { queued, inflight } => Err(QueryEmbedError::QueueFull {
@@ -215,6 +217,7 @@ impl QueryEmbedder {
                 max_inflight_batches: self.shared.limits.max_inflight,
             }),
             Entry::Wait { receiver, ticket, joined } => {
+                count(if joined { "join" } else { "miss" });
                 let delivered = self.wait(receiver, ticket, start).await?;
                 Ok(QueryVector {
                     vector: delivered.vector,
@@ -267,6 +270,11 @@ impl QueryEmbedder {
         let stopped = |_| EmbedError::new(EmbedErrorKind::Unavailable, "embedding of the question was stopped");
         Ok(received.map_err(stopped)??)
     }
+}
+
+/// Where the vector of a question came from.
+fn count(outcome: &'static str) {
+    metrics::counter!("aionis_query_cache_total", "outcome" => outcome).increment(1);
 }
 
 fn whole_millis(duration: Duration) -> u64 {

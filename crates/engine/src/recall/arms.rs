@@ -7,6 +7,7 @@ use aionis_core::{
 };
 
 use super::{QueryInfo, Run};
+use crate::stages::{Work, timed};
 
 /// What the question matched by itself.
 pub(super) struct Found {
@@ -29,7 +30,7 @@ impl Run<'_> {
             limit: self.knobs.limit,
             exact: false,
         };
-        let hits = self.store.dense(query).await?;
+        let hits = timed(Work::Recall, "meaning", self.store.dense(query)).await?;
         Ok(hits.into_iter().map(|hit| Seed { id: hit.id, similarity: hit.similarity }).collect())
     }
 }

@@ -15,6 +15,8 @@ use aionis_core::{
 };
 use hashbrown::{HashMap, HashSet};
 
+use crate::stages::{Work, timed, timed_now};
+
 use super::{DebugEmbedding, Question, RecallAnswer, Run, millis};
 
 /// Debugging shows this many seeds' embeddings.
@@ -25,11 +27,12 @@ impl Run<'_> {
     pub(super) async fn expand(&mut self, seeds: &[Seed]) -> Result<RecallAnswer, DomainError> {
         let seed_ids: Vec<NodeId> = seeds.iter().map(|seed| seed.id).collect();
         let started = Instant::now();
-        let edges = self.edges(&seed_ids).await?;
+        let edges = timed(Work::Recall, "expand", self.edges(&seed_ids)).await?;
         self.timings.edges_ms = millis(started);
         let started = Instant::now();
         let ids = keep_best(&seed_ids, &edges, self.knobs.max_nodes);
-        let fetched = self.store.vitals(&self.request.scope, &ids, &self.request.viewer).await?;
+        let vitals = self.store.vitals(&self.request.scope, &ids, &self.request.viewer);
+        let fetched = timed(Work::Recall, "vitals", vitals).await?;
         let vitals: HashMap<NodeId, NodeVitals> = fetched.into_iter().map(|node| (node.id, node)).collect();
         let edges: Vec<EdgeView> =
             edges.into_iter().filter(|e| vitals.contains_key(&e.src) && vitals.contains_key(&e.dst)).collect();
@@ -44,9 +47,9 @@ impl Run<'_> {
             });
         let limits = ContextLimits::new(self.request.token_budget);
         let in_context = context_candidates(&ranked, |id| vitals.get(id), &limits);
-        let rows = self.rows(&seed_ids, &subgraph, &in_context).await?;
+        let rows = timed(Work::Recall, "rows", self.rows(&seed_ids, &subgraph, &in_context)).await?;
         self.timings.nodes_ms = millis(started);
-        let context = context(&in_context, &rows, &limits);
+        let context = timed_now(Work::Recall, "pack", || context(&in_context, &rows, &limits));
         let neighborhood = (vitals.len(), edges.len());
         ranked.truncate(self.knobs.ranked_limit);
         self.finish(seen_seeds, subgraph, ranked, rows, context, neighborhood).await

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 pub use self::answer::{DebugEmbedding, QueryInfo, RecallAnswer, Timings};
 use self::arms::Found;
-use crate::{Engine, EvaluateRequest};
+use crate::{Engine, EvaluateRequest, stages};
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -150,6 +150,7 @@ impl Engine {
     /// # Errors
     /// A caller's mistake, a commit that does not become visible in time, a provider that fails, or a failure of storage.
     pub async fn recall(&self, request: RecallRequest) -> Result<RecallAnswer, DomainError> {
+        stages::note_tenant(request.scope.tenant());
         let profile = request.profile.unwrap_or_else(|| self.profile_of(&request).profile);
         let knobs = request.knobs.over(profile.knobs());
         check_debug(&request, &knobs)?;

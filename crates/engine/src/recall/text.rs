@@ -18,7 +18,10 @@ use aionis_core::{
 use hashbrown::HashSet;
 
 use super::{ArmChoice, Run, millis};
-use crate::{Engine, NoVectors};
+use crate::{
+    Engine, NoVectors,
+    stages::{Work, timed, timed_now},
+};
 
 /// Longest question that is searched by name, in terms; a title has at most five.
 const NAME_TERMS_MAX: usize = 5;
@@ -49,7 +52,7 @@ impl Run<'_> {
         let choice = self.request.arms;
         let terms = match choice {
             ArmChoice::DenseOnly => Vec::new(),
-            _ => question_terms(question),
+            _ => timed_now(Work::Recall, "analyse", || question_terms(question)),
         };
         let (dense, lexical, quoted) = tokio::join!(
             self.dense_arm(question, choice != ArmChoice::LexicalOnly),
@@ -65,7 +68,7 @@ impl Run<'_> {
         let seeds = match choice {
             ArmChoice::DenseOnly => plain_dense(dense),
             ArmChoice::LexicalOnly => plain_lexical(&lexical),
-            ArmChoice::Hybrid => self.fused(question, dense, lexical, quoted).await?,
+            ArmChoice::Hybrid => timed(Work::Recall, "fuse", self.fused(question, dense, lexical, quoted)).await?,
         };
         Ok((seeds.into_iter().take(self.knobs.limit).collect(), self.provider_name()))
     }
@@ -87,7 +90,7 @@ impl Run<'_> {
     async fn dense_arm(&self, question: &str, wanted: bool) -> Result<(Option<Vec<DenseHit>>, f64), DomainError> {
         let (true, Ok(queries)) = (wanted, &self.engine.queries) else { return Ok((None, 0.0)) };
         let started = Instant::now();
-        let embedded = queries.query_vector(question).await?;
+        let embedded = timed(Work::Recall, "embed", queries.query_vector(question)).await?;
         let embed_ms = millis(started);
         metrics::histogram!("aionis_query_embed_seconds").record(embed_ms / 1e3);
         let query = DenseQuery {
@@ -97,7 +100,7 @@ impl Run<'_> {
             limit: DENSE_CANDIDATES.max(self.knobs.limit),
             exact: false,
         };
-        Ok((Some(self.store.dense(query).await?), embed_ms))
+        Ok((Some(timed(Work::Recall, "meaning", self.store.dense(query)).await?), embed_ms))
     }
 
     async fn lexical_arm(&self, terms: &[String]) -> Result<LexicalHits, DomainError> {
@@ -110,7 +113,7 @@ impl Run<'_> {
             terms: terms.to_vec(),
             limit: LEXICAL_CANDIDATES.max(self.knobs.limit),
         };
-        Ok(self.store.lexical(query).await?)
+        Ok(timed(Work::Recall, "words", self.store.lexical(query)).await?)
     }
 
     /// Nodes whose id or client id the question quotes.
@@ -120,7 +123,8 @@ impl Run<'_> {
             return Ok(HashSet::new());
         }
         let filter = self.filter(SeedRules::Everything);
-        Ok(self.store.quoted(&self.request.scope, &filter, &literals).await?.into_iter().collect())
+        let quoted = self.store.quoted(&self.request.scope, &filter, &literals);
+        Ok(timed(Work::Recall, "quoted", quoted).await?.into_iter().collect())
     }
 
     async fn fused(

@@ -1,8 +1,11 @@
 //! Group commit: concurrent writes of one scope share a transaction, and with it the lock on the scope and the sync.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use aionis_core::{
@@ -27,6 +30,7 @@ use crate::maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from};
 pub(crate) struct Waiting {
     pub(crate) write: PreparedWrite,
     reply: oneshot::Sender<Result<WriteOutcome, StoreError>>,
+    since: Instant,
 }
 
 /// Queues of writes by scope. A scope whose queue is not empty has a task that works it off.
@@ -68,13 +72,14 @@ impl Groups {
         }
         let (reply, answer) = oneshot::channel();
         let scope = write.parts[0].scope.clone();
+        let waiting = Waiting { write, reply, since: Instant::now() };
         let is_first = {
             let mut queues = self.state.queues.lock().unwrap_or_else(PoisonError::into_inner);
             let queue = queues.get_mut(&scope);
             let is_first = queue.is_none();
             match queue {
-                Some(queue) => queue.push(Waiting { write, reply }),
-                None => _ = queues.insert(scope.clone(), vec![Waiting { write, reply }]),
+                Some(queue) => queue.push(waiting),
+                None => _ = queues.insert(scope.clone(), vec![waiting]),
             }
             is_first
         };
@@ -110,14 +115,18 @@ async fn work_off(shared: Arc<Shared>, state: Arc<State>, scope: ScopeKey) {
             let rest = queue.split_off(size);
             std::mem::replace(queue, rest)
         };
+        for waiting in &group {
+            metrics::histogram!("aionis_write_stage_seconds", "stage" => "queue").record(waiting.since.elapsed());
+        }
         let (writes, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.write, w.reply)).unzip();
         let count = writes.len();
-        let of_group = Arc::clone(&shared);
+        let (of_group, started) = (Arc::clone(&shared), Instant::now());
         // In a task of its own: should it panic, its callers are told and the scope's queue goes on.
         let outcomes = match tokio::spawn(async move { apply_group(&of_group, &writes).await }).await {
             Ok(outcomes) => outcomes,
             Err(e) => (0..count).map(|_| Err(StoreError::Driver(format!("a group of writes failed: {e}")))).collect(),
         };
+        metrics::histogram!("aionis_write_stage_seconds", "stage" => "transaction").record(started.elapsed());
         state.queued.fetch_sub(count, Ordering::Relaxed);
         for (reply, outcome) in replies.into_iter().zip(outcomes) {
             // The caller may have stopped waiting; there is nobody to tell then.

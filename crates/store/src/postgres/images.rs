@@ -26,6 +26,7 @@ use super::{
     session::{For, begin},
 };
 use crate::{
+    gauges::{evicted, looked_up},
     image::{Coding, NodeFacts, ScopeImage},
     transfer::{IMPORTING, importing},
 };
@@ -135,9 +136,12 @@ impl Images {
             known && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
         };
         if fresh_enough(&entry) {
+            looked_up("hit");
             return Ok(entry);
         }
         let guard = entry.refreshing.lock().await;
+        let is_loaded = entry.loaded.load(Ordering::Acquire);
+        looked_up(if is_loaded { "hit" } else { "load" });
         if !fresh_enough(&entry) {
             shared.patience.bounded(entry.refresh(shared, scope)).await?;
             self.weigh(&entry);
@@ -166,6 +170,7 @@ impl Images {
             let Some(oldest) = oldest else { return };
             if let Some(entry) = entries.remove(&oldest) {
                 self.bytes.fetch_sub(entry.weight.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                evicted();
             }
         }
     }

@@ -83,6 +83,8 @@ pub struct PostgresOptions {
     pub exact_max: u64,
     /// Claims of one outbox item before it is given up.
     pub outbox_attempts_max: u32,
+    /// Time from which on statements are logged as slow, with their text and without their parameters; none for never.
+    pub slow_statement: Option<Duration>,
 }
 
 impl PostgresOptions {
@@ -102,6 +104,7 @@ impl PostgresOptions {
             vector_search: VectorSearch::Codes,
             exact_max: 1_000,
             outbox_attempts_max: 25,
+            slow_statement: None,
         }
     }
 }
@@ -146,7 +149,10 @@ impl PostgresStore {
     /// The server cannot be reached or is too old; the schema is unknown or altered; the stored vectors are of another
     /// space; the runtime role is missing and cannot be made.
     pub async fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
-        let connect = connect_options(&options.url)?;
+        let mut connect = connect_options(&options.url)?;
+        if let Some(slow) = options.slow_statement {
+            connect = connect.log_slow_statements(tracing::log::LevelFilter::Warn, slow);
+        }
         let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
@@ -211,6 +217,23 @@ impl PostgresStore {
     /// Bytes held by scope images now.
     pub fn image_bytes(&self) -> usize {
         self.shared.images.bytes()
+    }
+
+    /// Reads one number over all tenants.
+    pub(crate) async fn read_number(&self, sql: &'static str) -> Result<u64, StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        self.shared
+            .patience
+            .bounded(async {
+                let mut tx = session::begin(&self.shared.pool, For::Everyone, timeout, "").await?;
+                rows::unsigned(&sqlx::query(sql).fetch_one(&mut *tx).await.map_err(driver)?, 0)
+            })
+            .await
+    }
+
+    /// Connections, and how many of them are idle.
+    pub(crate) fn pool_size(&self) -> (u32, usize) {
+        (self.shared.pool.size(), self.shared.pool.num_idle())
     }
 
     /// Reads a fact about the store, or stores `fresh` for it when there is none.

@@ -1,7 +1,10 @@
 //! Transactions: each names the tenant it works for, so that row-level security holds, and how long its statements may
 //! take. Both travel with BEGIN in one round trip.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use aionis_core::{deadline, ports::store::StoreError};
 use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
@@ -43,13 +46,16 @@ pub(crate) async fn begin(
         // Writing to a text cannot fail.
         let _ = write!(sql, "; {more}");
     }
-    let mut tried = 0;
+    let (mut tried, started) = (0, Instant::now());
     loop {
         tried += 1;
         match pool.begin_with(AssertSqlSafe(sql.clone())).await.map_err(driver) {
             // A connection the server has closed since it was last used: the next one may be better.
             Err(error) if is_transient(&error) && tried < STALE_CONNECTIONS_MAX => {}
-            done => return done,
+            done => {
+                metrics::histogram!("aionis_pool_wait_seconds").record(started.elapsed());
+                return done;
+            }
         }
     }
 }

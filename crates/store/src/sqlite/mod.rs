@@ -29,6 +29,7 @@ mod writer;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use aionis_core::{clock::Clock, ports::store::StoreError};
@@ -62,6 +63,8 @@ pub struct SqliteOptions {
     pub index_from: usize,
     /// Claims of one outbox item before it is given up.
     pub outbox_attempts_max: u32,
+    /// Time from which on reads and transactions are logged as slow; none for never.
+    pub slow_statement: Option<Duration>,
 }
 
 impl SqliteOptions {
@@ -78,6 +81,7 @@ impl SqliteOptions {
             image_bytes_max: 2 << 30,
             index_from: INDEX_FROM,
             outbox_attempts_max: 25,
+            slow_statement: None,
         }
     }
 }
@@ -105,6 +109,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) commits: watch::Sender<u64>,
     pub(crate) work: Notify,
+    /// Time from which on a transaction is slow.
+    pub(crate) slow: Option<Duration>,
 }
 
 /// Name of the database file inside the data directory.
@@ -130,10 +136,11 @@ impl SqliteStore {
             clock,
             commits: watch::Sender::new(0),
             work: Notify::new(),
+            slow: options.slow_statement,
         });
         let writer = Writer::start(connection, Arc::clone(&shared), options.write_queue_max, options.group_max)?;
         let indexer = Indexer::start(scopes_to_index, Arc::clone(&shared), writer.queue()?)?;
-        let readers = Readers::open(&path, options.readers)?;
+        let readers = Readers::open(&path, options.readers, options.slow_statement)?;
         Ok(Self {
             shared,
             indexer,
@@ -148,6 +155,13 @@ impl SqliteStore {
     /// The space of the stored vectors.
     pub fn space(&self) -> &EmbeddingSpace {
         &self.shared.space
+    }
+
+    /// Reads one number.
+    pub(crate) async fn read_number(&self, sql: &'static str) -> Result<u64, StoreError> {
+        self.readers
+            .run(move |connection| connection.query_row(sql, [], |row| rows::unsigned(row, 0)).map_err(error::driver))
+            .await
     }
 
     /// Reads a fact about the store, or stores `fresh` for it when there is none.

@@ -1,8 +1,10 @@
 //! Reading connections, each used by one call at a time, off the async threads.
 
 use std::{
+    panic::Location,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use aionis_core::ports::store::StoreError;
@@ -16,10 +18,11 @@ use super::{connect, error::driver};
 pub(crate) struct Readers {
     free: Arc<Mutex<Vec<Connection>>>,
     permits: Arc<Semaphore>,
+    slow: Option<Duration>,
 }
 
 impl Readers {
-    pub(crate) fn open(path: &Path, count: usize) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, count: usize, slow: Option<Duration>) -> Result<Self, StoreError> {
         let connections = (0..count.max(1))
             .map(|_| {
                 let connection = connect(path)?;
@@ -28,24 +31,47 @@ impl Readers {
             })
             .collect::<Result<Vec<_>, StoreError>>()?;
         let permits = Arc::new(Semaphore::new(connections.len()));
-        Ok(Self { free: Arc::new(Mutex::new(connections)), permits })
+        Ok(Self { free: Arc::new(Mutex::new(connections)), permits, slow })
     }
 
-    /// Runs a reading closure on a connection of its own.
-    pub(crate) async fn run<T: Send + 'static>(
+    /// Runs a reading closure on a connection of its own. The slow log names it by where it stands in the source.
+    #[track_caller]
+    pub(crate) fn run<T: Send + 'static, W>(
         &self,
+        work: W,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send + use<'_, T, W>
+    where
+        W: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.run_at(Location::caller(), work)
+    }
+
+    async fn run_at<T: Send + 'static>(
+        &self,
+        place: &'static Location<'static>,
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
-        let free = Arc::clone(&self.free);
+        let (free, slow, span) = (Arc::clone(&self.free), self.slow, tracing::Span::current());
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let lease = Lease::take(&free)?;
-            lease.connection().map_or_else(|| Err(closed()), work)
+            let started = Instant::now();
+            let answer = lease.connection().map_or_else(|| Err(closed()), work);
+            let time = started.elapsed();
+            if slow.is_some_and(|slow| time >= slow) {
+                span.in_scope(|| tracing::warn!(statement = %place, ms = millis(time), "slow statement"));
+            }
+            answer
         });
         task.await.map_err(|e| StoreError::Driver(format!("a reading task failed: {e}")))?
     }
+}
+
+/// Milliseconds, for the log.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Gives its connection back when dropped, also when the reading closure panics.

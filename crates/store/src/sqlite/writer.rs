@@ -11,14 +11,14 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aionis_core::ports::store::StoreError;
 use rusqlite::Connection;
 use tokio::sync::{Mutex, oneshot};
 
-use super::{Shared, error::driver, residue::Residue};
+use super::{Shared, error::driver, readers::millis, residue::Residue};
 use crate::{
     image::Delta,
     maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from},
@@ -76,7 +76,8 @@ where
 const RESIDUE_RETRY: Duration = Duration::from_secs(5);
 
 enum Message {
-    Work(Box<dyn Work>),
+    /// With when it was queued.
+    Work(Box<dyn Work>, Instant),
     Stop(oneshot::Sender<()>),
 }
 
@@ -101,7 +102,7 @@ impl WriterQueue {
     ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(refused) = self.queue.try_send(Message::Work(Box::new(Task { work, reply }))) {
+        if let Err(refused) = self.queue.try_send(Message::Work(Box::new(Task { work, reply }), Instant::now())) {
             let queued = self.queued.fetch_sub(1, Ordering::Relaxed) - 1;
             return Err(match refused {
                 TrySendError::Full(_) => StoreError::QueueFull { queued },
@@ -202,7 +203,10 @@ impl WriterThread {
             let mut next = Some(first);
             while let Some(message) = next.take() {
                 match message {
-                    Message::Work(work) => group.push(work),
+                    Message::Work(work, queued) => {
+                        metrics::histogram!("aionis_write_stage_seconds", "stage" => "queue").record(queued.elapsed());
+                        group.push(work);
+                    }
                     Message::Stop(done) => {
                         stop = Some(done);
                         break;
@@ -256,8 +260,9 @@ impl WriterThread {
 
     /// Runs one group in one transaction and answers everyone; tells whether something was forgotten.
     fn group(&self, group: Vec<Box<dyn Work>>) -> bool {
+        let (started, works) = (Instant::now(), group.len());
         let mut deltas = Vec::new();
-        let mut answers = Vec::with_capacity(group.len());
+        let mut answers = Vec::with_capacity(works);
         let mut failure = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(driver).err();
         for work in group {
             if failure.is_some() {
@@ -273,14 +278,17 @@ impl WriterThread {
                 }
             }
         }
+        let worked = started.elapsed();
         if failure.is_none() {
             // Outside the savepoints: each savepoint would make the inverted index write a segment of its own.
             failure = super::write::index_texts(&self.connection, &deltas).err();
         }
+        let indexed = started.elapsed();
         if failure.is_none() {
             failure = self.connection.execute_batch("COMMIT").map_err(driver).err();
         }
         let forgot = failure.is_none() && deltas.iter().any(|delta| matches!(delta, Delta::Erased { .. }));
+        self.note_time(works, worked, indexed, started.elapsed());
         if let Some(failure) = &failure {
             tracing::error!(error = %failure, "a write transaction failed");
             if !self.connection.is_autocommit()
@@ -300,6 +308,21 @@ impl WriterThread {
             answer(failure.clone());
         }
         forgot
+    }
+
+    fn note_time(&self, works: usize, worked: Duration, indexed: Duration, total: Duration) {
+        metrics::histogram!("aionis_write_stage_seconds", "stage" => "transaction").record(total);
+        if self.shared.slow.is_some_and(|slow| total >= slow) {
+            tracing::warn!(
+                statement = "write transaction",
+                ms = millis(total),
+                works,
+                work_ms = millis(worked),
+                index_ms = millis(indexed - worked),
+                commit_ms = millis(total - indexed),
+                "slow statement"
+            );
+        }
     }
 
     /// Runs one piece of work in a savepoint. An error means that the whole transaction is lost.

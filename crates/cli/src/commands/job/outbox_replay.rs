@@ -15,16 +15,16 @@ use crate::{
 /// Flags of `aionis job outbox-replay`.
 #[derive(Debug, Args)]
 pub(crate) struct OutboxReplayArgs {
-    #[command(flatten)]
-    storage: StorageSettings,
-    #[command(flatten)]
-    selection: Selection,
     /// Only tell what would be put back.
     #[arg(long)]
     dry_run: bool,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    storage: StorageSettings,
 }
 
 pub(crate) async fn run(args: OutboxReplayArgs) -> Result<Verdict, Failure> {

@@ -54,6 +54,18 @@ impl Connection {
         self.answer()
     }
 
+    /// Posts with an API key.
+    pub(crate) fn post_as(&mut self, key: &str, path: &str, body: &Value) -> io::Result<Answer> {
+        self.post_with(&format!("x-api-key: {key}\r\n"), path, body)
+    }
+
+    /// Posts with further header lines.
+    pub(crate) fn post_with(&mut self, headers: &str, path: &str, body: &Value) -> io::Result<Answer> {
+        let body = body.to_string();
+        self.send(format!("{}{body}", post_head(path, body.len(), headers)).as_bytes())?;
+        self.answer()
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }

@@ -13,6 +13,7 @@ use rusqlite::Connection;
 
 use super::indexer::IndexRequests;
 use crate::{
+    gauges::{evicted, looked_up},
     image::{Delta, Router, ScopeImage, StoredIndex},
     space::EmbeddingSpace,
 };
@@ -95,7 +96,10 @@ impl ImageCache {
     pub(crate) fn peek(&self, scope: &str) -> Option<ImageRef> {
         let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned()?;
         entry.used.store(self.tick.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        entry.is_ready().then_some(ImageRef(entry))
+        entry.is_ready().then(|| {
+            looked_up("hit");
+            ImageRef(entry)
+        })
     }
 
     /// The image of a scope, loaded now if it is not in memory.
@@ -123,10 +127,14 @@ impl ImageCache {
         };
         entry.used.store(self.tick.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         if entry.is_ready() {
+            looked_up("hit");
             return Ok(ImageRef(entry));
         }
         let _loading = entry.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if !entry.is_ready() {
+        if entry.is_ready() {
+            looked_up("hit");
+        } else {
+            looked_up("load");
             match load::load(connection, scope, space, self.bytes_max / 4) {
                 Ok(image) => entry.finish(image),
                 Err(e) => {
@@ -189,6 +197,7 @@ impl ImageCache {
             let Some(oldest) = oldest else { return };
             if let Some(entry) = entries.remove(&oldest) {
                 self.bytes.fetch_sub(entry.bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+                evicted();
             }
         }
     }

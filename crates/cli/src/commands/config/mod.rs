@@ -1,12 +1,15 @@
-//! `aionis config check|print`.
+//! `aionis config check|print|reference`.
 
+mod reference;
+
+use aionis_api::ROUTES;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::{HttpSettings, Settings, unknown_variables},
+    settings::{HttpSettings, Settings, env_file::EnvFileArgs, environment},
 };
 
 /// Flags of `aionis config`.
@@ -22,40 +25,61 @@ enum Action {
     Check(Box<Everything>),
     /// Print all settings as they would be used; secrets are shown as set or unset.
     Print(Box<Everything>),
+    /// Print what settings there are, as `.env.example` or `docs/configuration.md` hold it.
+    Reference(reference::ReferenceArgs),
 }
 
 #[derive(Debug, Args)]
 struct Everything {
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
     http: HttpSettings,
-    /// Print one JSON document.
-    #[arg(long)]
-    json: bool,
 }
 
 pub(crate) fn run(args: ConfigArgs) -> Result<Verdict, Failure> {
     match args.action {
         Action::Check(all) => check(&all),
         Action::Print(all) => print(&all),
+        Action::Reference(args) => reference::run(&args),
     }
 }
 
 fn check(all: &Everything) -> Result<Verdict, Failure> {
-    all.settings.check()?;
-    all.http.check(&all.settings.memory)?;
+    all.settings.check_with(&all.http)?;
     let data_dir = &all.settings.storage.data_dir;
     let embed = all.settings.embedding.to_embed(data_dir, all.settings.memory.is_production());
     let provider = aionis_embed::build(&embed)?;
-    let unknown = unknown_variables();
+    let (known, set, routes) = (environment::names().len(), environment::count_set(), ROUTES.len());
+    let (unknown, retired) = (environment::unknown(), environment::retired_and_set());
     if all.json {
-        output::json(&json!({ "ok": true, "provider": format!("{provider:?}"), "unknown_variables": unknown }))?;
-    } else {
-        output::line(format!("the settings are sound; embedding: {provider:?}"));
-        for name in unknown {
-            output::line(format!("note: {name} is no setting; is it misspelt?"));
-        }
+        let unknown_names: Vec<_> = unknown.iter().map(|unknown| &unknown.name).collect();
+        let retired: Vec<_> = retired.iter().map(|retired| retired.name).collect();
+        output::json(&json!({
+            "ok": true,
+            "provider": format!("{provider:?}"),
+            "variables": { "known": known, "set": set, "unknown": unknown.len() },
+            "http_routes": routes,
+            "unknown_variables": unknown_names,
+            "retired_variables": retired,
+        }))?;
+        return Ok(Verdict::Positive);
+    }
+    output::line(format!("the settings are sound; embedding: {provider:?}"));
+    output::line(format!(
+        "{known} variables are known, {set} are set, {} are unknown; {routes} HTTP routes",
+        unknown.len()
+    ));
+    for unknown in unknown {
+        output::line(format!("note: {unknown}"));
+    }
+    for retired in retired {
+        output::line(format!("note: {} is not read: {}; instead: {}", retired.name, retired.reason, retired.instead));
     }
     Ok(Verdict::Positive)
 }
@@ -90,6 +114,11 @@ fn print(all: &Everything) -> Result<Verdict, Failure> {
     ] {
         pairs.insert(name.to_owned(), value);
     }
+    pairs.insert(
+        "log_format".to_owned(),
+        json!(all.settings.telemetry.logs.log_format.map(|f| format!("{f:?}").to_lowercase())),
+    );
+    pairs.insert("env_file".to_owned(), json!(all.env_file.env_file));
     pairs.insert("embedding_dim".to_owned(), json!(all.settings.embedding.embedding_dim));
     pairs.insert("port_file".to_owned(), json!(all.http.port_file));
     if all.json {

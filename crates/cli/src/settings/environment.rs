@@ -1,0 +1,214 @@
+//! What stands in the environment, checked as a whole before the command line is read: the argument parser would stop at
+//! the first value it cannot use.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt,
+};
+
+use clap::Command;
+
+use super::{
+    catalog::{Variable, variables},
+    env_file,
+    retired::{Retired, retired},
+};
+use crate::failure::Failure;
+
+/// Every variable that begins so is one of ours, or misspelt.
+const OWN: [&str; 2] = ["MEMORY_", "AIONIS_"];
+/// Variables of other programs begin so too: only what nearly is one of ours is reported.
+const SHARED: [&str; 12] = [
+    "API_",
+    "EMBED_",
+    "EMBEDDING_",
+    "OPENAI_",
+    "MINIMAX_",
+    "OUTBOX_",
+    "RECALL_",
+    "DB_",
+    "TENANT_",
+    "WRITE_",
+    "RATE_LIMIT_",
+    "READY_",
+];
+/// For the tests of this program.
+const EXEMPT: &str = "AIONIS_TEST_";
+/// Edits by which a name may differ from one of ours and still be meant for it.
+const EDITS_MAX: usize = 3;
+/// Characters of a refused value that are shown.
+const SHOWN_MAX: usize = 80;
+
+/// A variable that no setting reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unknown {
+    /// As it is written.
+    pub(crate) name: String,
+    /// The setting that is most like it.
+    pub(crate) nearest: String,
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: no such setting; the nearest is {}: correct or remove it", self.name, self.nearest)
+    }
+}
+
+/// Reads the file of variables a command names, and checks every variable the command reads.
+///
+/// # Errors
+/// The file cannot be read, or values cannot be used: all of them are told.
+pub(crate) fn prepare(root: &Command, args: &[OsString]) -> Result<(), Failure> {
+    let asks_for_help = |arg: &OsString| ["--help", "-h", "--version", "-V"].iter().any(|flag| arg == flag);
+    if args.iter().any(asks_for_help) {
+        return Ok(());
+    }
+    let command = chosen(root, args);
+    if command.get_arguments().any(|arg| arg.get_id() == env_file::ID) {
+        env_file::load(args)?;
+    }
+    let own: Vec<Variable> = variables(command);
+    Failure::unless_empty(refused(&own, |name| std::env::var_os(name)))
+}
+
+/// The command the arguments name, as deep as they name it.
+fn chosen<'a>(root: &'a Command, args: &[OsString]) -> &'a Command {
+    let names = args.iter().skip(1).map_while(|arg| arg.to_str());
+    let mut command = root;
+    for name in names {
+        match command.find_subcommand(name) {
+            Some(below) => command = below,
+            None => break,
+        }
+    }
+    command
+}
+
+fn refused(variables: &[Variable], value_of: impl Fn(&str) -> Option<OsString>) -> Vec<String> {
+    variables
+        .iter()
+        .filter_map(|variable| {
+            let value = value_of(&variable.name)?;
+            let reason = variable.refusal(&value)?;
+            Some(format!("{}: {reason} (given: {})", variable.name, shown(variable, &value)))
+        })
+        .collect()
+}
+
+fn shown(variable: &Variable, value: &OsStr) -> String {
+    if variable.is_secret {
+        return "a value that is not shown".to_owned();
+    }
+    let text = value.to_string_lossy();
+    let short: String = text.chars().take(SHOWN_MAX).collect();
+    format!("{short:?}{}", if short.len() < text.len() { "…" } else { "" })
+}
+
+/// Variables that no setting reads: most likely misspelt.
+pub(crate) fn unknown() -> Vec<Unknown> {
+    unknown_among(&names(), &set_names())
+}
+
+/// Variables of the earlier implementation that are set and have no meaning here.
+pub(crate) fn retired_and_set() -> Vec<&'static Retired> {
+    let set = set_names();
+    retired().iter().filter(|retired| set.iter().any(|name| name == retired.name)).collect()
+}
+
+/// How many settings the environment gives.
+pub(crate) fn count_set() -> usize {
+    let set = set_names();
+    names().iter().filter(|name| set.contains(name)).count()
+}
+
+/// Names of all settings.
+pub(crate) fn names() -> Vec<String> {
+    variables(&crate::command()).into_iter().map(|variable| variable.name).collect()
+}
+
+fn set_names() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+}
+
+fn unknown_among(known: &[String], set: &[String]) -> Vec<Unknown> {
+    let mut unknown: Vec<Unknown> = set
+        .iter()
+        .filter(|name| !known.contains(name) && !name.starts_with(EXEMPT))
+        .filter(|name| !retired().iter().any(|retired| retired.name == name.as_str()))
+        .filter_map(|name| {
+            if OWN.iter().any(|prefix| name.starts_with(prefix)) {
+                let (_, nearest) = nearest(known.iter(), name)?;
+                return Some(Unknown { name: name.clone(), nearest: nearest.clone() });
+            }
+            let prefix = SHARED.iter().find(|&&prefix| name.starts_with(prefix))?;
+            let (edits, nearest) = nearest(known.iter().filter(|known| known.starts_with(prefix)), name)?;
+            (edits <= EDITS_MAX).then(|| Unknown { name: name.clone(), nearest: nearest.clone() })
+        })
+        .collect();
+    unknown.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    unknown
+}
+
+fn nearest<'a>(known: impl Iterator<Item = &'a String>, name: &str) -> Option<(usize, &'a String)> {
+    known.map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unknown_of(set: &[&str]) -> Vec<(String, String)> {
+        let set: Vec<String> = set.iter().map(|&name| name.to_owned()).collect();
+        unknown_among(&names(), &set).into_iter().map(|unknown| (unknown.name, unknown.nearest)).collect()
+    }
+
+    #[test]
+    fn misspelt_names_are_found_and_the_nearest_is_named() {
+        let pair = |a: &str, b: &str| vec![(a.to_owned(), b.to_owned())];
+        assert_eq!(unknown_of(&["AIONIS_DATADIR"]), pair("AIONIS_DATADIR", "AIONIS_DATA_DIR"));
+        assert_eq!(unknown_of(&["MEMORY_TENANT"]), pair("MEMORY_TENANT", "MEMORY_TENANT_ID"));
+        assert_eq!(unknown_of(&["OPENAI_APIKEY"]), pair("OPENAI_APIKEY", "OPENAI_API_KEY"));
+        assert_eq!(unknown_of(&["DB_POOL_MAXX"]), pair("DB_POOL_MAXX", "DB_POOL_MAX"));
+        assert_eq!(unknown_of(&["OUTBOX_BATCH_SZIE"]), pair("OUTBOX_BATCH_SZIE", "OUTBOX_BATCH_SIZE"));
+    }
+
+    #[test]
+    fn names_of_other_programs_and_of_tests_are_left_alone() {
+        assert_eq!(unknown_of(&["OPENAI_ORG_ID", "DB_HOST", "API_URL", "PATH", "AIONIS_TEST_PG_URL", "PORT"]), []);
+        // One that is retired is reported as such, not as misspelt.
+        assert_eq!(unknown_of(&["DB_POOL_IDLE_TIMEOUT_MS", "MEMORY_SHADOW_DUAL_WRITE_ENABLED"]), []);
+    }
+
+    #[test]
+    fn all_values_that_cannot_be_used_are_told_and_secrets_are_not() {
+        let root = crate::command();
+        let all = variables(root.find_subcommand("serve").unwrap());
+        let told = refused(&all, |name| match name {
+            "PORT" => Some("70000".into()),
+            "APP_ENV" => Some("production".into()),
+            "PII_REDACTION" => Some("yes".into()),
+            "AIONIS_MODEL_DIR" => Some("".into()),
+            _ => None,
+        });
+        assert_eq!(
+            told,
+            [
+                r#"AIONIS_MODEL_DIR: must not be empty (given: "")"#,
+                r#"APP_ENV: must be one of dev, ci, prod (given: "production")"#,
+                r#"PII_REDACTION: must be true or false (given: "yes")"#,
+                r#"PORT: must be an integer from 0 to 65535 (given: "70000")"#,
+            ]
+        );
+        let secret = all.iter().find(|variable| variable.name == "ADMIN_TOKEN").unwrap();
+        assert!(!shown(secret, OsStr::new("hunter2")).contains("hunter2"));
+    }
+
+    #[test]
+    fn the_command_is_found_by_its_name() {
+        let root = crate::command();
+        let args = |list: &[&str]| list.iter().map(OsString::from).collect::<Vec<_>>();
+        assert_eq!(chosen(&root, &args(&["aionis", "config", "check", "--json"])).get_name(), "check");
+        assert_eq!(chosen(&root, &args(&["aionis", "serve", "worker"])).get_name(), "serve");
+        assert_eq!(chosen(&root, &args(&["aionis"])).get_name(), "aionis");
+    }
+}

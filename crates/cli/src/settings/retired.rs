@@ -1,0 +1,102 @@
+//! Variables of the earlier TypeScript implementation that are not read here, each with the reason and what to use.
+
+/// One of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Retired {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Why it is not read.
+    pub(crate) reason: &'static str,
+    /// What to do instead.
+    pub(crate) instead: &'static str,
+}
+
+/// All of them.
+pub(crate) const fn retired() -> &'static [Retired] {
+    RETIRED
+}
+
+const fn of(name: &'static str, (reason, instead): (&'static str, &'static str)) -> Retired {
+    Retired { name, reason, instead }
+}
+
+type Why = (&'static str, &'static str);
+
+const IDLE: Why =
+    ("connections are kept; closed ones are replaced when they are used", "nothing; DB_POOL_MAX bounds them");
+const CROSS_SCOPE: Why =
+    ("the ends of an edge are always in the edge's own scope", "nothing; write both nodes into one scope");
+const TOPICS: Why = ("this version does not cluster topics", "nothing; write topic nodes and part_of edges yourself");
+const SHADOW: Why = ("there is one set of tables, so nothing is written twice", "nothing; unset it");
+const TIERS: Why = (
+    "this version has no job that moves nodes to colder tiers",
+    "`POST /v1/memory/archive/rehydrate` for the way back",
+);
+const DECAY: Why = ("this version has no job that lowers salience with age", "nothing; unset it");
+const BUDGETS: Why = ("this version has no job that keeps a scope within a number of nodes", "nothing; unset it");
+const COMPRESSION: Why = ("this version has no compression job", "`token_budget` in recalls bounds the context");
+const CONSOLIDATION: Why = ("this version has no consolidation job", "nothing; unset it");
+
+const RETIRED: &[Retired] = &[
+    of("DB_POOL_IDLE_TIMEOUT_MS", IDLE),
+    of("ALLOW_CROSS_SCOPE_EDGES", CROSS_SCOPE),
+    of("TOPIC_SIM_THRESHOLD", TOPICS),
+    of("TOPIC_MIN_EVENTS_PER_TOPIC", TOPICS),
+    of("TOPIC_CLUSTER_BATCH_SIZE", TOPICS),
+    of("TOPIC_MAX_CANDIDATES_PER_EVENT", TOPICS),
+    of("TOPIC_CLUSTER_STRATEGY", TOPICS),
+    of("AUTO_TOPIC_CLUSTER_ON_WRITE", TOPICS),
+    of("TOPIC_CLUSTER_ASYNC_ON_WRITE", TOPICS),
+    of("MEMORY_SHADOW_DUAL_WRITE_ENABLED", SHADOW),
+    of("MEMORY_SHADOW_DUAL_WRITE_STRICT", SHADOW),
+    of("MEMORY_TIER_WARM_BELOW", TIERS),
+    of("MEMORY_TIER_COLD_BELOW", TIERS),
+    of("MEMORY_TIER_ARCHIVE_BELOW", TIERS),
+    of("MEMORY_TIER_WARM_INACTIVE_DAYS", TIERS),
+    of("MEMORY_TIER_COLD_INACTIVE_DAYS", TIERS),
+    of("MEMORY_TIER_ARCHIVE_INACTIVE_DAYS", TIERS),
+    of("MEMORY_TIER_MAX_DAILY_MUTATION_RATIO", TIERS),
+    of("MEMORY_SALIENCE_DECAY_FACTOR", DECAY),
+    of("MEMORY_ADAPTIVE_DECAY_ENABLED", DECAY),
+    of("MEMORY_ADAPTIVE_RECENT_DAYS", DECAY),
+    of("MEMORY_ADAPTIVE_RECENT_SCALE", DECAY),
+    of("MEMORY_ADAPTIVE_FEEDBACK_POS_STRENGTH", DECAY),
+    of("MEMORY_ADAPTIVE_FEEDBACK_NEG_STRENGTH", DECAY),
+    of("MEMORY_ADAPTIVE_DECAY_SCALE_MIN", DECAY),
+    of("MEMORY_ADAPTIVE_DECAY_SCALE_MAX", DECAY),
+    of("MEMORY_SCOPE_HOT_NODE_BUDGET", BUDGETS),
+    of("MEMORY_SCOPE_ACTIVE_NODE_BUDGET", BUDGETS),
+    of("MEMORY_COMPRESSION_LOOKBACK_DAYS", COMPRESSION),
+    of("MEMORY_COMPRESSION_TOPIC_MIN_EVENTS", COMPRESSION),
+    of("MEMORY_COMPRESSION_MAX_TOPICS_PER_RUN", COMPRESSION),
+    of("MEMORY_COMPRESSION_MAX_EVENTS_PER_TOPIC", COMPRESSION),
+    of("MEMORY_COMPRESSION_MAX_TEXT_LEN", COMPRESSION),
+    of("MEMORY_CONSOLIDATION_MIN_VECTOR_SIM", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_MIN_SCORE", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_MAX_ANCHORS", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_NEIGHBORS_PER_NODE", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_MAX_PAIRS", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_ALIASES", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_EDGES_PER_ALIAS", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_BLOCK_CONTRADICTORY", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_CONFLICT_MIN_SHARED_TOKENS", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_CONFLICT_NEGATION_LEXICAL_MIN", CONSOLIDATION),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_not_retired() {
+        let known = crate::settings::environment::names();
+        for retired in RETIRED {
+            assert!(!known.iter().any(|name| name == retired.name), "{} is read: take it off the list", retired.name);
+            assert!(!retired.reason.is_empty() && !retired.instead.is_empty());
+        }
+        let mut names: Vec<_> = RETIRED.iter().map(|retired| retired.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), RETIRED.len());
+    }
+}
