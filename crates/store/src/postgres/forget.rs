@@ -61,17 +61,23 @@ WHERE s.scope_key = $1";
 
 const ERASE: &str = "\
 WITH nodes AS (
-    DELETE FROM memory_nodes WHERE scope_key = $1 AND id = ANY($13)
+    DELETE FROM memory_nodes t USING UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[]) AS q (scope_key, id)
+    WHERE t.scope_key = q.scope_key AND t.id = q.id
 ), versions AS (
-    DELETE FROM memory_node_versions WHERE scope_key = $1 AND node_id = ANY($13)
+    DELETE FROM memory_node_versions t USING UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[]) AS q (scope_key, id)
+    WHERE t.scope_key = q.scope_key AND t.node_id = q.id
 ), vectors AS (
-    DELETE FROM memory_vectors WHERE scope_key = $1 AND node_id = ANY($13) RETURNING model
+    DELETE FROM memory_vectors t USING UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[]) AS q (scope_key, id)
+    WHERE t.scope_key = q.scope_key AND t.node_id = q.id RETURNING t.model
 ), rules AS (
-    DELETE FROM memory_rule_defs WHERE scope_key = $1 AND rule_node_id = ANY($19)
+    DELETE FROM memory_rule_defs t USING UNNEST(array_fill($1::text, ARRAY[cardinality($19)]), $19::uuid[]) AS q (scope_key, id)
+    WHERE t.scope_key = q.scope_key AND t.rule_node_id = q.id
 ), feedback AS (
-    DELETE FROM memory_rule_feedback WHERE scope_key = $1 AND id = ANY($20)
+    DELETE FROM memory_rule_feedback t USING UNNEST(array_fill($1::text, ARRAY[cardinality($20)]), $20::uuid[]) AS q (scope_key, id)
+    WHERE t.scope_key = q.scope_key AND t.id = q.id
 ), edges AS (
-    DELETE FROM memory_edges WHERE scope_key = $1 AND id = ANY($18)
+    DELETE FROM memory_edges t USING UNNEST(array_fill($1::text, ARRAY[cardinality($18)]), $18::uuid[]) AS q (scope_key, id)
+    WHERE t.scope_key = q.scope_key AND t.id = q.id
 ), decisions AS (
     UPDATE memory_decisions SET policy = 'null', metadata = '{}'
     WHERE scope_key = $1 AND cardinality($19) > 0 AND (SELECT 1 FROM UNNEST($19::uuid[]) AS q (id)

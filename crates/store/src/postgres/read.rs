@@ -27,13 +27,15 @@ use crate::read::{Pager, content, unreadable_version};
 /// The columns of a found node after those of its row.
 const FOUND: &str = "n.version, n.digest, n.content_seq, v.version, v.content, c.seq, c.id, c.created_at";
 
-/// Joins what a node `n` of the scope `$1` was right after the commit `$2`, when one is given.
+/// Joins what a node `n` of the scope `$1` was right after the commit `$2`, when one is given. Row-level security lets a
+/// commit be looked up by CASE, but not by COALESCE.
 const AS_OF: &str = "\
 LEFT JOIN LATERAL (SELECT version, content, from_seq FROM memory_node_versions \
     WHERE $2::bigint IS NOT NULL AND n.content_seq > $2 AND scope_key = $1 AND node_id = n.id \
         AND from_seq <= $2 AND to_seq > $2 LIMIT 1) v ON true \
 LEFT JOIN LATERAL (SELECT seq, id, created_at FROM memory_commits \
-    WHERE $2::bigint IS NOT NULL AND scope_key = $1 AND seq = COALESCE(v.from_seq, n.content_seq) LIMIT 1) c ON true";
+    WHERE $2::bigint IS NOT NULL AND scope_key = $1 \
+        AND seq = CASE WHEN v.from_seq IS NULL THEN n.content_seq ELSE v.from_seq END LIMIT 1) c ON true";
 
 /// Whether the node was there.
 const WAS_THERE: &str = "($2::bigint IS NULL OR n.content_seq <= $2 OR v.version IS NOT NULL)";

@@ -1,9 +1,10 @@
 //! Tenants are kept apart by the database itself: raw SQL as the program's role sees and changes one tenant's rows only.
 
 use aionis_core::{
+    forget::PreparedForget,
     ids::ScopeKey,
     operate::{NewDecision, Operation, OperationInput, Outcome, prepare_operation},
-    ports::store::{OperateStore, RecallAudit, RecallStore, WriteStore},
+    ports::store::{ForgetStore, OperateStore, RecallAudit, RecallStore, WriteStore},
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
@@ -26,6 +27,7 @@ const TABLES: &[&str] = &[
     "memory_recall_audit",
     "memory_decisions",
     "memory_rule_feedback",
+    "memory_erasures",
 ];
 
 /// A row in every table for a tenant.
@@ -83,6 +85,18 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
         at: aionis_core::clock::Timestamp(1),
     };
     store.record_recalls(vec![audit]).await.unwrap();
+    store.write(WriteBuilder::new(&s).input("gone").node("gone", "forgotten").prepared()).await.unwrap();
+    let asked = |token| PreparedForget {
+        scope: s.clone(),
+        actor: "a".to_owned(),
+        ids: vec![node_id(&s, "gone")],
+        viewer: None,
+        token,
+        request_digest: aionis_core::canon::sha256("forget"),
+        idempotency: None,
+    };
+    let look = store.forget(asked(None)).await.unwrap();
+    store.forget(asked(aionis_core::canon::Digest::from_hex(&look.token).ok())).await.unwrap();
     s
 }
 

@@ -7,13 +7,15 @@ use std::{
     time::Duration,
 };
 
+use aionis_core::read::{AsOf, Eyes, FindFilter};
 use aionis_core::{
     clock::Timestamp,
+    forget::PreparedForget,
     model::{NodeType, RuleState},
     operate::{DecisionQuery, LinkMode, NodeNames, Operation, Outcome},
     ports::store::{
-        ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, OperateStore, OutboxStore, RecallAudit,
-        RecallReader, RecallStore, WriteStore,
+        ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, FindQuery, ForgetStore, OperateStore,
+        OutboxStore, ReadStore, RecallAudit, RecallReader, RecallStore, WriteStore,
     },
 };
 use aionis_store::postgres::{PostgresOptions, PostgresStore, VectorSearch};
@@ -146,6 +148,63 @@ async fn exercise(store: &PostgresStore) {
         store.record_recalls(vec![audit]).await.unwrap();
         derive(store, round == 0).await;
     }
+    read_and_forget(store).await;
+}
+
+/// What is read apart from recall, and forgetting, in a scope of its own.
+async fn read_and_forget(store: &PostgresStore) {
+    let s = scope("t");
+    for n in 0..12 {
+        let name = format!("n{n}");
+        let rule = |node: &mut aionis_core::write::NodeInput| {
+            node.node_type = NodeType::Rule;
+            node.slots = Some(json!({ "if": {}, "then": {} }));
+        };
+        for version in 0..2 {
+            let write = WriteBuilder::new(&s)
+                .input(&format!("{n} {version}"))
+                .node(&name, &format!("version {version}"))
+                .with(rule)
+                .node("hub", "hub")
+                .edge(&name, "hub");
+            store.write(write.prepared()).await.unwrap();
+        }
+        let id = node_id(&s, &name);
+        let feedback = Operation::RuleFeedback { rule: id, outcome: Outcome::Positive, run_id: None, note: None };
+        store.operate(operation(&s, None, feedback)).await.unwrap();
+        let query = |filter, as_of| FindQuery {
+            scope: s.clone(),
+            filter,
+            eyes: Eyes::Of(anyone()),
+            as_of,
+            after: None,
+            offset: 0,
+            limit: 5,
+            scan_max: 100,
+        };
+        let named = FindFilter { ids: vec![id], client_ids: vec!["hub".to_owned()], ..FindFilter::default() };
+        assert_eq!(store.find(query(named, None)).await.unwrap().nodes.len(), 2);
+        assert!(!store.find(query(FindFilter::default(), Some(1))).await.unwrap().nodes.is_empty());
+        assert_eq!(store.history(&s, id, None, 5).await.unwrap().len(), 2);
+        let newest = store.newest_commits(&s, None, 2).await.unwrap();
+        for state in [AsOf::Seq(1), AsOf::Commit(newest[0].id), AsOf::Time(START)] {
+            store.commit_at(&s, state).await.unwrap().unwrap();
+        }
+        store.past(&s, 1, 1_000).await.unwrap();
+        let asked = |token| PreparedForget {
+            scope: s.clone(),
+            actor: "a".to_owned(),
+            ids: vec![id],
+            viewer: None,
+            token,
+            request_digest: aionis_core::canon::sha256(&name),
+            idempotency: None,
+        };
+        let look = store.forget(asked(None)).await.unwrap();
+        let token = aionis_core::canon::Digest::from_hex(&look.token).ok();
+        assert_eq!(store.forget(asked(token)).await.unwrap().edges, 1);
+        assert_eq!(store.erased(&s, &[id]).await.unwrap().len(), 1);
+    }
 }
 
 /// Commits that [`operate`] makes.
@@ -241,7 +300,11 @@ async fn a_statement_without_an_index_would_be_noticed() {
 /// Every statement of [`exercise`]: the name its plan is kept under, and a part of its text that no other one has.
 const STATEMENTS: &[(&str, &str)] = &[
     ("claim", "WITH open AS"),
+    ("commit_by_id", "FROM memory_commits WHERE id = $2 AND"),
+    ("commit_by_seq", "FROM memory_commits WHERE scope_key = $1 AND seq = $2 LIMIT $3"),
+    ("commit_by_time", "created_at <= $2 ORDER BY"),
     ("commit_ids", "AS q (seq)"),
+    ("commits_newest", "FROM memory_commits WHERE scope_key = $1 AND seq < $2"),
     ("complete_next_change", "change_no = change_no + 1"),
     ("complete_publish", "SET published_at = $4"),
     ("complete_put_vectors", "'derived', q.gate"),
@@ -253,20 +316,34 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("dense_exact", "ORDER BY embedding <=> $2, node_id"),
     ("dense_index", "l2_normalize(embedding)::halfvec"),
     ("dense_rescore", "AS similarity FROM memory_vectors"),
+    ("erased", "FROM memory_erasures WHERE scope_key = $1 AND id = q.id"),
     ("extend", "SET lease_until = $4"),
     ("fail", "failed_reason = q.reason"),
     ("fail_nodes", "embedding_last_error = q.error"),
+    ("find_named", "UNNEST($4::text[]) AS q (client_id)"),
+    ("find_page", "(n.created_at, n.id) <"),
+    ("forget_edges", "(e.src_id = ANY($4)"),
+    ("forget_erase", "WITH nodes AS ("),
+    ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
+    ("forget_head", "s.change_no, s.state, r.request_sha256"),
+    ("forget_nodes", "(SELECT count(*) FROM memory_node_versions"),
     ("forget_requests", "DELETE FROM memory_requests"),
+    ("history", ") earlier"),
     ("oldest_pending", "ORDER BY embedding_pending_at LIMIT 1"),
     ("operate_apply", "WITH commits AS"),
     ("operate_read", "AS q (decision_id)"),
     ("outbox_status", "(SELECT MIN(created_at) FROM memory_outbox"),
+    ("past_changes", "SELECT changes FROM memory_commits"),
+    ("past_edges", "confidence, commit_seq FROM memory_edges"),
+    ("past_nodes", "v.version IS NOT NULL) ORDER BY n.id"),
+    ("past_scope", "SELECT node_count FROM memory_scopes"),
+    ("past_vectors", "SELECT node_id, source_digest, embedding"),
     ("pending_texts", "AS q (scope_key, id) CROSS JOIN"),
     ("record_recalls", "INSERT INTO memory_recall_audit"),
     ("refresh", "n.change_no > $2"),
     ("rule", "LIMIT 1) c WHERE r.scope_key = $1 AND r.rule_node_id"),
     ("rules_live", "r.state IN ('active', 'shadow')"),
-    ("rows", "n.evidence_ref, n.embedding_status"),
+    ("rows", "n.activity::text FROM UNNEST($2"),
     ("stored_vectors", "SELECT q.id, v.embedding"),
     ("vectors_estimate", "SELECT reltuples FROM pg_class"),
     ("write_apply", "WITH head AS"),
