@@ -23,13 +23,13 @@ fn serve(place: &Place) -> Command {
 #[test]
 fn a_wrong_limit_is_named_and_nothing_is_made() {
     for (variable, value, wanted) in [
-        ("MEMORY_RECALL_ADAPTIVE_WAIT_MS", "0", &["--memory-recall-adaptive-wait-ms"][..]),
+        ("MEMORY_RECALL_ADAPTIVE_WAIT_MS", "0", &["MEMORY_RECALL_ADAPTIVE_WAIT_MS", "1 to 60000"][..]),
         ("MEMORY_RECALL_ADAPTIVE_TARGET_PROFILE", "fast", &["fast", "quality_first or lean"]),
-        ("RATE_LIMIT_ENABLED", "yes", &["yes", "--rate-limit-enabled", "true or false"]),
-        ("RECALL_RATE_LIMIT_RPS", "0", &["--recall-rate-limit-rps", "per second"]),
-        ("RECALL_RATE_LIMIT_RPS", "nan", &["--recall-rate-limit-rps", "per second"]),
-        ("WRITE_RATE_LIMIT_BURST", "0", &["--write-rate-limit-burst"]),
-        ("WRITE_RATE_LIMIT_MAX_WAIT_MS", "5001", &["--write-rate-limit-max-wait-ms"]),
+        ("RATE_LIMIT_ENABLED", "yes", &["yes", "RATE_LIMIT_ENABLED", "true or false"]),
+        ("RECALL_RATE_LIMIT_RPS", "0", &["RECALL_RATE_LIMIT_RPS", "per second"]),
+        ("RECALL_RATE_LIMIT_RPS", "nan", &["RECALL_RATE_LIMIT_RPS", "per second"]),
+        ("WRITE_RATE_LIMIT_BURST", "0", &["WRITE_RATE_LIMIT_BURST"]),
+        ("WRITE_RATE_LIMIT_MAX_WAIT_MS", "5001", &["WRITE_RATE_LIMIT_MAX_WAIT_MS", "0 to 5000"]),
         ("AIONIS_TRUSTED_PROXIES", "10.0.0.0/8,proxy", &["proxy", "10.0.0.0/8"]),
     ] {
         let place = Place::new();

@@ -103,10 +103,9 @@ fn documented() -> BTreeMap<String, String> {
 /// Only on PostgreSQL.
 const POOL: [&str; 3] = ["aionis_pool_connections", "aionis_pool_idle_connections", "aionis_pool_wait_seconds"];
 /// There from the start, at zero as long as nothing goes wrong or waits, or at what it is for a moment.
-const QUIET: [&str; 11] = [
+const QUIET: [&str; 10] = [
     "aionis_gate_inflight",
     "aionis_gate_queued",
-    "aionis_gate_refusals_total",
     "aionis_image_evictions_total",
     "aionis_outbox_dead",
     "aionis_outbox_failed_total",
@@ -117,7 +116,12 @@ const QUIET: [&str; 11] = [
     "aionis_sample_failures_total",
 ];
 /// Not there before something waits, is refused or fails; other tests see them.
-const EVENTFUL: [&str; 2] = ["aionis_auth_refusals_total", "aionis_gate_wait_seconds"];
+const EVENTFUL: [&str; 4] = [
+    "aionis_admission_refused_total",
+    "aionis_auth_refusals_total",
+    "aionis_gate_wait_seconds",
+    "aionis_recall_downgraded_total",
+];
 
 fn work(server: &Server) {
     let node = |id: &str, kind: &str| json!({ "client_id": id, "type": kind, "text_summary": format!("a heron {id}") });

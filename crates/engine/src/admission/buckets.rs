@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_neither_fills_memory_nor_refills_a_busy_bucket() {
+    fn w_28_a_flood_of_keys_neither_fills_memory_nor_refills_a_busy_bucket() {
         let buckets = Buckets::new(RATE, 320);
         emptied(&buckets, 0, at(0));
         let mut let_through = 0;

@@ -63,17 +63,19 @@ async fn every_route_costs_tokens_of_its_category() {
     let paths = paths(&Service::start());
     assert!(paths.len() >= 11 && paths.iter().any(|path| path == WRITE), "{paths:?}");
     for path in &paths {
-        let reads = [RECALL, RECALL_TEXT, "/v1/memory/rules/evaluate", "/v1/memory/tools/select"]
-            .contains(&path.as_str())
-            || path.ends_with("/replay");
+        let read = [RECALL, RECALL_TEXT, "/v1/memory/rules/evaluate", "/v1/memory/tools/select"];
+        let got = path.starts_with("/v1/memory/commits") || path.contains("/nodes/0") || path.ends_with("/history");
+        let asked = ["/replay", "/find", "/verify"].iter().any(|end| path.ends_with(end));
+        let reads = got || asked || read.contains(&path.as_str());
         let category = if reads { "recall" } else { "write" };
         for (service, code) in [
             (by_address(only(1)), format!("rate_limited_{category}")),
             (by_tenant(only(1)), format!("tenant_rate_limited_{category}")),
         ] {
-            let first = service.post(path, &json!({})).await;
+            let ask = async || if got { service.get(path).await } else { service.post(path, &json!({})).await };
+            let first = ask().await;
             assert_ne!(first.status.as_u16(), 429, "{path}: {}", first.text());
-            let second = service.post(path, &json!({})).await;
+            let second = ask().await;
             assert_eq!(second.refusal(), (429, code), "{path} costs nothing");
         }
     }
@@ -118,7 +120,7 @@ async fn guessing_credentials_costs_tokens_and_none_of_a_tenant() {
 }
 
 #[tokio::test]
-async fn the_tenant_that_pays_is_the_one_of_the_credential() {
+async fn w_28_the_tenant_that_pays_is_the_one_of_the_credential() {
     let service = Service::with(|setup| {
         setup.api.auth = keys();
         setup.limits.tenants = Some(rates(only(1)));
@@ -203,7 +205,7 @@ async fn callers_on_this_machine_may_be_left_alone() {
 }
 
 #[tokio::test]
-async fn clients_behind_a_trusted_proxy_are_told_apart() {
+async fn w_28_clients_behind_a_trusted_proxy_are_told_apart() {
     let service = Service::with(|setup| {
         setup.limits.addresses = Some(rates(only(1)));
         setup.api.trusted_proxies = TrustedProxies::parse("10.0.0.0/8").unwrap();
