@@ -38,6 +38,10 @@ enum Step {
     Wait(Duration),
     /// An operation other than a write: path and body.
     Operate(&'static str, Value),
+    /// A question: path and body.
+    Ask(&'static str, Value),
+    /// Nodes are looked at and then forgotten.
+    Forget(Value),
 }
 
 /// Client ids of rules.
@@ -115,6 +119,41 @@ fn operation() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// A state of the scope, early in its history, or none.
+fn as_of() -> impl Strategy<Value = Value> {
+    select(vec![Value::Null, Value::Null, json!(1), json!(2), json!(3), json!("1970-01-01T00:00:00Z")])
+}
+
+fn with_state(mut body: Value, as_of: Value) -> Value {
+    if !as_of.is_null() {
+        body["as_of"] = as_of;
+    }
+    body
+}
+
+fn reading() -> impl Strategy<Value = Step> {
+    let filter = prop_oneof![
+        Just(json!({})),
+        select(KEYS.to_vec()).prop_map(|key| json!({ "client_id": key })),
+        select(vec!["event", "rule", "topic"]).prop_map(|kind| json!({ "type": kind })),
+        Just(json!({ "text_contains": "HARBOUR" })),
+        Just(json!({ "slots_contains": { "if": {} } })),
+        Just(json!({ "tiers": ["hot", "warm"], "memory_lane": "shared" })),
+        Just(json!({ "owner_agent_id": "ada", "consumer_agent_id": "ada" })),
+    ];
+    let find = (filter, as_of(), 1..6, any::<bool>()).prop_map(|(mut body, state, limit, all)| {
+        (body["limit"], body["include_meta"], body["include_slots"]) = (json!(limit), json!(all), json!(all));
+        Step::Ask("/v1/memory/find", with_state(body, state))
+    });
+    let past = (recall(), as_of()).prop_map(|(body, state)| Step::RecallText(with_state(body, state)));
+    let names = proptest::sample::subsequence([&KEYS[..], &RULES[..]].concat(), 1..=2);
+    let forget = prop_oneof![
+        3 => names.prop_map(|names| json!({ "client_ids": names })),
+        1 => Just(json!({ "filter": { "text_contains": "bob" } })),
+    ];
+    prop_oneof![4 => find, 3 => past, 3 => forget.prop_map(Step::Forget), 1 => Just(Step::Ask("/v1/memory/verify", json!({})))]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => write().prop_map(Step::Write),
@@ -123,6 +162,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => recall().prop_map(Step::RecallText),
         2 => Just(Step::Derive),
         7 => operation(),
+        4 => reading(),
         1 => select(vec![1, 1_000, 3_600_000]).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
     ]
 }
@@ -180,6 +220,19 @@ struct Both {
 }
 
 impl Both {
+    /// Looks at what would be forgotten, and forgets it.
+    async fn forget(&self, body: Value) -> Result<u16, TestCaseError> {
+        const FORGET: &str = "/v1/memory/forget";
+        let status = self.ask(FORGET, &body).await?;
+        if status != 200 {
+            return Ok(status);
+        }
+        let look = self.embedded.post(FORGET, &body).await.json();
+        let mut body = body;
+        body["confirmation_token"] = look["confirmation_token"].clone();
+        self.ask(FORGET, &body).await
+    }
+
     async fn ask(&self, path: &str, body: &Value) -> Result<u16, TestCaseError> {
         // Ids of decisions follow from the key; without one each engine would draw its own.
         let key = self.asked.fetch_add(1, Ordering::Relaxed).to_string();
@@ -200,8 +253,8 @@ impl Both {
         }
     }
 
-    async fn tell(&self, history: u32, steps: Vec<Step>) -> Result<(u32, u32), TestCaseError> {
-        let (mut accepted, mut operated) = (0, 0);
+    async fn tell(&self, history: u32, steps: Vec<Step>) -> Result<(u32, u32, u32), TestCaseError> {
+        let (mut accepted, mut operated, mut forgotten) = (0, 0, 0);
         let mut last = None;
         for scope in SCOPES {
             // What edges may lead to.
@@ -231,6 +284,8 @@ impl Both {
                     }
                     operated += u32::from(self.ask(path, &body).await? == 200);
                 }
+                Step::Ask(path, body) => _ = self.ask(path, &in_history(body, history)).await?,
+                Step::Forget(body) => forgotten += u32::from(self.forget(in_history(body, history)).await? == 200),
                 Step::Derive => self.derive().await,
                 Step::Wait(time) => {
                     self.embedded.clock.advance(time);
@@ -238,7 +293,7 @@ impl Both {
                 }
             }
         }
-        Ok((accepted, operated))
+        Ok((accepted, operated, forgotten))
     }
 }
 
@@ -254,18 +309,20 @@ fn random_histories_are_answered_alike_by_both_engines() {
         failure_persistence: None,
         ..Config::default()
     };
-    let (history, accepted, operated) = (Cell::new(0), Cell::new(0), Cell::new(0));
+    let (history, accepted, operated, gone) = (Cell::new(0), Cell::new(0), Cell::new(0), Cell::new(0));
     let outcome = TestRunner::new(config).run(&vec(step(), 4..20), |steps| {
         history.set(history.get() + 1);
-        let (written, done) = runtime.block_on(both.tell(history.get(), steps))?;
+        let (written, done, forgotten) = runtime.block_on(both.tell(history.get(), steps))?;
         accepted.set(accepted.get() + written);
         operated.set(operated.get() + done);
+        gone.set(gone.get() + forgotten);
         Ok(())
     });
     if let Err(failure) = outcome {
         panic!("{failure}");
     }
     assert!(operated.get() > HISTORIES, "too little was operated to show anything: {}", operated.get());
+    assert!(gone.get() > HISTORIES / 4, "too little was forgotten to show anything: {}", gone.get());
     assert!(accepted.get() > HISTORIES, "too little was written to show anything: {}", accepted.get());
     runtime.block_on(async {
         both.derive().await;

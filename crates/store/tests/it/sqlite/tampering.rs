@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use aionis_core::{
+    canon::{Digest, sha256},
     chain::ChainBreak,
+    forget::PreparedForget,
     ids::{EdgeId, NodeId},
     model::{EdgeType, NodeType, Tier},
     ports::store::Store,
@@ -401,4 +403,40 @@ async fn a_scope_out_of_nowhere() {
         let broken = history.after(&sql).await;
         assert_eq!((broken.scope_key.as_str(), broken.object.as_str()), ("aaa/x", object), "{broken:?}");
     }
+}
+
+/// What is kept of a forgotten node is bound too, and so is that it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_of_forgotten_nodes() {
+    let history = history().await;
+    let (s, store) = (scope("s"), history.temp.port());
+    let bare = node_id(&s, "bare");
+    let asked = |token| PreparedForget {
+        scope: s.clone(),
+        actor: "a".to_owned(),
+        ids: vec![bare],
+        viewer: None,
+        token,
+        request_digest: sha256("forget"),
+        idempotency: None,
+    };
+    let row = "CREATE TABLE kept AS SELECT * FROM memory_nodes WHERE scope_key = 'default/s' AND client_id = 'bare'";
+    history.temp.raw().execute_batch(row).unwrap();
+    let look = store.forget(asked(None)).await.unwrap();
+    store.forget(asked(Digest::from_hex(&look.token).ok())).await.unwrap();
+    assert_sound(&*store).await;
+    for sql in [
+        "DELETE FROM memory_erasures",
+        "UPDATE memory_erasures SET digest = zeroblob(32)",
+        "UPDATE memory_erasures SET commit_seq = commit_seq - 1",
+        "UPDATE memory_erasures SET id = randomblob(16)",
+        "INSERT INTO memory_erasures SELECT scope_key, randomblob(16), digest, memory_lane, owner_agent_id, owner_team_id, \
+             commit_seq, erased_at FROM memory_erasures",
+    ] {
+        let broken = history.after(sql).await;
+        assert_eq!(broken.object, "erasure", "{sql}: {broken:?}");
+    }
+    let back = history.after("INSERT INTO memory_nodes SELECT * FROM kept").await;
+    assert_eq!((back.object.as_str(), back.id), ("node", bare.to_string()));
+    assert!(back.problem.contains("erased it"), "{}", back.problem);
 }
