@@ -125,6 +125,9 @@ impl<'a> Walk<'a> {
             if change.kind == ObjectKind::Node && change.op == ChangeOp::Update {
                 *self.updates.entry(change.id).or_default() += 1;
             }
+            if change.kind == ObjectKind::Node && change.op == ChangeOp::Erase {
+                self.updates.remove(&change.id);
+            }
         }
     }
 
