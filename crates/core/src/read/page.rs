@@ -74,7 +74,15 @@ mod tests {
         let text = Cursor::new(after, &question).to_text();
         assert_eq!(Cursor::parse(&text, &question).unwrap().after, after);
         assert!(Cursor::parse(&text, &sha256("other")).unwrap_err().issues[0].message.contains("another question"));
-        for wrong in ["", "1", "1.2.3", &format!("{text}.1"), &text[1..text.len() - 3].replace('.', "x"), &text.to_uppercase(), &format!("+{text}")] {
+        for wrong in [
+            "",
+            "1",
+            "1.2.3",
+            &format!("{text}.1"),
+            &text[1..text.len() - 3].replace('.', "x"),
+            &text.to_uppercase(),
+            &format!("+{text}"),
+        ] {
             assert!(Cursor::parse(wrong, &question).is_err(), "{wrong}");
         }
     }
