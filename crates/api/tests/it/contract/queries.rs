@@ -243,6 +243,22 @@ async fn ids_in_paths_have_one_spelling() {
     }
 }
 
+/// Where there is no body, what describes one says nothing; and nothing is stored that a key could name.
+#[tokio::test]
+async fn headers_of_bodies_say_nothing_of_queries() {
+    let world = World::new(Service::with(setup)).await;
+    for (path, _) in readings(&Document::new()) {
+        for header in [("idempotency-key", ""), ("content-type", "text/plain"), ("content-length", "99999999")] {
+            let answer = ask(&world, &path, &[header], "").await;
+            assert_eq!(answer.status.as_u16(), 200, "{path} {header:?}: {}", answer.text());
+        }
+    }
+    let (path, json) = ("/v1/memory/decisions/{id}/replay", ("content-type", "application/json"));
+    let answer = world.send("post", &path.replace("{id}", "%FF"), &[json], "{}").await;
+    assert_eq!(told(&answer), (400, "invalid_request".to_owned()));
+    assert_eq!(Document::new().faults(path, "post", &answer), Vec::<String>::new());
+}
+
 /// The tenant of a query counts before that of the header; neither shows what is another's.
 #[tokio::test]
 async fn a_tenant_is_named_by_query_or_header() {
