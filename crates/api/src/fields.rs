@@ -9,7 +9,7 @@ use aionis_core::{
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::limits::DEPTH_MAX;
+use crate::limits::{COMMIT, DEPTH_MAX, WORDS};
 
 /// Collects problems.
 #[derive(Default)]
@@ -69,6 +69,23 @@ fn deeper_than(value: &Value, levels: usize) -> bool {
 pub(crate) fn uuid_of(text: &str) -> Option<Uuid> {
     let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|at| text.as_bytes()[*at] == b'-');
     (hyphens && !text.bytes().any(|b| b.is_ascii_uppercase())).then(|| Uuid::parse_str(text).ok())?
+}
+
+/// A time as RFC 3339 writes it. The parser would take anything between date and time.
+fn time_of(text: &str) -> Option<Timestamp> {
+    matches!(text.as_bytes().get(10), Some(b'T' | b't')).then(|| Timestamp::parse_iso(text))?
+}
+
+/// A whole number from 0, also one that is written as a fraction.
+fn whole_of(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and small")]
+        let whole = value
+            .as_f64()
+            .filter(|x| x.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(x))
+            .map(|x| x as u64);
+        whole
+    })
 }
 
 /// A number itself, the kind of anything else.
@@ -155,21 +172,7 @@ impl<'a> Fields<'a> {
         issues: &mut Issues,
     ) -> Option<u64> {
         let expected = format!("a whole number from {} to {}", range.start(), range.end());
-        self.read(name, null, issues, &expected, |value| {
-            let whole = value.as_u64().or_else(|| {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "checked to be whole and small"
-                )]
-                let whole = value
-                    .as_f64()
-                    .filter(|x| x.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(x))
-                    .map(|x| x as u64);
-                whole
-            });
-            whole.filter(|n| range.contains(n))
-        })
+        self.read(name, null, issues, &expected, |value| whole_of(value).filter(|n| range.contains(n)))
     }
 
     /// A UUID in its usual form. Upper-case letters are refused: an id has one spelling.
@@ -278,17 +281,17 @@ impl<'a> Fields<'a> {
     /// A time as RFC 3339 writes it.
     pub(crate) fn time(&self, name: &str, issues: &mut Issues) -> Option<Timestamp> {
         let expected = "a time like 2026-02-16T09:36:07Z";
-        self.read(name, Null::Refused, issues, expected, |value| Timestamp::parse_iso(value.as_str()?))
+        self.read(name, Null::Refused, issues, expected, |value| time_of(value.as_str()?))
     }
 
     /// A state of a scope: the number of a commit, its id, or a time.
     pub(crate) fn state(&self, name: &str, issues: &mut Issues) -> Option<AsOf> {
         let expected = "the number of a commit (from 1), its id, or a time like 2026-02-16T09:36:07Z";
         self.read(name, Null::Refused, issues, expected, |value| match value {
-            Value::Number(number) => number.as_u64().filter(|seq| (1..=1 << 53).contains(seq)).map(AsOf::Seq),
-            Value::String(text) => uuid_of(text)
-                .map(|id| AsOf::Commit(CommitId(id)))
-                .or_else(|| Timestamp::parse_iso(text).map(AsOf::Time)),
+            Value::Number(_) => whole_of(value).filter(|seq| COMMIT.contains(seq)).map(AsOf::Seq),
+            Value::String(text) => {
+                uuid_of(text).map(|id| AsOf::Commit(CommitId(id))).or_else(|| time_of(text).map(AsOf::Time))
+            }
             _ => None,
         })
     }
@@ -302,7 +305,7 @@ impl<'a> Fields<'a> {
         issues: &mut Issues,
     ) -> Vec<T> {
         let expected = format!("one of {choices}");
-        let mut found = self.items(name, &(1..=16), issues, (&expected, |item| parse(item.as_str()?)));
+        let mut found = self.items(name, &WORDS, issues, (&expected, |item| parse(item.as_str()?)));
         let mut at = 0;
         while at < found.len() {
             if found[..at].contains(&found[at]) {

@@ -18,6 +18,26 @@ pub(crate) const IDEMPOTENCY_KEY_MAX: usize = 255;
 pub(crate) const CANDIDATES: RangeInclusive<usize> = 1..=200;
 /// How many nodes an operation may name, in each of the two ways.
 pub(crate) const NODES: RangeInclusive<usize> = 1..=aionis_core::operate::NODES_MAX;
+/// How many nodes a filter may name, in each of the two ways.
+pub(crate) const FIND_NAMES: RangeInclusive<usize> = 1..=200;
+/// How many nodes may be named to be forgotten, in each of the two ways.
+pub(crate) const FORGET_NAMES: RangeInclusive<usize> = 1..=aionis_core::forget::NODES_MAX;
+/// How many words of a set a list may hold.
+pub(crate) const WORDS: RangeInclusive<usize> = 1..=16;
+/// Longest text that is looked for, in bytes.
+pub(crate) const NEEDLE_MAX: usize = 1_024;
+/// Longest address of a node, in bytes.
+pub(crate) const URI_MAX: usize = 512;
+/// Longest number of a commit in a path, in digits.
+pub(crate) const COMMIT_DIGITS_MAX: usize = 16;
+/// Entries of a page of nodes, versions or commits.
+pub(crate) const PAGE: RangeInclusive<u64> = 1..=200;
+/// Nodes of a page, unless the request says.
+pub(crate) const FIND_PAGE: usize = 20;
+/// Versions or commits of a page, unless the request says.
+pub(crate) const LIST_PAGE: usize = 50;
+/// Nodes passed over at most; further pages are reached by cursor.
+pub(crate) const OFFSET: RangeInclusive<u64> = 0..=10_000;
 /// How many rules may be listed.
 pub(crate) const RULES: RangeInclusive<u64> = 1..=200;
 /// How many slots a preview may show.

@@ -117,7 +117,8 @@ impl Engine {
                     ErrorKind::Invalid,
                     "forget_too_large",
                     format!("the filter lets more than {NODES_MAX} nodes through; narrow it and forget in parts"),
-                ));
+                )
+                .with_details(json!({ "nodes_max": NODES_MAX })));
             }
             after = page.next;
             if after.is_none() {

@@ -10,26 +10,19 @@ use aionis_core::{
 use aionis_engine::{FindRequest, Found, erased_json};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     operate::Asked,
     recall::{NodeDto, Shown, as_count, node_dto, viewer_of},
+    schema,
     tenancy::scope_of,
 };
-use crate::fields::{Fields, Issues, Null};
-
-/// Longest name of an owner, in bytes.
-const LABEL_MAX: usize = 512;
-/// Longest text that is looked for, in bytes.
-const NEEDLE_MAX: usize = 1_024;
-/// Most ids or client ids of one request.
-const NAMES_MAX: usize = 200;
-/// Nodes of a page, unless the request says.
-const LIMIT: usize = 20;
-const LIMIT_MAX: u64 = 200;
-/// Nodes passed over at most; further pages are reached by cursor.
-const OFFSET_MAX: u64 = 10_000;
+use crate::{
+    fields::{Fields, Issues, Null, uuid_of},
+    limits::{CLIENT_ID_MAX, FIND_NAMES, FIND_PAGE, LABEL_MAX, NEEDLE_MAX, OFFSET, PAGE, SLOTS_PREVIEW_KEYS, URI_MAX},
+};
 
 /// The members of a filter, for where they are looked at as a whole.
 pub(crate) const FILTER_MEMBERS: &[&str] = &[
@@ -58,11 +51,11 @@ pub(crate) const FILTER_MEMBERS: &[&str] = &[
 
 /// Reads a filter. What stands in one member and in the list beside it is asked for together.
 pub(crate) fn filter(body: &Fields<'_>, scope: &ScopeKey, issues: &mut Issues) -> FindFilter {
-    let mut ids: Vec<NodeId> = body.uuids("ids", 1..=NAMES_MAX, issues).into_iter().map(NodeId).collect();
+    let mut ids: Vec<NodeId> = body.uuids("ids", FIND_NAMES, issues).into_iter().map(NodeId).collect();
     ids.extend(body.uuid("id", issues).map(NodeId));
     ids.extend(uri(body, scope, issues).map(NodeId));
-    let mut client_ids = body.texts("client_ids", (1..=NAMES_MAX, LABEL_MAX), issues);
-    client_ids.extend(body.short_text("client_id", LABEL_MAX, issues));
+    let mut client_ids = body.texts("client_ids", (FIND_NAMES, CLIENT_ID_MAX), issues);
+    client_ids.extend(body.short_text("client_id", CLIENT_ID_MAX, issues));
     let client_ids = client_ids.iter().map(|id| id.trim().to_owned()).collect();
     let mut types = body.choices("types", &NodeType::choices(), NodeType::parse, issues);
     types.extend(body.choice("type", &NodeType::choices(), NodeType::parse, issues));
@@ -94,11 +87,11 @@ fn uri_of(scope: &ScopeKey, node_type: NodeType, id: NodeId) -> String {
 }
 
 fn uri(body: &Fields<'_>, scope: &ScopeKey, issues: &mut Issues) -> Option<Uuid> {
-    let text = body.short_text("uri", LABEL_MAX, issues)?;
+    let text = body.short_text("uri", URI_MAX, issues)?;
     let parts = || {
         let (place, id) = text.strip_prefix("aionis://")?.rsplit_once('/')?;
         let (key, node_type) = place.rsplit_once('/')?;
-        Some((key, NodeType::parse(node_type)?, Uuid::parse_str(id).ok()?))
+        Some((key, NodeType::parse(node_type)?, uuid_of(id)?))
     };
     match parts() {
         Some((key, _, id)) if key == scope.as_str() => Some(id),
@@ -117,7 +110,7 @@ fn uri(body: &Fields<'_>, scope: &ScopeKey, issues: &mut Issues) -> Option<Uuid>
 fn shown(body: &Fields<'_>, issues: &mut Issues) -> Shown {
     let mut flag = |name| body.flag(name, issues).unwrap_or(false);
     let (meta, slots, slots_preview) = (flag("include_meta"), flag("include_slots"), flag("include_slots_preview"));
-    let keys = as_count(body.integer("slots_preview_keys", 1..=50, Null::Refused, issues));
+    let keys = as_count(body.integer("slots_preview_keys", SLOTS_PREVIEW_KEYS, Null::Refused, issues));
     Shown { meta, slots, slots_preview, slots_preview_keys: keys.unwrap_or(10), debug: false }
 }
 
@@ -131,8 +124,8 @@ pub(crate) fn find_request(body: &Value, asked: &Asked<'_>) -> Result<(FindReque
         filter: filter(&body, &scope, &mut issues),
         as_of: body.state("as_of", &mut issues),
         cursor: body.short_text("cursor", LABEL_MAX, &mut issues),
-        offset: as_count(body.integer("offset", 0..=OFFSET_MAX, Null::Refused, &mut issues)).unwrap_or(0),
-        limit: as_count(body.integer("limit", 1..=LIMIT_MAX, Null::Refused, &mut issues)).unwrap_or(LIMIT),
+        offset: as_count(body.integer("offset", OFFSET, Null::Refused, &mut issues)).unwrap_or(0),
+        limit: as_count(body.integer("limit", PAGE, Null::Refused, &mut issues)).unwrap_or(FIND_PAGE),
         scope,
     };
     let shown = shown(&body, &mut issues);
@@ -141,14 +134,18 @@ pub(crate) fn find_request(body: &Value, asked: &Asked<'_>) -> Result<(FindReque
 }
 
 /// A node as find and reading one show it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct FoundDto {
     uri: String,
+    #[schema(required = true)]
     client_id: Option<String>,
+    #[schema(schema_with = schema::tier)]
     tier: Tier,
     version: u32,
+    #[schema(schema_with = schema::sha256)]
     digest: Digest,
     #[serde(flatten)]
+    #[schema(ignore)]
     node: NodeDto,
 }
 
@@ -164,14 +161,16 @@ fn found_dto(scope: &ScopeKey, node: &FoundNode, shown: Shown) -> FoundDto {
 }
 
 /// Answer of `POST /v1/memory/find`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct FindResponse {
     scope: String,
     tenant_id: String,
     nodes: Vec<FoundDto>,
+    #[schema(required = true)]
     next_cursor: Option<String>,
     as_of_commit: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(schema_with = schema::erased, required = false)]
     erased: Vec<Value>,
 }
 
@@ -189,7 +188,7 @@ impl FindResponse {
 }
 
 /// Answer of `GET /v1/memory/nodes/{id}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct NodeResponse {
     scope: String,
     tenant_id: String,

@@ -9,19 +9,18 @@ use super::{
     operate::Asked,
     tenancy::scope_of,
 };
-use crate::fields::{Fields, Issues};
-
-const LABEL_MAX: usize = 512;
-/// Most nodes named one by one.
-const NAMES_MAX: usize = aionis_core::forget::NODES_MAX;
+use crate::{
+    fields::{Fields, Issues},
+    limits::{CLIENT_ID_MAX, FORGET_NAMES, LABEL_MAX},
+};
 
 /// Reads `POST /v1/memory/forget`.
 pub(crate) fn forget_request(body: &Value, asked: Asked<'_>) -> Result<ForgetRequest, DomainError> {
     let body = Fields::body(body)?;
     let mut issues = Issues::default();
     let (_, scope) = scope_of(&body, asked.header_tenant, asked.settings, &mut issues)?;
-    let ids: Vec<NodeId> = body.uuids("node_ids", 1..=NAMES_MAX, &mut issues).into_iter().map(NodeId).collect();
-    let client_ids = body.texts("client_ids", (1..=NAMES_MAX, LABEL_MAX), &mut issues);
+    let ids: Vec<NodeId> = body.uuids("node_ids", FORGET_NAMES, &mut issues).into_iter().map(NodeId).collect();
+    let client_ids = body.texts("client_ids", (FORGET_NAMES, CLIENT_ID_MAX), &mut issues);
     let client_ids = client_ids.iter().map(|id| id.trim().to_owned()).collect();
     let filter = body.fields("filter", &mut issues).map(|of| {
         let filter = filter(&of, &scope, &mut issues);

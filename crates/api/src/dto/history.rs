@@ -15,10 +15,20 @@ use super::{
     recall::{as_count, viewer_of},
     tenancy::scope_of,
 };
-use crate::fields::{Fields, Issues, Null};
+use crate::{
+    fields::{Fields, Issues, Null, uuid_of},
+    limits::{COMMIT, COMMIT_DIGITS_MAX, LIST_PAGE, PAGE},
+};
 
-const LIMIT: usize = 50;
-const LIMIT_MAX: u64 = 200;
+/// What is read of a request that asks for a whole scope or one commit.
+pub(crate) const PLACE: &[&str] = &["tenant_id", "scope"];
+/// What is read of a request for a node.
+pub(crate) const OF_NODE: &[&str] = &["tenant_id", "scope", "consumer_agent_id", "consumer_team_id", "as_of"];
+/// What is read of a request for the history of a node.
+pub(crate) const OF_HISTORY: &[&str] =
+    &["tenant_id", "scope", "consumer_agent_id", "consumer_team_id", "before", "limit"];
+/// What is read of a request for a list of commits.
+pub(crate) const OF_COMMITS: &[&str] = &["tenant_id", "scope", "before", "limit"];
 
 /// What of a scope is read: for whom, which state, which page.
 pub(crate) struct Reading {
@@ -29,17 +39,18 @@ pub(crate) struct Reading {
     pub(crate) limit: usize,
 }
 
-/// Reads the query of a reading, as an object.
-pub(crate) fn reading(query: &Value, asked: &Asked<'_>) -> Result<Reading, DomainError> {
-    let body = Fields::body(query)?;
+/// Reads these members of the query of a reading, as an object; others are ignored.
+pub(crate) fn reading(query: &Value, asked: &Asked<'_>, names: &[&str]) -> Result<Reading, DomainError> {
+    let query = Fields::body(query)?.received(names);
+    let body = Fields::body(&query)?;
     let mut issues = Issues::default();
     let (_, scope) = scope_of(&body, asked.header_tenant, asked.settings, &mut issues)?;
     let reading = Reading {
         scope,
         viewer: viewer_of(&body, &mut issues),
         as_of: body.state("as_of", &mut issues),
-        before: body.integer("before", 1..=(1 << 53), Null::Refused, &mut issues),
-        limit: as_count(body.integer("limit", 1..=LIMIT_MAX, Null::Refused, &mut issues)).unwrap_or(LIMIT),
+        before: body.integer("before", COMMIT, Null::Refused, &mut issues),
+        limit: as_count(body.integer("limit", PAGE, Null::Refused, &mut issues)).unwrap_or(LIST_PAGE),
     };
     issues.finish()?;
     Ok(reading)
@@ -47,11 +58,11 @@ pub(crate) fn reading(query: &Value, asked: &Asked<'_>) -> Result<Reading, Domai
 
 /// The commit a path names: by id, or by number.
 pub(crate) fn path_commit(text: &str) -> Result<AsOf, DomainError> {
-    if let Ok(seq) = text.parse::<u64>() {
-        return Ok(AsOf::Seq(seq));
-    }
-    let problem = |_| DomainError::field("id", "must be the id or the number of a commit");
-    uuid::Uuid::parse_str(text).map(|id| AsOf::Commit(CommitId(id))).map_err(problem)
+    let digits = text.len() <= COMMIT_DIGITS_MAX && !text.starts_with('0') && text.bytes().all(|b| b.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten().map(AsOf::Seq);
+    number.or_else(|| uuid_of(text).map(|id| AsOf::Commit(CommitId(id)))).ok_or_else(|| {
+        DomainError::field("id", "the path must hold the number of a commit (from 1), or its id, a lower-case UUID")
+    })
 }
 
 /// Answer of a node's history.

@@ -42,6 +42,14 @@ pub(crate) fn write_status() -> Object {
     words(["created", "updated", "unchanged"].into_iter())
 }
 
+pub(crate) fn sha256() -> Object {
+    ObjectBuilder::new().schema_type(SchemaType::new(Type::String)).pattern(Some("^[a-f0-9]{64}$")).build()
+}
+
+pub(crate) fn erased() -> Array {
+    list("ErasedNode")
+}
+
 pub(crate) fn warnings() -> Array {
     list("Warning")
 }

@@ -3,13 +3,17 @@
 use aionis_core::model::{RuleScope, RuleState, Tier};
 use serde_json::{Value, json};
 
-use super::schema::{
-    answer, count, flag, list, nullable, number, open, reference, said, sha256, text_or_null, uuid, uuid_or_null, words,
+use super::{
+    readings,
+    schema::{
+        answer, count, flag, list, nullable, number, open, reference, said, sha256, text_or_null, uuid, uuid_or_null,
+        words,
+    },
 };
 
-type Named = (&'static str, Value);
+pub(super) type Named = (&'static str, Value);
 
-fn string() -> Value {
+pub(super) fn string() -> Value {
     json!({ "type": "string" })
 }
 
@@ -17,20 +21,20 @@ fn whole() -> Value {
     json!({ "type": "integer" })
 }
 
-fn time() -> Value {
+pub(super) fn time() -> Value {
     json!({ "type": "string", "format": "date-time" })
 }
 
 /// Any JSON value that was stored or sent by a caller.
-fn stored() -> Value {
+pub(super) fn stored() -> Value {
     json!({})
 }
 
-fn ids() -> Value {
+pub(super) fn ids() -> Value {
     list(&uuid())
 }
 
-fn names() -> Value {
+pub(super) fn names() -> Value {
     list(&string())
 }
 
@@ -46,7 +50,7 @@ fn rule_scope() -> Value {
     words(RuleScope::ALL.iter().map(|scope| scope.as_str()))
 }
 
-fn place() -> [Named; 2] {
+pub(super) fn place() -> [Named; 2] {
     [("tenant_id", string()), ("scope", string())]
 }
 
@@ -57,14 +61,14 @@ fn commit() -> Vec<Named> {
     all
 }
 
-fn with(mut all: Vec<Named>, more: impl IntoIterator<Item = Named>) -> Value {
+pub(super) fn with(mut all: Vec<Named>, more: impl IntoIterator<Item = Named>) -> Value {
     all.extend(more);
     answer(all)
 }
 
 /// All of them by name.
 pub(super) fn all() -> Vec<Named> {
-    [shared(), recall_parts(), operations(), rules(), policies(), tools(), health()].concat()
+    [shared(), recall_parts(), operations(), rules(), policies(), tools(), health(), readings::answers()].concat()
 }
 
 fn shared() -> Vec<Named> {

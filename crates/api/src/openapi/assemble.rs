@@ -9,12 +9,13 @@ use utoipa::{PartialSchema, ToSchema, openapi::RefOr};
 use super::{
     answers,
     operations::{Body, Header, OPERATIONS, Operation, answered, codes, parts},
-    requests,
-    schema::{like, reference, said, uuid},
+    readings,
+    schema::{reference, said},
 };
 use crate::{
     auth::required_role,
     dto::{
+        find::{FindResponse, NodeResponse},
         recall::{NodeMeta, RecallResponse},
         write::WriteResponse,
     },
@@ -43,7 +44,7 @@ pub(super) fn document() -> Value {
         },
         "servers": [{ "url": "/" }],
         "tags": [
-            { "name": "memory", "description": "Writing and recalling" },
+            { "name": "memory", "description": "Writing, recalling, reading and forgetting" },
             { "name": "rules", "description": "Learned rules and their states" },
             { "name": "tools", "description": "Rules at work: tools and decisions" },
             { "name": "service", "description": "Health, metrics and this document" },
@@ -76,13 +77,16 @@ fn schemas() -> Map<String, Value> {
     let mut schemas = Map::new();
     add_derived::<WriteResponse>(&mut schemas);
     add_derived::<RecallResponse>(&mut schemas);
+    add_derived::<FindResponse>(&mut schemas);
+    add_derived::<NodeResponse>(&mut schemas);
     add_derived::<NodeMeta>(&mut schemas);
     // A node shows its meta-data beside its other members, all of them or none.
-    if let Some(Value::Object(meta)) = schemas.remove("NodeMeta")
-        && let Some(members) = meta.get("properties").and_then(Value::as_object)
-        && let Some(node) = schemas.get_mut("NodeDto").and_then(|node| node["properties"].as_object_mut())
-    {
-        node.extend(members.clone());
+    if let Some(meta) = schemas.remove("NodeMeta") {
+        flatten(&mut schemas, "NodeDto", (&meta["properties"], &Value::Null));
+    }
+    // What is found shows a node's members beside its own.
+    if let Some(node) = schemas.get("NodeDto").cloned() {
+        flatten(&mut schemas, "FoundDto", (&node["properties"], &node["required"]));
     }
     for (name, schema) in parts().into_iter().chain(answers::all()) {
         schemas.insert(name.to_owned(), schema);
@@ -91,6 +95,17 @@ fn schemas() -> Map<String, Value> {
         schemas.insert(name.to_owned(), schema());
     }
     schemas
+}
+
+/// Gives a schema further members, some of which have to be there.
+fn flatten(schemas: &mut Map<String, Value>, name: &str, (members, required): (&Value, &Value)) {
+    let Some(schema) = schemas.get_mut(name) else { return };
+    if let (Some(of), Some(more)) = (schema["properties"].as_object_mut(), members.as_object()) {
+        of.extend(more.clone());
+    }
+    if let (Some(of), Some(more)) = (schema["required"].as_array_mut(), required.as_array()) {
+        of.extend(more.iter().cloned());
+    }
 }
 
 fn add_derived<T: ToSchema + PartialSchema>(schemas: &mut Map<String, Value>) {
@@ -110,11 +125,11 @@ fn described(operation: &Operation) -> Value {
     });
     let mut parameters: Vec<Value> = operation.headers.iter().map(|header| parameter_reference(*header)).collect();
     if operation.path.contains("{id}") {
-        parameters.push(json!({
-            "name": "id", "in": "path", "required": true,
-            "schema": like(uuid(), requests::DECISION, "id of the decision"),
-        }));
+        let schema = readings::named(operation.path);
+        parameters.push(json!({ "name": "id", "in": "path", "required": true, "schema": schema }));
     }
+    let query = operation.query.iter().map(|name| json!({ "$ref": format!("#/components/parameters/{name}") }));
+    parameters.extend(query);
     if !parameters.is_empty() {
         shown["parameters"] = json!(parameters);
     }
@@ -144,9 +159,21 @@ fn responses(operation: &Operation) -> Map<String, Value> {
         responses.insert(status.to_string(), refusal);
     }
     if operation.path.contains('{') {
-        responses.insert("404".to_owned(), response("a path of another form", &reference("UnknownRoute")));
+        responses.insert("404".to_owned(), of_path(refusals(operation).get(&404)));
     }
     responses
+}
+
+/// 404 of a route with an id in its path: the path has another form, or there is no such thing.
+fn of_path(codes: Option<&BTreeSet<&'static str>>) -> Value {
+    let unknown = reference("UnknownRoute");
+    let Some(codes) = codes else { return response("a path of another form", &unknown) };
+    let mut not_found = refusal(404, codes);
+    let schema = not_found["content"]["application/json"]["schema"].take();
+    not_found["content"]["application/json"]["schema"] = json!({ "oneOf": [schema, unknown] });
+    let named = not_found["description"].as_str().unwrap_or_default();
+    not_found["description"] = json!(format!("{named}; or a path of another form"));
+    not_found
 }
 
 /// The codes an operation refuses with, by status.
@@ -248,7 +275,10 @@ fn parameters() -> Map<String, Value> {
         let name = parameter_name(header);
         (name.to_owned(), json!({ "name": name, "in": "header", "required": false, "schema": schema }))
     };
-    all.into_iter().map(parameter).collect()
+    let asked = |(name, schema): (&str, Value)| {
+        (name.to_owned(), json!({ "name": name, "in": "query", "required": false, "schema": schema }))
+    };
+    all.into_iter().map(parameter).chain(readings::queries().into_iter().map(asked)).collect()
 }
 
 /// The codes of the interface as a Markdown table, for `docs/http.md`.

@@ -5,6 +5,7 @@ mod answers;
 mod assemble;
 mod operations;
 mod page;
+mod readings;
 mod requests;
 mod schema;
 

@@ -8,29 +8,29 @@ use serde_json::{Value, json};
 
 use super::schema::{
     anything, counted, either, flag, integer, like, list, named, nullable, open, or, reference, request, said, scope,
-    scope_or_blank, sha256, share, short, tenant, text, uuid, vector, words, wordy,
+    scope_or_blank, sha256, share, short, state, tenant, text, uuid, vector, words, wordy,
 };
 use crate::limits::{self, CLIENT_ID_MAX, LABEL_MAX, REF_MAX};
 
 /// A node of the examples, with the key `note-1` in the scope `demo` of the tenant `default`.
-const NODE: &str = "5d6092c4-30a5-5d16-980f-3aedc3e11a08";
+pub(super) const NODE: &str = "5d6092c4-30a5-5d16-980f-3aedc3e11a08";
 /// A rule of the examples, with the key `rule-1` in the scope `demo` of the tenant `default`.
 const RULE: &str = "56e90621-99b5-5cde-b8aa-111e9e865731";
 /// A decision of the examples.
 pub(super) const DECISION: &str = "0b54a2b3-9c9d-4b57-8a51-6a1f6f5d2f10";
 
-type Member = (&'static str, Value);
+pub(super) type Member = (&'static str, Value);
 
-fn label(example: &str, description: &str) -> Value {
+pub(super) fn label(example: &str, description: &str) -> Value {
     like(short(text(), LABEL_MAX), example, description)
 }
 
-fn id(description: &str) -> Value {
+pub(super) fn id(description: &str) -> Value {
     like(uuid(), NODE, description)
 }
 
 /// Tenant and scope.
-fn place() -> Vec<Member> {
+pub(super) fn place() -> Vec<Member> {
     vec![
         ("tenant_id", like(tenant(), "default", "tenant; else the header `x-tenant-id`, else `MEMORY_TENANT_ID`")),
         ("scope", like(scope(), "demo", "memory within the tenant, at most 256 bytes; else `MEMORY_SCOPE`")),
@@ -51,10 +51,10 @@ fn operation(members: impl IntoIterator<Item = Member>) -> Value {
         ("input_sha256", input_sha256()),
     ]);
     all.extend(members);
-    either(request(all), "input_text", "input_sha256")
+    either(request(all), &["input_text", "input_sha256"])
 }
 
-fn lane(description: &str) -> Value {
+pub(super) fn lane(description: &str) -> Value {
     said(words(Lane::ALL.iter().map(|lane| lane.as_str())), description)
 }
 
@@ -98,7 +98,7 @@ pub(super) fn write() -> Value {
             ),
         ),
     ]);
-    either(request(all), "input_text", "input_sha256")
+    either(request(all), &["input_text", "input_sha256"])
 }
 
 fn numbers(description: &str) -> Value {
@@ -179,6 +179,10 @@ fn recall(question: Member) -> Value {
         ("ranked_limit", knob(&limits::RANKED_LIMIT, "entries of `ranked`")),
         ("min_edge_weight", said(nullable(share()), "weaker edges are not followed")),
         ("min_edge_confidence", said(nullable(share()), "weaker edges are not followed")),
+        (
+            "as_of",
+            like(state(), 1, "an earlier state: number or id of a commit, or a time; not of scopes too large for it"),
+        ),
         ("token_budget", said(integer(&limits::TOKEN_BUDGET), "longest `context.text` in estimated tokens")),
         ("min_commit", like(integer(&limits::COMMIT), 1, "the answer must include this commit")),
         ("max_wait_ms", or(said(integer(&waits), "how long to wait for it; then 409"), 0)),

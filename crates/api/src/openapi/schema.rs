@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+use aionis_core::model::NodeType;
 use serde_json::{Map, Value, json};
 
-use crate::limits::DEPTH_MAX;
+use crate::limits::{COMMIT, COMMIT_DIGITS_MAX, DEPTH_MAX, URI_MAX};
 
 /// White space that texts, client ids and owners are trimmed of, as a character class.
 const SPACE: &str = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff";
@@ -13,7 +14,9 @@ const UNICODE_SPACE: &str = r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\
 const CONTROL: &str = r"\u0000-\u001f\u007f-\u009f";
 
 /// A UUID as the service spells it.
-const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
+const UUID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+/// A time as RFC 3339 writes it, but for how many days a month has.
+const TIME: &str = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]+)?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
 
 /// A schema with a description.
 pub(super) fn said(mut schema: Value, description: &str) -> Value {
@@ -95,7 +98,39 @@ pub(super) fn scope_or_blank() -> Value {
 }
 
 pub(super) fn uuid() -> Value {
-    json!({ "type": "string", "format": "uuid", "pattern": UUID })
+    json!({ "type": "string", "format": "uuid", "pattern": format!("^{UUID}$") })
+}
+
+/// A time as RFC 3339 writes it.
+pub(super) fn time() -> Value {
+    json!({ "type": "string", "format": "date-time", "pattern": format!("^{TIME}$") })
+}
+
+/// A state of a scope: the number of a commit, its id, or a time.
+pub(super) fn state() -> Value {
+    json!({
+        "type": ["integer", "string"],
+        "minimum": COMMIT.start(),
+        "maximum": COMMIT.end(),
+        "pattern": format!("^({UUID}|{TIME})$"),
+    })
+}
+
+/// A commit in a path: its number or its id.
+pub(super) fn commit_in_path() -> Value {
+    json!({ "type": "string", "pattern": format!("^([1-9][0-9]{{0,{}}}|{UUID})$", COMMIT_DIGITS_MAX - 1) })
+}
+
+/// The address of a node.
+pub(super) fn uri() -> Value {
+    let kinds = NodeType::ALL.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join("|");
+    let pattern = format!(r"^aionis://[^\u0000]*/({kinds})/{UUID}$");
+    short(json!({ "type": "string", "pattern": pattern }), URI_MAX)
+}
+
+/// Where a page ended.
+pub(super) fn cursor() -> Value {
+    json!({ "type": "string", "pattern": format!(r"^-?[0-9]+\.{UUID}\.[0-9a-f]{{16}}$") })
 }
 
 pub(super) fn sha256() -> Value {
@@ -196,8 +231,8 @@ pub(super) fn answer(these: impl IntoIterator<Item = (&'static str, Value)>) -> 
     members(true, these)
 }
 
-/// At least one of two members must be there.
-pub(super) fn either(mut object: Value, one: &str, other: &str) -> Value {
-    object["anyOf"] = json!([{ "required": [one] }, { "required": [other] }]);
+/// At least one of some members must be there.
+pub(super) fn either(mut object: Value, names: &[&str]) -> Value {
+    object["anyOf"] = names.iter().map(|name| json!({ "required": [name] })).collect();
     object
 }

@@ -12,12 +12,12 @@ use std::{future::Future, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Query, Request},
-    http::{HeaderMap, header},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
+    http::{HeaderMap, header, request::Parts},
 };
 use serde_json::Value;
 
-use self::write::idempotency_key;
+use self::write::{IDEMPOTENCY_KEY, idempotency_key};
 use crate::{
     admission::Asking, auth::Caller, body, dto::operate::Asked, error::ApiError, middleware::tenant_header,
     state::AppState,
@@ -47,8 +47,8 @@ impl<S: Send + Sync> FromRequest<S> for Posted {
 /// A request without a body: what it asks stands in its query, which is read as a body would be.
 pub(crate) struct Queried(pub(crate) Posted);
 
-/// Members of queries that are numbers; all others are texts.
-const QUERY_NUMBERS: &[&str] = &["before", "limit"];
+/// Members of queries that may be numbers; all others are texts.
+const QUERY_NUMBERS: &[&str] = &["as_of", "before", "limit"];
 
 impl<S: Send + Sync> FromRequest<S> for Queried {
     type Rejection = ApiError;
@@ -59,16 +59,32 @@ impl<S: Send + Sync> FromRequest<S> for Queried {
             .map_err(|e| DomainError::field("", format!("the query cannot be read: {e}")))?;
         let mut members = serde_json::Map::new();
         for (name, text) in pairs {
-            let is_number = QUERY_NUMBERS.contains(&name.as_str()) || name == "as_of";
+            let is_number = QUERY_NUMBERS.contains(&name.as_str()) && text.bytes().all(|b| b.is_ascii_digit());
             let number = is_number.then(|| text.parse::<u64>().ok()).flatten();
             if members.insert(name.clone(), number.map_or(Value::String(text), Value::from)).is_some() {
                 return Err(DomainError::field(name, "stands in the query twice").into());
             }
         }
-        parts.headers.remove(header::CONTENT_TYPE);
-        parts.headers.remove(header::CONTENT_LENGTH);
+        // Of a body there is none, and nothing is stored that a key could name.
+        for of_body in [header::CONTENT_TYPE, header::CONTENT_LENGTH, IDEMPOTENCY_KEY] {
+            parts.headers.remove(of_body);
+        }
         let body = Body::from(Value::Object(members).to_string());
         Ok(Self(Posted { caller: Caller::of(&parts.extensions)?, headers: parts.headers, body }))
+    }
+}
+
+/// What the path names, as text.
+pub(crate) struct Named(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(named) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| DomainError::field("id", format!("the path cannot be read: {e}")))?;
+        Ok(Self(named))
     }
 }
 

@@ -1,12 +1,9 @@
 //! `POST /v1/memory/rules/evaluate`, `/tools/select`, `/tools/feedback` and `/decisions/{id}/replay`.
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use serde_json::Value;
 
-use super::{Posted, Through, admitted};
+use super::{Named, Posted, Through, admitted};
 use crate::{
     dto::tools::{
         evaluation, evaluation_answer, path_id, replay_answer, scope_only, selection, selection_answer, tool_feedback,
@@ -58,7 +55,7 @@ pub(crate) async fn feedback(State(state): State<AppState>, posted: Posted) -> A
     Ok(Json(answer.await?))
 }
 
-pub(crate) async fn replay(State(state): State<AppState>, Path(id): Path<String>, posted: Posted) -> Answer {
+pub(crate) async fn replay(State(state): State<AppState>, Named(id): Named, posted: Posted) -> Answer {
     let answer = admitted(&state, posted, Through::Recalls, async |value, asked| {
         let (scope, id) = (scope_only(&value, &asked)?, path_id("decision_id", &id)?);
         let replayed = state.engine.replay_decision(&scope, id).await?;

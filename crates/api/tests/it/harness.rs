@@ -111,7 +111,7 @@ pub(crate) struct Service {
     router: Router,
     worker: Option<Worker>,
     // After the store: whatever the store lives in.
-    _home: Box<dyn std::any::Any + Send + Sync>,
+    home: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl Service {
@@ -206,7 +206,7 @@ impl Service {
             let settings = WorkerSettings { name: "worker".to_owned(), ..WorkerSettings::default() };
             Worker::new(shared, embedder, time, settings)
         });
-        Self { engine, clock, store, router: router(state), worker, _home: home }
+        Self { engine, clock, store, router: router(state), worker, home }
     }
 
     /// The router as it shows itself, with all paths.
@@ -252,7 +252,18 @@ impl Service {
 
     /// Gets a path.
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+        self.get_with(path, &[]).await
+    }
+
+    /// Gets a path with headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::empty()).unwrap()).await
+    }
+
+    /// Where the embedded engine keeps its files.
+    pub(crate) fn data_dir(&self) -> &std::path::Path {
+        self.home.downcast_ref::<tempfile::TempDir>().expect("the embedded engine").path()
     }
 
     /// Writes, which must succeed.

@@ -1,6 +1,8 @@
 //! Nothing passes from one place to another: not between tenants, not between the scopes of one tenant, not between the
 //! private lanes of agents and teams. Checked on both engines and in both directions.
 
+mod reading;
+
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use aionis_core::{

@@ -169,7 +169,6 @@ fn every_method_works_on_postgres_by_key() {
 }
 
 #[test]
-#[ignore = "needs POST /v1/memory/find"]
 fn find_works() {
     for (engine, callers) in [(Engine::Embedded, Callers::Anybody), (Engine::Postgres, Callers::ByKey)] {
         let deployed = Deployed::start(engine, callers, &[]);

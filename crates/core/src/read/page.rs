@@ -46,9 +46,9 @@ impl Cursor {
             let created_at = parts.next()?.parse().ok()?;
             let id = Uuid::parse_str(parts.next()?).ok()?;
             let of = u64::from_str_radix(parts.next()?, 16).ok()?;
-            parts.next().is_none().then_some(())?;
             let after = Position { created_at: Timestamp(created_at), id: NodeId(id) };
-            Some(Self { after, question: of.to_be_bytes() })
+            // A cursor has one spelling.
+            Some(Self { after, question: of.to_be_bytes() }).filter(|cursor| cursor.to_text() == text)
         };
         let cursor =
             { read }().ok_or_else(|| DomainError::field("cursor", "must be a next_cursor of an earlier page"))?;
@@ -74,7 +74,15 @@ mod tests {
         let text = Cursor::new(after, &question).to_text();
         assert_eq!(Cursor::parse(&text, &question).unwrap().after, after);
         assert!(Cursor::parse(&text, &sha256("other")).unwrap_err().issues[0].message.contains("another question"));
-        for wrong in ["", "1", "1.2.3", &format!("{text}.1"), &text[1..text.len() - 3].replace('.', "x")] {
+        for wrong in [
+            "",
+            "1",
+            "1.2.3",
+            &format!("{text}.1"),
+            &text[1..text.len() - 3].replace('.', "x"),
+            &text.to_uppercase(),
+            &format!("+{text}"),
+        ] {
             assert!(Cursor::parse(wrong, &question).is_err(), "{wrong}");
         }
     }

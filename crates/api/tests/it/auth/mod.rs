@@ -34,7 +34,7 @@ fn with_auth(auth: Auth) -> Service {
     Service::with(|setup| setup.api.auth = auth)
 }
 
-fn keys() -> Auth {
+pub(crate) fn keys() -> Auth {
     Auth::new(AuthMode::ApiKey).with_keys(Arc::new(StaticKeys::parse(KEYS).unwrap()))
 }
 

@@ -47,6 +47,13 @@ fn auth_roles_are_as_documented() {
         ("/v1/memory/tools/feedback", Role::Writer),
         ("/v1/memory/nodes/activate", Role::Writer),
         ("/v1/memory/archive/rehydrate", Role::Writer),
+        ("/v1/memory/find", Role::Reader),
+        ("/v1/memory/nodes/{id}", Role::Reader),
+        ("/v1/memory/nodes/{id}/history", Role::Reader),
+        ("/v1/memory/commits", Role::Reader),
+        ("/v1/memory/commits/{id}", Role::Reader),
+        ("/v1/memory/forget", Role::Writer),
+        ("/v1/memory/verify", Role::Admin),
     ] {
         assert_eq!(required_role(path), Some(role), "{path}");
     }

@@ -16,7 +16,8 @@ use super::{
 use crate::{generated::places, harness::Service};
 
 /// Places whose values depend on what is stored, or on each other.
-const DEPENDS: &[&str] = &["embedding", "query_embedding", "edges", "parent_commit_id", "nodes.", "slots"];
+const DEPENDS: &[&str] =
+    &["embedding", "query_embedding", "edges", "parent_commit_id", "nodes.", "slots", "uri", "cursor"];
 
 /// Whole numbers around the limits.
 const NUMBERS: &[i64] = &[

@@ -10,7 +10,7 @@ pub(crate) struct Case {
     pub(crate) body: Value,
 }
 
-/// Good values for members whose example does not fit what is stored.
+/// Good values for members whose example does not fit what is stored; null for members that have none.
 pub(crate) type Known<'a> = &'a dyn Fn(&str) -> Option<Value>;
 
 /// A body with all members, or only those that must be there.
@@ -20,7 +20,12 @@ pub(crate) fn good(document: &Document, schema: &Value, full: bool, path: &str, 
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         if full || needed(schema, name) {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            body[name.as_str()] = known(&path).unwrap_or_else(|| value(document, member, full, &path, known));
+            match known(&path) {
+                // Nothing is good here without knowing the answer to another request.
+                Some(Value::Null) => {}
+                Some(known) => body[name.as_str()] = known,
+                None => body[name.as_str()] = value(document, member, full, &path, known),
+            }
         }
     }
     body
@@ -86,7 +91,7 @@ pub(crate) fn cases(document: &Document, schema: &Value, known: Known<'_>) -> Ve
         for (what, value) in wrong_types(member).into_iter().chain(bounds(member)) {
             let mut body = full.clone();
             disambiguate(&mut body, &place);
-            *body.pointer_mut(&place).unwrap_or_else(|| panic!("{place}: {full}")) = value;
+            put(&mut body, &place, value);
             all.push(Case { name: format!("{shown} {what}"), body });
         }
     }
@@ -104,6 +109,10 @@ fn disambiguate(body: &mut Value, place: &str) {
     if place == "/scope" {
         remove(body, "/parent_commit_id");
     }
+    if ["/tenant_id", "/scope"].contains(&place) {
+        remove(body, "/uri");
+        remove(body, "/filter/uri");
+    }
     if let Some(node) = place.strip_suffix("/client_id").filter(|node| node.starts_with("/nodes/")) {
         remove(body, &format!("{node}/id"));
     }
@@ -117,6 +126,16 @@ fn pairs(document: &Document, schema: &Value) -> Vec<Vec<String>> {
     };
     let all = std::iter::once(schema).chain(schema["allOf"].as_array().into_iter().flatten());
     all.map(either).filter(|pair| !pair.is_empty()).collect()
+}
+
+fn put(body: &mut Value, place: &str, value: Value) {
+    if let Some(member) = body.pointer_mut(place) {
+        *member = value;
+        return;
+    }
+    let (parent, name) = place.rsplit_once('/').unwrap();
+    let parent = body.pointer_mut(parent).and_then(Value::as_object_mut);
+    parent.unwrap_or_else(|| panic!("{place} is nowhere")).insert(name.to_owned(), value);
 }
 
 pub(crate) fn remove(body: &mut Value, place: &str) {
@@ -158,7 +177,7 @@ fn bounds(schema: &Value) -> Vec<(String, Value)> {
         all.push((format!("of {} bytes", max + 1), text(max + 1)));
         all.push((format!("of {} bytes in fewer characters", max + 1), json!("é".repeat(max as usize / 2 + 1))));
     }
-    if schema["type"] == "string" {
+    if schema["type"] == "string" || schema["type"].as_array().is_some_and(|of| of.contains(&json!("string"))) {
         for (what, text) in [("empty", ""), ("blank", " "), ("with NUL", "a\0b"), ("of another pattern", "A/../\u{85}")]
         {
             all.push((what.to_owned(), json!(text)));

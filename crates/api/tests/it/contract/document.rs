@@ -55,12 +55,16 @@ impl Document {
 
     /// Why the schema of an operation's body refuses a body, or none.
     pub(crate) fn refuses(&mut self, path: &str, body: &Value) -> Option<String> {
-        let pointer = format!("/paths/{}/post/requestBody/content/application~1json/schema", escaped(path));
-        let schema = self.json.pointer(&pointer).unwrap().clone();
-        let index = self.compiled(REQUESTS, &pointer);
-        match self.schemas.validate(body, index) {
+        self.refuses_at(&format!("/paths/{}/post/requestBody/content/application~1json/schema", escaped(path)), body)
+    }
+
+    /// Why the schema at a place refuses a value, or none.
+    pub(crate) fn refuses_at(&mut self, pointer: &str, value: &Value) -> Option<String> {
+        let schema = self.json.pointer(pointer).unwrap().clone();
+        let index = self.compiled(REQUESTS, pointer);
+        match self.schemas.validate(value, index) {
             Err(e) => Some(e.to_string()),
-            Ok(()) => self.exceeds(&schema, body).or_else(|| nul_in(body)),
+            Ok(()) => self.exceeds(&schema, value).or_else(|| nul_in(value)),
         }
     }
 

@@ -9,6 +9,9 @@ mod document;
 mod fresh;
 mod guards;
 mod protocol;
+mod queries;
+mod rates;
+mod readings;
 mod world;
 
 use std::{collections::BTreeMap, fmt::Write as _};

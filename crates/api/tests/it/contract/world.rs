@@ -22,8 +22,10 @@ pub(crate) struct World {
     pub(crate) service: Service,
     pub(crate) rule: String,
     pub(crate) decision: String,
-    guest: String,
-    commit: String,
+    pub(crate) note: String,
+    pub(crate) commit: String,
+    pub(crate) guest: String,
+    tenant: String,
 }
 
 pub(crate) fn setup(setup: &mut Setup) {
@@ -60,6 +62,8 @@ impl World {
             service,
             rule,
             decision,
+            note: written["nodes"][0]["id"].as_str().unwrap().to_owned(),
+            tenant: tenant.to_owned(),
             guest: written["nodes"][1]["id"].as_str().unwrap().to_owned(),
             commit: written["commit_id"].as_str().unwrap().to_owned(),
         }
@@ -71,6 +75,11 @@ impl World {
             "rule_node_id" => json!(self.rule),
             "decision_id" => json!(self.decision),
             "parent_commit_id" => json!(self.commit),
+            "id" | "filter.id" => json!(self.note),
+            "node_ids" | "ids" | "filter.ids" => json!([self.note]),
+            "uri" | "filter.uri" => json!(format!("aionis://{}/demo/event/{}", self.tenant, self.note)),
+            // Belongs to a question that was answered before.
+            "cursor" => json!(null),
             "query_embedding" | "nodes.0.embedding" => json!(vector("x")),
             // Needs a permission these callers do not have.
             "include_embeddings" => json!(false),
@@ -79,9 +88,15 @@ impl World {
         })
     }
 
-    /// The path with the id of a decision that is there.
+    /// The path with the id of something that is there.
     pub(crate) fn path(&self, path: &str) -> String {
-        path.replace("{id}", &self.decision)
+        let named = match path.strip_prefix("/v1/memory/").and_then(|rest| rest.split('/').next()) {
+            // Writes of full examples change the note.
+            Some("nodes") => &self.guest,
+            Some("commits") => &self.commit,
+            _ => &self.decision,
+        };
+        path.replace("{id}", named)
     }
 
     pub(crate) fn body(&self, document: &Document, path: &str, full: bool) -> Value {
