@@ -293,6 +293,13 @@ impl StorageSettings {
     }
 }
 
+impl StorageSettings {
+    /// Whether there may be a database; of the embedded one it is known.
+    fn may_be_there(&self) -> bool {
+        !self.database_url.0.is_empty() || self.data_dir.join(aionis_store::sqlite::DATABASE_FILE).exists()
+    }
+}
+
 impl EmbeddingSettings {
     /// The directory of the model's files.
     pub(crate) fn model_dir(&self, data_dir: &std::path::Path) -> PathBuf {
@@ -356,9 +363,10 @@ impl MemorySettings {
 
 impl HttpSettings {
     /// Refuses credentials that cannot be used, and an address that other machines reach when nobody is asked for any.
-    pub(crate) fn check(&self, memory: &MemorySettings) -> Result<Auth, Failure> {
+    pub(crate) fn check(&self, settings: &Settings) -> Result<Auth, Failure> {
+        let memory = &settings.memory;
         self.limits.check(memory.is_production())?;
-        let auth = self.auth.build(memory.is_production())?;
+        let auth = self.auth.build(memory.is_production(), settings.storage.may_be_there())?;
         if auth.mode() != AuthMode::Off {
             return Ok(auth);
         }
@@ -426,6 +434,7 @@ pub(crate) fn unknown_variables() -> Vec<String> {
         "AIONIS_VECTOR_INDEX_FROM",
         "AIONIS_DB_STATEMENT_TIMEOUT_MS",
         "AIONIS_VECTOR_SEARCH",
+        "AIONIS_KEY_CACHE_TTL_MS",
         "AIONIS_MODEL_DIR",
         "AIONIS_MODEL_URL",
         "AIONIS_API_KEY",

@@ -4,6 +4,7 @@
 mod content;
 mod deployment;
 mod image;
+mod keys;
 mod maintenance;
 mod migration;
 mod operate;

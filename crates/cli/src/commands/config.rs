@@ -44,7 +44,7 @@ pub(crate) fn run(args: ConfigArgs) -> Result<Verdict, Failure> {
 
 fn check(all: &Everything) -> Result<Verdict, Failure> {
     all.settings.check()?;
-    all.http.check(&all.settings.memory)?;
+    all.http.check(&all.settings)?;
     let data_dir = &all.settings.storage.data_dir;
     let embed = all.settings.embedding.to_embed(data_dir, all.settings.memory.is_production());
     let provider = aionis_embed::build(&embed)?;

@@ -44,14 +44,16 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let started = Instant::now();
-    let auth = args.http.check(&args.settings.memory)?;
+    let auth = args.http.check(&args.settings)?;
     telemetry::logs();
     let metrics = telemetry::metrics()?;
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
+    let production = args.settings.memory.is_production();
+    let auth = args.http.auth.with_stored(auth, &parts.store, &parts.clock, production).await?;
     let (stop, stopped) = watch::channel(false);
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
-    let limits = args.http.limits.limits(args.settings.memory.is_production());
+    let limits = args.http.limits.limits(production);
     let state = AppState {
         engine: Arc::clone(&parts.engine),
         limits: Arc::new(Limits::new(&limits, KEYS_MAX, &parts.clock)),

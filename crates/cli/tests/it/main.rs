@@ -9,6 +9,7 @@ mod demo;
 mod disk_full;
 mod eval;
 mod found_at_once;
+mod keys;
 mod kill9;
 mod model;
 mod openapi;
