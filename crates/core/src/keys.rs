@@ -1,7 +1,7 @@
 //! API keys that are kept in the store: how a key is written, what is stored of it, and when it is accepted.
 //!
-//! A key is `aio_`, 64 hexadecimal digits of 32 random bytes, and 8 digits of a checksum. The checksum tells a key that was
-//! cut off or mistyped from one that is not known; it protects nothing. Only the SHA-256 of the whole key is stored: 32
+//! A key is `aio_`, 64 hexadecimal digits of 32 random bytes, and 8 digits of a checksum. The checksum tells a key that
+//! was cut off or mistyped from one that is not known; it protects nothing. Only the SHA-256 of the whole key is stored: 32
 //! random bytes cannot be guessed, so that a slow hash would add nothing.
 
 use std::{fmt, time::Duration};
@@ -214,11 +214,11 @@ pub struct RotationPlan {
     pub old_expires_at: Timestamp,
 }
 
-/// Decides a rotation. The new key stands for whom the old one did and lives as long as the old one was to live; the old
-/// one ends with the grace, or before when it was to end before.
+/// Decides a rotation. The new key stands for whom the old one did and lives as long as the old one was to live; the
+/// old one ends with the grace, or before when it was to end before.
 ///
 /// # Errors
-/// `key_not_active` when the old key is revoked, expired, or replaced already: a forgotten key is not brought back to life.
+/// `key_not_active` when the old key is revoked, expired, or replaced already: no key is brought back to life.
 pub fn plan_rotation(old: &KeyRecord, rotation: &Rotation) -> Result<RotationPlan, DomainError> {
     let refused = |why: String| Err(DomainError::new(ErrorKind::Conflict, "key_not_active", why));
     let now = rotation.now;

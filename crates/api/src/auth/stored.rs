@@ -21,12 +21,13 @@ use tokio::sync::Mutex as Turn;
 
 use super::{KeySource, Principal, Source, unauthorized};
 
-/// Keys that are remembered, and keys that are remembered not to exist: at most so many of each. They are apart, so that
-/// who guesses keys does not push out the ones that are used.
+/// Keys that are remembered, and keys that are remembered not to exist: at most so many of each. They are apart, so
+/// that who guesses keys does not push out the ones that are used.
 const REMEMBERED_MAX: usize = 10_000;
 /// Longest time for which a key is remembered not to exist: it may be made in the next moment.
 const UNKNOWN_TTL_MAX: Duration = Duration::from_secs(1);
-/// Questions to the store at once. Those about one key wait for each other, and the second finds the answer of the first.
+/// Questions to the store at once. Those about one key wait for each other, and the second finds the answer of the
+/// first.
 const TURNS: usize = 32;
 /// Longest time for an answer of the store, the wait for one's turn included.
 const ANSWER_MAX: Duration = Duration::from_secs(5);

@@ -218,8 +218,8 @@ fn fresh_key() -> Result<KeyText, Failure> {
     Ok(KeyText::from_random(random))
 }
 
-/// What is stored of a key, from the flags. A blank name would be no name, and a key that names nobody may claim less than
-/// was meant or stand for more: so blanks are refused.
+/// What is stored of a key, from the flags. A blank agent or team would be none, and so another key than was meant: blanks
+/// are refused.
 fn new_record(args: &CreateArgs, key: &KeyText, now: Timestamp) -> Result<KeyRecord, Failure> {
     for (flag, value) in [("--agent", &args.agent), ("--team", &args.team), ("--name", &args.name)] {
         if value.as_deref().is_some_and(|value| value.trim().is_empty()) {

@@ -19,21 +19,21 @@ use super::{
 };
 use crate::keys::NOWHERE;
 
-const FIND: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, revoked_at, replaced_by, \
-                    digest FROM api_keys WHERE digest = $1";
-const READ: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, revoked_at, replaced_by \
-                    FROM api_keys WHERE id = $1 FOR UPDATE";
-const LIST: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, revoked_at, replaced_by \
-                    FROM api_keys WHERE (tenant_id, created_at, id) > ($1, $2, $3) \
+const FIND: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, \
+                    revoked_at, replaced_by, digest FROM api_keys WHERE digest = $1";
+const READ: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, \
+                    revoked_at, replaced_by FROM api_keys WHERE id = $1 FOR UPDATE";
+const LIST: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, \
+                    revoked_at, replaced_by FROM api_keys WHERE (tenant_id, created_at, id) > ($1, $2, $3) \
                     ORDER BY tenant_id, created_at, id LIMIT $4";
-const LIST_TENANT: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, revoked_at, \
-                           replaced_by FROM api_keys WHERE tenant_id = $1 AND (created_at, id) > ($2, $3) \
+const LIST_TENANT: &str = "SELECT id, tenant_id, name, prefix, role, agent_id, team_id, created_at, expires_at, \
+                           revoked_at, replaced_by FROM api_keys WHERE tenant_id = $1 AND (created_at, id) > ($2, $3) \
                            ORDER BY created_at, id LIMIT $4";
-const PUT: &str = "INSERT INTO api_keys (id, tenant_id, name, prefix, digest, role, agent_id, team_id, created_at, expires_at, \
-                   revoked_at, replaced_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+const PUT: &str = "INSERT INTO api_keys (id, tenant_id, name, prefix, digest, role, agent_id, team_id, created_at, \
+                   expires_at, revoked_at, replaced_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 const REPLACE: &str = "UPDATE api_keys SET expires_at = $2, replaced_by = $3 WHERE id = $1";
-const REVOKE: &str = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING id, tenant_id, name, \
-                      prefix, role, agent_id, team_id, created_at, expires_at, revoked_at, replaced_by";
+const REVOKE: &str = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) WHERE id = $1 RETURNING id, tenant_id, \
+                      name, prefix, role, agent_id, team_id, created_at, expires_at, revoked_at, replaced_by";
 
 impl PostgresStore {
     /// Whose key it is is not known before it is found, and operators see all: row-level security keeps out who names a

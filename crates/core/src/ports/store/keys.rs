@@ -24,8 +24,8 @@ pub trait KeyStore: Send + Sync {
     /// A failure of storage, which is never the same as no key.
     async fn key_by_digest(&self, digest: &Digest) -> Result<Option<(KeyRecord, Digest)>, StoreError>;
 
-    /// Keys of a tenant, or of all, whatever their state, after one of them; at most `limit`. In the order of tenant (by
-    /// bytes), time and id.
+    /// Keys of a tenant, or of all, whatever their state, after one of them; at most `limit`. In the order of tenant
+    /// (by bytes), time and id.
     ///
     /// # Errors
     /// A failure of storage.
@@ -42,8 +42,8 @@ pub trait KeyStore: Send + Sync {
     /// A failure of storage.
     async fn has_active_key(&self, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Puts a key in the place of another one, in one transaction: [`crate::keys::plan_rotation`]. Returns the new key and
-    /// the old one as it is now.
+    /// Puts a key in the place of another one, in one transaction: [`crate::keys::plan_rotation`]. Returns the new key
+    /// and the old one as it is now.
     ///
     /// # Errors
     /// `key_not_found`, `key_not_active`; a failure of storage.
