@@ -25,8 +25,8 @@ use axum::{
 
 pub use self::{
     auth::{
-        Auth, AuthConfigError, AuthMode, KeySource, Principal, Role, Source, StaticKeys, TokenSettings, TokenVerifier,
-        required_role,
+        Auth, AuthConfigError, AuthMode, KeySource, Principal, Role, Source, StaticKeys, StoredKeys, TokenSettings,
+        TokenVerifier, required_role,
     },
     client::TrustedProxies,
     dto::write::parse_write,

@@ -53,6 +53,8 @@ enum Command {
     Reembed(commands::reembed::ReembedArgs),
     /// Copy scopes from one store to another, whichever engines they are, and verify them there.
     Copy(commands::copy::CopyArgs),
+    /// Manage API keys that are kept in the store.
+    Keys(commands::keys::KeysArgs),
     /// Run a maintenance job.
     Job(commands::job::JobArgs),
     /// Measure retrieval quality.
@@ -109,6 +111,7 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Model(args) => commands::model::run(args).await,
         Command::Reembed(args) => commands::reembed::run(args).await,
         Command::Copy(args) => commands::copy::run(args).await,
+        Command::Keys(args) => commands::keys::run(args).await,
         Command::Job(args) => commands::job::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
         Command::Openapi(args) => commands::openapi::run(&args),

@@ -306,6 +306,13 @@ impl StorageSettings {
     }
 }
 
+impl StorageSettings {
+    /// Whether there may be a database; of the embedded one it is known.
+    fn may_be_there(&self) -> bool {
+        !self.database_url.0.is_empty() || self.data_dir.join(aionis_store::sqlite::DATABASE_FILE).exists()
+    }
+}
+
 impl EmbeddingSettings {
     /// The directory of the model's files.
     pub(crate) fn model_dir(&self, data_dir: &std::path::Path) -> PathBuf {
@@ -378,9 +385,10 @@ impl MemorySettings {
 
 impl HttpSettings {
     /// Refuses credentials that cannot be used, and an address that other machines reach when nobody is asked for any.
-    pub(crate) fn check(&self, memory: &MemorySettings) -> Result<Auth, Failure> {
+    pub(crate) fn check(&self, settings: &Settings) -> Result<Auth, Failure> {
+        let memory = &settings.memory;
         self.limits.check(memory.is_production())?;
-        let auth = self.auth.build(memory.is_production())?;
+        let auth = self.auth.build(memory.is_production(), settings.storage.may_be_there())?;
         if auth.mode() != AuthMode::Off {
             return Ok(auth);
         }
@@ -447,7 +455,7 @@ impl Settings {
     /// Checks everything that can be checked before anything is opened, and reports all problems together.
     pub(crate) fn check_with(&self, http: &HttpSettings) -> Result<Auth, Failure> {
         let (own, provider) = (self.check(), self.embedding.check(self));
-        match (own, http.check(&self.memory), provider) {
+        match (own, http.check(self), provider) {
             (Ok(()), Ok(auth), Ok(())) => Ok(auth),
             (own, auth, provider) => Err(Failure::all([own.err(), auth.err(), provider.err()].into_iter().flatten())),
         }

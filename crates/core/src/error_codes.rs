@@ -373,6 +373,8 @@ pub const CODES: &[ErrorCode] = &[
         "the stored vectors are of another model than the configured one",
         "configure the model of the stored vectors, or run `aionis reembed`",
     ),
+    command("key_not_active", Conflict, "the key to rotate is revoked, expired or replaced", "create a new key"),
+    command("key_not_found", NotFound, "no key has this id", "take an id that `aionis keys list --all` shows"),
     command("scope_exists", Conflict, "the target of a copy holds the scope already", "copy into an empty store"),
 ];
 

@@ -18,10 +18,15 @@ use super::{AuthConfigError, Principal, Source};
 /// Where API keys are looked up.
 #[async_trait]
 pub trait KeySource: Send + Sync {
+    /// Whether a key could be one of these, by its form; one that could not is not asked for.
+    fn may_know(&self, _key: &str) -> bool {
+        true
+    }
+
     /// Who the key with this SHA-256 digest stands for.
     ///
     /// # Errors
-    /// When the source cannot be asked; the request is then answered with that failure, never as an unknown key.
+    /// `unauthorized` when the key is known and not accepted any more. When the source cannot be asked; the request is then answered with that failure, never as an unknown key.
     async fn find(&self, digest: &Digest) -> Result<Option<Principal>, DomainError>;
 }
 

@@ -9,6 +9,7 @@ mod identity;
 mod keys;
 mod principal;
 mod secret;
+mod stored;
 mod token;
 
 use std::{fmt, sync::Arc};
@@ -17,6 +18,7 @@ use aionis_core::{
     canon::sha256,
     clock::Timestamp,
     error::{DomainError, ErrorKind},
+    keys::KeyText,
 };
 use axum::http::{HeaderMap, HeaderName, header};
 
@@ -24,6 +26,7 @@ pub use self::{
     access::required_role,
     keys::{KeySource, StaticKeys},
     principal::{Principal, Role, Source},
+    stored::StoredKeys,
     token::{TokenSettings, TokenVerifier},
 };
 pub(crate) use self::{caller::Caller, guard::guard, secret::same_secret};
@@ -136,11 +139,16 @@ impl Auth {
         // Whatever the time of a look-up tells, it tells about a digest and not about a key.
         let digest = sha256(key);
         for source in &self.keys {
-            if let Some(principal) = source.find(&digest).await? {
+            if source.may_know(key)
+                && let Some(principal) = source.find(&digest).await?
+            {
                 return Ok(principal);
             }
         }
-        Err(unauthorized("unknown_key", "the key in x-api-key is not valid"))
+        Err(match KeyText::parse(key) {
+            Err(malformed) => unauthorized("malformed_key", format!("{malformed}: send all of it in x-api-key")),
+            Ok(_) => unauthorized("unknown_key", "the key in x-api-key is not valid"),
+        })
     }
 
     fn by_token(&self, value: &str, now: Timestamp) -> Result<Principal, DomainError> {

@@ -1,41 +1,7 @@
 //! What a credential stands for.
 
+pub use aionis_core::keys::Role;
 use aionis_core::{ids::TenantId, text::is_ecmascript_whitespace};
-
-/// What a caller may do; each role may all that the ones before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Recall and read.
-    Reader,
-    /// Write, decide, give feedback.
-    Writer,
-    /// Everything, forgetting and debugging included.
-    Admin,
-}
-
-impl Role {
-    /// The names of all roles, for messages.
-    pub const NAMES: &'static str = "reader, writer or admin";
-
-    /// Reads a role.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "reader" => Some(Self::Reader),
-            "writer" => Some(Self::Writer),
-            "admin" => Some(Self::Admin),
-            _ => None,
-        }
-    }
-
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reader => "reader",
-            Self::Writer => "writer",
-            Self::Admin => "admin",
-        }
-    }
-}
 
 /// Where a principal comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -43,17 +43,14 @@ pub(crate) async fn run(args: DoctorArgs) -> Result<Verdict, Failure> {
         findings.push(Finding { check, status, detail });
     };
     add("settings", args.settings.check().map(|()| "sound".to_owned()).map_err(|e| e.to_string()));
-    add(
-        "address",
-        args.http.check(&args.settings.memory).map(|_| args.http.host.to_string()).map_err(|e| e.to_string()),
-    );
+    add("address", args.http.check(&args.settings).map(|_| args.http.host.to_string()).map_err(|e| e.to_string()));
     add("port", check_port(&args.http));
     let data_dir = &args.settings.storage.data_dir;
     let embed = args.settings.embedding.to_embed(data_dir, args.settings.memory.is_production());
     let provider = aionis_embed::build(&embed);
     add("embedding", check_provider(&provider));
     if let Ok(provider) = &provider {
-        add("store", check_store(&args.settings, provider).await);
+        add("store", check_store(&args, provider).await);
     }
     let unknown: Vec<String> = environment::unknown().iter().map(ToString::to_string).collect();
     add("variables", if unknown.is_empty() { Ok("all known".to_owned()) } else { Err(unknown.join("; ")) });
@@ -85,11 +82,15 @@ fn check_provider(provider: &Result<Provider, aionis_embed::BuildError>) -> Resu
     }
 }
 
-async fn check_store(settings: &Settings, provider: &Provider) -> Result<String, String> {
+async fn check_store(args: &DoctorArgs, provider: &Provider) -> Result<String, String> {
+    let settings = &args.settings;
     let store = wiring::open_store(settings, provider, Arc::new(SystemClock)).await.map_err(|e| e.to_string())?;
     let scopes = store.scopes(None, None).await.map_err(|e| e.to_string())?;
     let problems = store.physical_check().await.map_err(|e| e.to_string())?;
+    let production = settings.memory.is_production();
+    let keys = args.http.auth.require_key(&*store, &SystemClock, production).await;
     store.close().await;
+    keys.map_err(|e| e.to_string())?;
     match problems.first() {
         None => {
             Ok(format!("sound, {} scope(s), in {}", scopes.len(), wiring::store_options(&settings.storage).place()))

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod job;
+pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod model;
 pub(crate) mod openapi;

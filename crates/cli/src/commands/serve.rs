@@ -52,9 +52,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let metrics = telemetry::metrics()?;
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
+    let production = args.settings.memory.is_production();
+    let auth = args.http.auth.with_stored(auth, &parts.store, &parts.clock, production).await?;
     let (stop, stopped) = watch::channel(false);
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
-    let limits = args.http.limits.limits(args.settings.memory.is_production());
+    let limits = args.http.limits.limits(production);
     let state = AppState {
         engine: Arc::clone(&parts.engine),
         limits: Arc::new(Limits::new(&limits, KEYS_MAX, &parts.clock)),

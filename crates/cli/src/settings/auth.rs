@@ -1,8 +1,10 @@
 //! Who may call.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use aionis_api::{Auth, AuthMode, StaticKeys, TokenSettings, TokenVerifier};
+use aionis_api::{Auth, AuthMode, StaticKeys, StoredKeys, TokenSettings, TokenVerifier};
+use aionis_core::{clock::Clock, ports::store::KeyStore};
+use aionis_store::Deployment;
 use clap::Args;
 
 use super::SecretArg;
@@ -33,6 +35,10 @@ pub(crate) struct AuthArgs {
     /// API keys as a JSON object: from the key to `tenant_id`, `agent_id`, `team_id`, `role` (reader, writer or admin).
     #[arg(long, env = "MEMORY_API_KEYS_JSON", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) memory_api_keys_json: SecretArg,
+    /// For how long what the database says of a key is remembered, in ms; a revoked key works so long at most. 0 asks the
+    /// database for every request.
+    #[arg(long, env = "AIONIS_KEY_CACHE_TTL_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub(crate) key_cache_ttl_ms: u64,
     /// Secret of tokens signed with HS256.
     #[arg(
         long,
@@ -67,16 +73,16 @@ impl AuthArgs {
         }
     }
 
-    /// Loads keys and secrets; what cannot be used is refused.
-    pub(crate) fn build(&self, production: bool) -> Result<Auth, Failure> {
+    /// Loads keys and secrets; what cannot be used is refused. In production one key is needed, unless there is a database
+    /// that may hold one: [`Self::with_stored`] looks into it.
+    pub(crate) fn build(&self, production: bool, may_be_stored: bool) -> Result<Auth, Failure> {
         let mode = self.mode();
         let refused = |e: aionis_api::AuthConfigError| Failure::new(e.to_string());
         let mut auth = Auth::new(mode);
         if mode.takes_keys() {
-            let json = self.memory_api_keys_json.0.trim();
-            let keys = StaticKeys::parse(if json.is_empty() { "{}" } else { json }).map_err(refused)?;
-            if production && keys.is_empty() {
-                return Err(Failure::new("MEMORY_API_KEYS_JSON holds no key, which is refused in production"));
+            let keys = self.static_keys()?;
+            if production && keys.is_empty() && !may_be_stored {
+                return Err(no_key());
             }
             auth = auth.with_keys(Arc::new(keys));
         }
@@ -93,6 +99,46 @@ impl AuthArgs {
         }
         Ok(auth)
     }
+
+    /// Also takes the keys of a store, after those of the setting.
+    pub(crate) async fn with_stored(
+        &self,
+        auth: Auth,
+        store: &Arc<dyn Deployment>,
+        clock: &Arc<dyn Clock>,
+        production: bool,
+    ) -> Result<Auth, Failure> {
+        if !auth.mode().takes_keys() {
+            return Ok(auth);
+        }
+        self.require_key(&**store, &**clock, production).await?;
+        let store: Arc<dyn KeyStore> = Arc::clone(store) as Arc<dyn KeyStore>;
+        let ttl = Duration::from_millis(self.key_cache_ttl_ms);
+        Ok(auth.with_keys(Arc::new(StoredKeys::new(store, Arc::clone(clock), ttl))))
+    }
+
+    /// Refuses a production service that takes keys and has none, neither in the setting nor in the store.
+    pub(crate) async fn require_key(
+        &self,
+        store: &dyn Deployment,
+        clock: &dyn Clock,
+        production: bool,
+    ) -> Result<(), Failure> {
+        let needed = production && self.mode().takes_keys() && self.static_keys()?.is_empty();
+        if needed && !store.has_active_key(clock.now()).await? { Err(no_key()) } else { Ok(()) }
+    }
+
+    fn static_keys(&self) -> Result<StaticKeys, Failure> {
+        let json = self.memory_api_keys_json.0.trim();
+        StaticKeys::parse(if json.is_empty() { "{}" } else { json }).map_err(|e| Failure::new(e.to_string()))
+    }
+}
+
+fn no_key() -> Failure {
+    Failure::new(
+        "MEMORY_API_KEYS_JSON holds no key and the database no active one, which is refused in production; create one with \
+         `aionis keys create`",
+    )
 }
 
 fn set(text: &str) -> Option<String> {

@@ -42,6 +42,12 @@ pub(crate) const METRICS: &[Metric] = &[
         "their time, by class of status (`2xx`, …)",
     ),
     of(Counter, "aionis_auth_refusals_total", &[("code", ANY), ("reason", ANY)], "requests answered 401 or 403"),
+    of(
+        Counter,
+        "aionis_key_checks_total",
+        &[("result", &["known", "unknown", "failed"])],
+        "keys looked for in the database or in what is remembered of it: `known`, `unknown`, `failed`",
+    ),
     of(Counter, "aionis_commits_total", &[], "commits appended by writes and operations"),
     of(Gauge, "aionis_chain_height", &[], "number of the newest commit in any scope, as far as this process knows"),
     of(Counter, "aionis_nodes_written_total", &[], "nodes in writes, unchanged ones included"),

@@ -10,6 +10,7 @@ mod demo;
 mod disk_full;
 mod eval;
 mod found_at_once;
+mod keys;
 mod kill9;
 mod logs;
 mod metrics;

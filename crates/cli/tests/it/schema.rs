@@ -8,18 +8,28 @@ use crate::support::{
     program::{aionis_on, fake, run},
 };
 
+const MIGRATIONS: [&str; 7] = [
+    "0001_memory",
+    "0002_vector_index",
+    "0003_pending_since",
+    "0004_maintenance",
+    "0005_operations",
+    "0006_reading_and_forgetting",
+    "0007_api_keys",
+];
+
 #[test]
 fn a_dry_run_changes_nothing_and_a_migration_is_done_once() {
     let place = Place::new();
     let migrate =
         |more: &[&str]| run(&mut aionis_on(&place.data(), &[&["migrate", "--json"], more].concat())).exits(0).json();
-    let planned = json!({ "dry_run": true, "applied_before": [], "applied_now": ["0001_memory", "0002_vector_index", "0003_pending_since", "0004_maintenance", "0005_operations", "0006_reading_and_forgetting"] });
+    let planned = json!({ "dry_run": true, "applied_before": [], "applied_now": MIGRATIONS });
     assert_eq!(migrate(&["--dry-run"]), planned);
     assert_eq!(place.names(), Vec::<String>::new(), "a dry run makes nothing");
-    let done = json!({ "dry_run": false, "applied_before": [], "applied_now": ["0001_memory", "0002_vector_index", "0003_pending_since", "0004_maintenance", "0005_operations", "0006_reading_and_forgetting"] });
+    let done = json!({ "dry_run": false, "applied_before": [], "applied_now": MIGRATIONS });
     assert_eq!(migrate(&[]), done);
     for dry_run in [false, true] {
-        let nothing = json!({ "dry_run": dry_run, "applied_before": ["0001_memory", "0002_vector_index", "0003_pending_since", "0004_maintenance", "0005_operations", "0006_reading_and_forgetting"], "applied_now": [] });
+        let nothing = json!({ "dry_run": dry_run, "applied_before": MIGRATIONS, "applied_now": [] });
         assert_eq!(migrate(if dry_run { &["--dry-run"] } else { &[] }), nothing);
     }
     let told = run(&mut aionis_on(&place.data(), &["migrate"])).exits(0);

@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "reading_and_forgetting",
         sql: include_str!("migrations/0004_reading_and_forgetting.sql"),
     },
+    Migration { version: 5, name: "api_keys", sql: include_str!("migrations/0005_api_keys.sql") },
 ];
 
 /// Key of the advisory lock: "aionis" in ASCII.

@@ -10,6 +10,7 @@ mod forget;
 mod groups;
 mod images;
 mod integrity;
+mod keys;
 mod maintenance;
 mod migrate;
 mod operate;

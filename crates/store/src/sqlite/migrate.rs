@@ -19,6 +19,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "reading_and_forgetting",
         sql: include_str!("migrations/0006_reading_and_forgetting.sql"),
     },
+    Migration { version: 7, name: "api_keys", sql: include_str!("migrations/0007_api_keys.sql") },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
@@ -91,6 +92,7 @@ mod tests {
             "0004_maintenance",
             "0005_operations",
             "0006_reading_and_forgetting",
+            "0007_api_keys",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);

@@ -9,6 +9,7 @@ mod forget;
 mod images;
 mod indexer;
 mod integrity;
+mod keys;
 mod lock;
 mod maintenance;
 mod migrate;

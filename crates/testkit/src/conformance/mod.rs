@@ -6,6 +6,7 @@ pub mod dense;
 pub mod forget;
 pub mod graph;
 pub mod integrity;
+pub mod keys;
 pub mod lexical;
 pub mod maintenance;
 pub mod named;
@@ -177,6 +178,16 @@ macro_rules! store_conformance {
                 only_what_may_be_changed_is_forgotten,
                 forgetting_and_writing_at_once_keep_the_chain,
             ];
+            keys: [
+                a_key_is_found_by_its_digest,
+                a_key_is_stored_once,
+                keys_are_listed_in_pages,
+                an_active_key_is_known_of,
+                a_rotated_key_ends_with_its_grace,
+                only_a_key_in_use_is_rotated,
+                rotations_at_once_replace_a_key_once,
+                a_revoked_key_stays_revoked,
+            ];
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
@@ -207,6 +218,7 @@ mod tests {
             include_str!("forget.rs"),
             include_str!("graph.rs"),
             include_str!("integrity.rs"),
+            include_str!("keys.rs"),
             include_str!("lexical.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),

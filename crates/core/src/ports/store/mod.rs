@@ -4,6 +4,7 @@
 mod error;
 mod forget;
 mod integrity;
+mod keys;
 mod maintenance;
 mod operate;
 mod outbox;
@@ -16,6 +17,7 @@ pub use forget::ForgetStore;
 pub use integrity::{
     CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoredEdgeRow, StoredFeedbackRow, StoredNodeRow,
 };
+pub use keys::KeyStore;
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
@@ -28,7 +30,15 @@ pub use write::WriteStore;
 
 /// Everything a deployment stores.
 pub trait Store:
-    WriteStore + RecallStore + ReadStore + OutboxStore + IntegrityStore + MaintenanceStore + OperateStore + ForgetStore
+    WriteStore
+    + RecallStore
+    + ReadStore
+    + OutboxStore
+    + IntegrityStore
+    + MaintenanceStore
+    + OperateStore
+    + ForgetStore
+    + KeyStore
 {
 }
 
@@ -41,5 +51,6 @@ impl<T> Store for T where
         + MaintenanceStore
         + OperateStore
         + ForgetStore
+        + KeyStore
 {
 }

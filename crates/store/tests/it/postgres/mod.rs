@@ -3,6 +3,7 @@
 mod deadline;
 mod growth;
 mod isolation;
+mod keys;
 mod migrations;
 mod plans;
 mod processes;
