@@ -15,6 +15,8 @@ BENCH_ARGS ?=
 # Which fuzz target, and for how long.
 FUZZ_TARGET ?=
 FUZZ_SECONDS ?= 60
+# For how long `make load` loads.
+LOAD_SECONDS ?= 600
 # `make test SKIP_MODEL=1` tests without the model: what needs it is not tested.
 SKIP_MODEL ?=
 
@@ -22,7 +24,7 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench clean
+.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench load clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +94,9 @@ fuzz: toolchain ## Run one fuzz target (optional; needs cargo-fuzz): make fuzz F
 fuzz-http: toolchain ## Fuzz a server of its own over HTTP by the OpenAPI document: make fuzz-http FUZZ_SECONDS=600
 	$(CARGO) build --locked -p aionis
 	scripts/fuzz-http.sh '$(DEV_BIN)' $(if $(filter command line environment,$(origin FUZZ_SECONDS)),$(FUZZ_SECONDS),600)
+
+load: build ## Load a server beyond its gates with two tenants and judge it: make load LOAD_SECONDS=600
+	scripts/load.sh '$(RELEASE_BIN)' $(LOAD_SECONDS)
 
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)

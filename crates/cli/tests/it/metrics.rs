@@ -103,10 +103,11 @@ fn documented() -> BTreeMap<String, String> {
 /// Only on PostgreSQL.
 const POOL: [&str; 3] = ["aionis_pool_connections", "aionis_pool_idle_connections", "aionis_pool_wait_seconds"];
 /// There from the start, at zero as long as nothing goes wrong or waits, or at what it is for a moment.
-const QUIET: [&str; 10] = [
+const QUIET: [&str; 11] = [
     "aionis_gate_inflight",
     "aionis_gate_queued",
     "aionis_image_evictions_total",
+    "aionis_key_checks_total",
     "aionis_outbox_dead",
     "aionis_outbox_failed_total",
     "aionis_outbox_oldest_pending_seconds",

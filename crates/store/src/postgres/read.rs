@@ -65,7 +65,7 @@ fn named_sql() -> String {
 fn page_sql() -> String {
     format!(
         "SELECT {NODE_COLUMNS}, {FOUND} FROM memory_nodes n {RULE_OF_NODE} {AS_OF} \
-         WHERE n.scope_no = hashtextextended($1, 0) AND n.scope_key || '' = $1 AND (n.created_at, n.id) < ($3, $4::uuid) \
+         WHERE n.listing_no = hashtextextended($1, 1) AND n.scope_key || '' = $1 AND (n.created_at, n.id) < ($3, $4::uuid) \
              AND {WAS_THERE} \
              AND ($5::bigint IS NULL OR n.created_at >= $5) AND ($6::bigint IS NULL OR n.created_at < $6) \
              AND ($7::text[] IS NULL OR n.type = ANY($7)) AND ($8::text[] IS NULL OR n.tier = ANY($8)) \

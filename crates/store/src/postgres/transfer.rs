@@ -160,8 +160,13 @@ impl Transfer for PostgresStore {
         }
         let sql = "INSERT INTO memory_scopes (scope_key, head_seq, head_hash, node_count, edge_count, vector_count, \
                    change_no, created_at, updated_at, state) \
-                   VALUES ($1, 0, decode(repeat('00', 32), 'hex'), 0, 0, 0, 0, 0, 0, 'importing')";
-        sqlx::query(sql).bind(scope.as_str()).execute(&mut *tx).await.map_err(driver)?;
+                   VALUES ($1, 0, decode(repeat('00', 32), 'hex'), 0, 0, 0, 0, 0, 0, 'importing') \
+                   ON CONFLICT (scope_key) DO NOTHING";
+        let made = sqlx::query(sql).bind(scope.as_str()).execute(&mut *tx).await.map_err(driver)?;
+        if made.rows_affected() == 0 {
+            // A scope that is not there cannot be locked: somebody wrote to it since it was looked for.
+            return Err(taken(scope.as_str()));
+        }
         remember(&mut tx, scope, progress).await?;
         tx.commit().await.map_err(driver)
     }
@@ -256,7 +261,7 @@ async fn insert(
     }
     let derived: Vec<(&str, Derived)> = match table {
         Table::Nodes => of_nodes(&rows)?,
-        Table::Edges => vec![("change_no", Derived::Int(vec![1; rows.len()]))],
+        Table::Edges | Table::Erasures => vec![("change_no", Derived::Int(vec![1; rows.len()]))],
         Table::Vectors => of_vectors(connection, scope, &rows).await?,
         _ => Vec::new(),
     };

@@ -7,6 +7,7 @@ use std::sync::{
 
 use aionis_core::{
     clock::Clock,
+    forget::PreparedForget,
     ids::ScopeKey,
     model::{RuleState, Viewer},
     operate::{LinkMode, NodeNames, Operation, Outcome},
@@ -153,6 +154,18 @@ async fn govern(place: &Place, s: &ScopeKey) {
     ] {
         place.store.operate(operation(s, Some((done.kind(), true)), done)).await.unwrap();
     }
+    place.store.write(WriteBuilder::new(s).input("gone").node("gone", "forgotten").prepared()).await.unwrap();
+    let asked = |token| PreparedForget {
+        scope: s.clone(),
+        actor: "a".to_owned(),
+        ids: vec![node_id(s, "gone")],
+        viewer: None,
+        token,
+        request_digest: aionis_core::canon::sha256("forget"),
+        idempotency: None,
+    };
+    let look = place.store.forget(asked(None)).await.unwrap();
+    place.store.forget(asked(aionis_core::canon::Digest::from_hex(&look.token).ok())).await.unwrap();
 }
 
 /// What a reader sees of a scope.
@@ -160,6 +173,7 @@ async fn seen(place: &Place, scope: &ScopeKey) -> String {
     let store = &place.store;
     let viewers = [anyone(), Viewer { agent: Some("agent-x".to_owned()), team: None }];
     let mut all = format!("{:?}", store.scope_status(scope).await.unwrap().head_seq);
+    all += &format!("{:?}", store.erased(scope, &[node_id(scope, "gone")]).await.unwrap());
     for viewer in viewers {
         let filter = everything(viewer.clone());
         let dense = DenseQuery {

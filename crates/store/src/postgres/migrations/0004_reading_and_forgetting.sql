@@ -16,8 +16,10 @@ CREATE TABLE memory_erasures (
 );
 CREATE INDEX memory_erasures_change ON memory_erasures (scope_no, change_no);
 
--- The order in which nodes are listed. By a number made of the scope: see 0002.
-CREATE INDEX memory_nodes_created ON memory_nodes (scope_no, created_at, id);
+-- The order in which nodes are listed. By a number made of the scope: see 0002. By another one than that of changes, lest one
+-- index be taken for the other while tables are empty.
+ALTER TABLE memory_nodes ADD COLUMN listing_no bigint NOT NULL GENERATED ALWAYS AS (hashtextextended(scope_key, 1)) STORED;
+CREATE INDEX memory_nodes_created ON memory_nodes (listing_no, created_at, id);
 
 ALTER TABLE memory_erasures ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON memory_erasures USING (tenant_id = (SELECT current_setting('aionis.tenant', true))

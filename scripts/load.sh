@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Mixed load above what the gates let in: a noisy tenant at twice the measured capacity and a quiet one at a twentieth of
+# it, recalls and writes at once, against a server of its own with small gates. Prints what each tenant got and how memory
+# went; exit code 0 when nothing failed with a 5xx, the quiet tenant was served, and memory is bounded; 1 otherwise.
+#
+# Usage: scripts/load.sh AIONIS [SECONDS]
+set -euo pipefail
+
+aionis="$(readlink -f "${1:?usage: scripts/load.sh AIONIS [SECONDS]}")"
+seconds="${2:-600}"
+command -v python3 >/dev/null || { echo "load: python3 is needed for the report" >&2; exit 2; }
+work="$(mktemp -d)"
+server=
+stop() {
+    if [ -n "$server" ]; then
+        kill "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap stop EXIT
+
+# One request per core at work and as many waiting: who is admitted waits for about one other request.
+AIONIS_DATA_DIR="$work/data" EMBEDDING_PROVIDER=fake EMBEDDING_DIM=384 RUST_LOG=warn \
+    API_RECALL_MAX_INFLIGHT=2 API_RECALL_QUEUE_MAX=2 API_WRITE_MAX_INFLIGHT=2 API_WRITE_QUEUE_MAX=2 \
+    "$aionis" serve --port 0 --port-file "$work/port" >"$work/server.log" 2>&1 &
+server=$!
+for _ in $(seq 100); do
+    [ -s "$work/port" ] && break
+    kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; exit 2; }
+    sleep 0.1
+done
+python3 "$(dirname "${BASH_SOURCE[0]}")/load.py" "$aionis" "http://127.0.0.1:$(cat "$work/port")" "$server" "$seconds"
