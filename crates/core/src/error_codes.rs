@@ -242,6 +242,12 @@ pub const CODES: &[ErrorCode] = &[
         "the rule got new content while its state was being changed",
         "look at the rule and send the request again",
     ),
+    http(
+        "verify_inconclusive",
+        Conflict,
+        "the scope was written to while it was verified",
+        "verify it again when it is quieter",
+    ),
     http("batch_too_large", TooLarge, "too many nodes or edges; `details`: `field`, `count`, `max`", "split the write"),
     http("body_too_large", TooLarge, "the body is larger than allowed; `details`: `max_bytes`", "split the request"),
     http(
@@ -249,6 +255,12 @@ pub const CODES: &[ErrorCode] = &[
         UnsupportedMediaType,
         "the body is not declared as JSON",
         "send `content-type: application/json`",
+    ),
+    http(
+        "as_of_busy",
+        TooManyRequests,
+        "as many earlier states as the process holds at once are being recalled from",
+        "repeat after `Retry-After`",
     ),
     http(
         "rate_limited_debug_embeddings",

@@ -40,26 +40,17 @@ pub struct ForgetRequest {
     pub idempotency: Option<IdempotencyKey>,
 }
 
-/// What was, or would be, forgotten.
-#[derive(Debug)]
-pub struct Forgotten {
-    /// What happened.
-    pub outcome: ForgetOutcome,
-    /// Keys named that no node has.
-    pub missing_client_ids: Vec<String>,
-}
-
 impl Engine {
     /// Looks at what would be erased, or erases it with the token of that look.
     ///
     /// # Errors
     /// Nothing to forget, too much at once, a token of something else, or a failure of storage; nothing is erased then.
-    pub async fn forget(&self, request: ForgetRequest) -> Result<Forgotten, DomainError> {
+    pub async fn forget(&self, request: ForgetRequest) -> Result<ForgetOutcome, DomainError> {
         let mut ids = request.ids.clone();
         let mut missing_client_ids = Vec::new();
         if !request.client_ids.is_empty() {
             let filter = FindFilter { client_ids: request.client_ids.clone(), ..FindFilter::default() };
-            let found = self.matching(&request, filter).await?;
+            let found = self.matching(&request, filter, Eyes::MayChange(request.viewer.clone())).await?;
             missing_client_ids.extend(request.client_ids.iter().cloned());
             for (id, client_id) in found {
                 missing_client_ids.retain(|named| client_id.as_ref() != Some(named));
@@ -67,7 +58,9 @@ impl Engine {
             }
         }
         if let Some(filter) = request.filter.clone() {
-            ids.extend(self.matching(&request, filter).await?.into_iter().map(|(id, _)| id));
+            // What a filter lets through tells what nodes say: only of what the caller sees.
+            let eyes = request.viewer.clone().map_or(Eyes::MayChange(None), Eyes::Of);
+            ids.extend(self.matching(&request, filter, eyes).await?.into_iter().map(|(id, _)| id));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -83,18 +76,20 @@ impl Engine {
             scope: request.scope,
             actor: actor.to_owned(),
             ids,
+            missing_client_ids,
             viewer: request.viewer,
             token: request.token,
             request_digest,
             idempotency: request.idempotency,
         };
-        Ok(Forgotten { outcome: self.store.forget(prepared).await?, missing_client_ids })
+        Ok(self.store.forget(prepared).await?)
     }
 
     async fn matching(
         &self,
         request: &ForgetRequest,
         filter: FindFilter,
+        eyes: Eyes,
     ) -> Result<Vec<(NodeId, Option<String>)>, DomainError> {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
@@ -103,7 +98,7 @@ impl Engine {
                 .find(FindQuery {
                     scope: request.scope.clone(),
                     filter: filter.clone(),
-                    eyes: Eyes::MayChange(request.viewer.clone()),
+                    eyes: eyes.clone(),
                     as_of: None,
                     after,
                     offset: 0,

@@ -32,12 +32,15 @@ use tokio::sync::Semaphore;
 
 use self::{audit::AuditWriter, gate::Gate};
 pub use self::{
-    forget::{ForgetRequest, Forgotten},
+    forget::ForgetRequest,
     operate::{Activation, Rehydration, RuleFeedback},
     read::{CommitView, FindRequest, Found, erased_json},
     tools::{EvaluateRequest, Replayed, SelectRequest, ToolChoice, ToolFeedback, ToolFeedbackAnswer},
     write::{WriteAnswer, WriteLimits},
 };
+
+/// Earlier states that are recalled from at once.
+const PAST_MAX: usize = 2;
 
 /// Why questions get no vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +98,7 @@ pub struct Engine {
     recall_gate: Gate,
     write_gate: Gate,
     pub(crate) verifying: Semaphore,
-    /// One earlier state at a time: each is held in memory as a whole.
+    /// Few earlier states at a time: each is held in memory as a whole.
     pub(crate) building_past: Semaphore,
 }
 
@@ -116,7 +119,7 @@ impl Engine {
             recall_gate,
             write_gate,
             verifying: Semaphore::new(1),
-            building_past: Semaphore::new(1),
+            building_past: Semaphore::new(PAST_MAX),
         }
     }
 

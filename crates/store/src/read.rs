@@ -2,8 +2,11 @@
 
 use aionis_core::{
     ids::NodeId,
-    ports::store::{FindPage, FindQuery, StoreError},
+    model::{NodeType, RuleState},
+    ports::store::{FindPage, FindQuery, NodeRow, StoreError},
     read::{FoundNode, Position},
+    recall::context::ContextRule,
+    write::rule_of_slots,
 };
 use serde_json::Value;
 
@@ -40,7 +43,9 @@ impl<'q> Pager<'q> {
         let read_to_know = as_of.is_some()
             || filter.title_contains.is_some()
             || filter.text_contains.is_some()
-            || filter.slots_contains.is_some();
+            || filter.slots_contains.is_some()
+            || filter.updated_from.is_some()
+            || filter.updated_before.is_some();
         let wanted = limit + 1 + offset;
         if read_to_know { BATCH } else { wanted.clamp(1, BATCH) }
     }
@@ -52,7 +57,8 @@ impl<'q> Pager<'q> {
             if self.is_full() || self.scanned >= self.query.scan_max {
                 return false;
             }
-            self.scanned += 1;
+            // What is passed over first is not counted: a page that ends meanwhile could not say how much is left of it.
+            self.scanned += usize::from(self.skipped >= self.query.offset);
             self.last = Some(position(&node));
             let row = &node.row;
             let seen = self.query.eyes.see(row.lane, row.owner_agent_id.as_deref(), row.owner_team_id.as_deref());
@@ -91,6 +97,27 @@ impl<'q> Pager<'q> {
         self.take(rows, all);
         self.page()
     }
+}
+
+/// Puts the executable part of an earlier content of a rule in the place of the present one. Its state and its counts have
+/// no history.
+pub(crate) fn rule_as_it_was(row: &mut NodeRow) {
+    if row.node_type != NodeType::Rule {
+        row.rule = None;
+        return;
+    }
+    let (then, now) = (rule_of_slots(&row.slots), row.rule.take());
+    row.rule = Some(ContextRule {
+        state: now.as_ref().map_or(RuleState::Draft, |rule| rule.state),
+        positive: now.as_ref().map_or(0, |rule| rule.positive),
+        negative: now.as_ref().map_or(0, |rule| rule.negative),
+        rule_scope: then.rule_scope,
+        target_agent_id: then.target_agent_id,
+        target_team_id: then.target_team_id,
+        if_json: then.if_json,
+        then_json: then.then_json,
+        exceptions_json: then.exceptions_json,
+    });
 }
 
 /// A kept content, parsed.

@@ -73,12 +73,22 @@ pub(crate) fn filter(body: &Fields<'_>, scope: &ScopeKey, issues: &mut Issues) -
         embedding_status: body.choice("embedding_status", &EmbeddingStatus::choices(), EmbeddingStatus::parse, issues),
         title_contains: body.short_text("title_contains", NEEDLE_MAX, issues),
         text_contains: body.short_text("text_contains", NEEDLE_MAX, issues),
-        slots_contains: body.object("slots_contains", issues),
+        slots_contains: some_members(body, "slots_contains", issues),
         created_from: body.time("created_from", issues),
         created_before: body.time("created_before", issues),
         updated_from: body.time("updated_from", issues),
         updated_before: body.time("updated_before", issues),
     }
+}
+
+/// An object with at least one member: an empty one lets everything through.
+fn some_members(body: &Fields<'_>, name: &str, issues: &mut Issues) -> Option<Value> {
+    let object = body.object(name, issues)?;
+    if object.as_object().is_some_and(serde_json::Map::is_empty) {
+        issues.add(body.path(name), "must have a member; leave it out to ask for nothing");
+        return None;
+    }
+    Some(object)
 }
 
 /// The address of a node: `aionis://<tenant>/<scope>/<type>/<id>`.

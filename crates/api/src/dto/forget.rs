@@ -1,7 +1,7 @@
 //! `POST /v1/memory/forget`.
 
-use aionis_core::{canon::Digest, error::DomainError, ids::NodeId, ids::ScopeKey};
-use aionis_engine::{ForgetRequest, Forgotten};
+use aionis_core::{canon::Digest, error::DomainError, forget::ForgetOutcome, ids::NodeId, ids::ScopeKey};
+use aionis_engine::ForgetRequest;
 use serde_json::{Value, json};
 
 use super::{
@@ -53,8 +53,7 @@ pub(crate) fn forget_request(body: &Value, asked: Asked<'_>) -> Result<ForgetReq
 }
 
 /// Answer of `POST /v1/memory/forget`.
-pub(crate) fn forget_answer(scope: &ScopeKey, forgotten: &Forgotten) -> Value {
-    let outcome = &forgotten.outcome;
+pub(crate) fn forget_answer(scope: &ScopeKey, outcome: &ForgetOutcome) -> Value {
     let mut answer = json!({
         "scope": scope.scope(),
         "tenant_id": scope.tenant(),
@@ -65,7 +64,7 @@ pub(crate) fn forget_answer(scope: &ScopeKey, forgotten: &Forgotten) -> Value {
         "versions": outcome.versions,
         "feedback": outcome.feedback,
         "missing_node_ids": outcome.missing,
-        "missing_client_ids": forgotten.missing_client_ids,
+        "missing_client_ids": outcome.missing_client_ids,
     });
     match &outcome.commit {
         Some(commit) => {

@@ -124,7 +124,7 @@ const SHOWS_VECTORS: &[&str] = &[
 ];
 /// What can be asked of an earlier state.
 const PAST: &[&str] = &["commit_not_found"];
-const SEARCHES_PAST: &[&str] = &["as_of_scope_too_large", "commit_not_found"];
+const SEARCHES_PAST: &[&str] = &["as_of_busy", "as_of_scope_too_large", "commit_not_found"];
 const NODE: &[&str] = &["node_not_found", "erased"];
 const EMBEDS: &[&str] = &[
     "recall_text_embed_queue_full",
@@ -230,7 +230,16 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Recomputes every digest of a scope",
         ("VerifyRequest", readings::verify),
         "VerifyResponse",
-        (DOES, &[ANY, BODY, READ, GATED, &["invalid_idempotency_key", "scope_not_found", "verify_in_progress"]]),
+        (
+            DOES,
+            &[
+                ANY,
+                BODY,
+                READ,
+                GATED,
+                &["invalid_idempotency_key", "scope_not_found", "verify_inconclusive", "verify_in_progress"],
+            ],
+        ),
     ),
     post(
         ("/v1/memory/forget", "forget", "memory"),

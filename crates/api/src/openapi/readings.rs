@@ -22,6 +22,13 @@ use crate::{
 const TOKEN: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
 const TIME: &str = "2026-02-16T09:36:07Z";
 
+/// An object that is kept as it is, with at least one member.
+fn some_members() -> Value {
+    let mut object = open();
+    object["minProperties"] = json!(1);
+    object
+}
+
 fn client_id() -> Value {
     short(text(), CLIENT_ID_MAX)
 }
@@ -59,7 +66,7 @@ fn filter() -> Vec<Member> {
         ("text_contains", needle("peanuts", "title or summary holds this, whatever the case")),
         (
             "slots_contains",
-            like(open(), json!({ "table": 4 }), "the slots contain this JSON, as `@>` of PostgreSQL says"),
+            like(some_members(), json!({ "table": 4 }), "the slots contain this JSON, as `@>` of PostgreSQL says"),
         ),
         ("created_from", at("first written at or after")),
         ("created_before", at("first written before")),

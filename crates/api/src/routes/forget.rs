@@ -14,8 +14,7 @@ pub(crate) async fn forget(State(state): State<AppState>, posted: Posted) -> Res
     let answer = admitted(&state, posted, Through::Writes, async |value, asked| {
         let request = forget_request(&value, asked)?;
         let scope = request.scope.clone();
-        let forgotten = state.engine.forget(request).await?;
-        let outcome = &forgotten.outcome;
+        let outcome = state.engine.forget(request).await?;
         tracing::info!(
             scope = scope.scope(),
             tenant_id = scope.tenant(),
@@ -24,7 +23,7 @@ pub(crate) async fn forget(State(state): State<AppState>, posted: Posted) -> Res
             dry_run = outcome.commit.is_none(),
             "memory forget"
         );
-        Ok(forget_answer(&scope, &forgotten))
+        Ok(forget_answer(&scope, &outcome))
     });
     Ok(Json(answer.await?))
 }

@@ -93,7 +93,6 @@ async fn find_restricts_by_what_is_asked() {
             (json!({ "text_contains": "title c" }), &["c"]),
             (json!({ "slots_contains": { "tags": ["x"] } }), &["b", "a"]),
             (json!({ "slots_contains": { "n": 2.0 } }), &["c"]),
-            (json!({ "slots_contains": {} }), &all),
             (json!({ "created_from": time(2) }), &["d", "c"]),
             (json!({ "created_before": time(2) }), &["b", "a"]),
             (json!({ "created_from": time(1), "created_before": time(3) }), &["c", "b"]),

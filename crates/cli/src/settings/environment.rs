@@ -133,7 +133,7 @@ fn set_names() -> Vec<String> {
 fn unknown_among(known: &[String], set: &[String]) -> Vec<Unknown> {
     let mut unknown: Vec<Unknown> = set
         .iter()
-        .filter(|name| !known.contains(name) && !name.starts_with(EXEMPT))
+        .filter(|name| !known.contains(name) && !name.starts_with(EXEMPT) && !is_service_link(name))
         .filter(|name| !retired().iter().any(|retired| retired.name == name.as_str()))
         .filter_map(|name| {
             if OWN.iter().any(|prefix| name.starts_with(prefix)) {
@@ -149,6 +149,22 @@ fn unknown_among(known: &[String], set: &[String]) -> Vec<Unknown> {
     unknown
 }
 
+/// Whether a container platform made the variable from the name of a service beside this one: `AIONIS_SERVICE_HOST`,
+/// `AIONIS_PORT`, `AIONIS_PORT_3001_TCP_ADDR`, …
+fn is_service_link(name: &str) -> bool {
+    let after_port = name.rsplit_once("_PORT").map(|(_, rest)| rest);
+    let is_port = |rest: &str| {
+        let mut parts = rest.split('_').skip(1);
+        rest.is_empty()
+            || (parts.next().is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+                && parts.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol)))
+    };
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || after_port.is_some_and(|rest| is_port(rest) || rest == "_ADDR" || rest == "_PROTO")
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| is_port(&format!("_{rest}")))
+}
+
 fn nearest<'a>(known: impl Iterator<Item = &'a String>, name: &str) -> Option<(usize, &'a String)> {
     known.map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate)).min()
 }
@@ -160,6 +176,22 @@ mod tests {
     fn unknown_of(set: &[&str]) -> Vec<(String, String)> {
         let set: Vec<String> = set.iter().map(|&name| name.to_owned()).collect();
         unknown_among(&names(), &set).into_iter().map(|unknown| (unknown.name, unknown.nearest)).collect()
+    }
+
+    #[test]
+    fn variables_that_a_platform_makes_from_services_are_no_settings() {
+        for name in [
+            "AIONIS_SERVICE_HOST",
+            "AIONIS_SERVICE_PORT_HTTP",
+            "AIONIS_PORT",
+            "AIONIS_PORT_3001_TCP",
+            "MEMORY_PORT_3001_TCP_ADDR",
+        ] {
+            assert!(is_service_link(name), "{name}");
+        }
+        for name in ["AIONIS_PORTS", "MEMORY_PORT_X", "AIONIS_SERVICE", "MEMORY_RECALL_PROFIL"] {
+            assert!(!is_service_link(name), "{name}");
+        }
     }
 
     #[test]

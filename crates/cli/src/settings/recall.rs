@@ -48,7 +48,7 @@ impl RecallSettings {
             wait_min: Duration::from_millis(self.memory_recall_adaptive_wait_ms),
             target: self.memory_recall_adaptive_target_profile,
         };
-        if adaptive.target_is_useful() {
+        if !adaptive.enabled || adaptive.target_is_useful() {
             return Ok(adaptive);
         }
         let target = adaptive.target.as_str();

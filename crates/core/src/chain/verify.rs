@@ -243,6 +243,9 @@ impl ChainVerifier {
     /// # Errors
     /// When the chain names another.
     pub fn rule(&mut self, id: NodeId, state: RuleState) -> Result<(), Box<ChainBreak>> {
+        if !self.objects.contains_key(&(ObjectKind::Node, id.0)) {
+            return Err(self.broken(None, "rule", id, "is stored but no commit names its node, or one erased it"));
+        }
         let stored = rule_state_digest(id, state);
         let (expected, seq) = match self.objects.get_mut(&(ObjectKind::Rule, id.0)) {
             Some(object) => {

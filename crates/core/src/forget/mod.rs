@@ -15,7 +15,7 @@ use crate::{
     clock::Timestamp,
     error::{DomainError, ErrorKind},
     ids::{EdgeId, NodeId, ScopeKey},
-    model::{Lane, NodeType, Viewer},
+    model::{Lane, Viewer},
     operate::CommitRef,
     write::{IdempotencyKey, NewCommit},
 };
@@ -36,6 +36,8 @@ pub struct PreparedForget {
     pub actor: String,
     /// The nodes, distinct.
     pub ids: Vec<NodeId>,
+    /// Keys named that no node has; told in the answer.
+    pub missing_client_ids: Vec<String>,
     /// Whose eyes it is done with: nodes they may not change count as not stored. None may change everything.
     pub viewer: Option<Viewer>,
     /// The token of what was looked at before; without one nothing is erased.
@@ -51,8 +53,8 @@ pub struct PreparedForget {
 pub struct ForgettableNode {
     /// Content digest.
     pub digest: Digest,
-    /// Kind.
-    pub node_type: NodeType,
+    /// Whether it is a rule, or was one: feedback and policies of its time are left.
+    pub was_rule: bool,
     /// Visibility.
     pub lane: Lane,
     /// Owner of a private node.
@@ -96,6 +98,8 @@ pub struct ForgetOutcome {
     pub nodes: Vec<NodeId>,
     /// Ids named that no node has.
     pub missing: Vec<NodeId>,
+    /// Keys named that no node has.
+    pub missing_client_ids: Vec<String>,
     /// How many edges.
     pub edges: usize,
     /// How many earlier versions.
@@ -117,7 +121,7 @@ pub struct ForgetPlan {
     pub nodes: Vec<(NodeId, ForgettableNode)>,
     /// The edges.
     pub edges: Vec<EdgeId>,
-    /// The rules among the nodes.
+    /// Those among the nodes that are rules, or were.
     pub rules: Vec<NodeId>,
     /// The answer.
     pub outcome: ForgetOutcome,
@@ -164,6 +168,7 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
         commit: None,
         nodes: nodes.keys().copied().collect(),
         missing,
+        missing_client_ids: asked.missing_client_ids.clone(),
         edges: edges.len(),
         versions: nodes.keys().filter_map(|id| versions.get(id)).sum(),
         feedback: feedback.len(),
@@ -183,7 +188,7 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
         }
     };
     outcome.commit = commit.as_ref().map(|c| CommitRef { id: c.id, seq: c.header.seq, hash: c.hash.to_hex() });
-    let rules = nodes.iter().filter(|(_, node)| node.node_type == NodeType::Rule).map(|(id, _)| *id).collect();
+    let rules = nodes.iter().filter(|(_, node)| node.was_rule).map(|(id, _)| *id).collect();
     Ok(ForgetPlan { commit, nodes: nodes.into_iter().collect(), edges: edges.into_keys().collect(), rules, outcome })
 }
 

@@ -4,7 +4,7 @@ use crate::ids::TenantId;
 fn node(n: u8, lane: Lane, owner: Option<&str>) -> ForgettableNode {
     ForgettableNode {
         digest: sha256([n]),
-        node_type: NodeType::Event,
+        was_rule: false,
         lane,
         owner_agent_id: owner.map(str::to_owned),
         owner_team_id: None,
@@ -20,6 +20,7 @@ fn asked(ids: &[u128], token: Option<Digest>) -> PreparedForget {
         scope: ScopeKey::new(&TenantId::parse("t").unwrap(), "s").unwrap(),
         actor: "ann".into(),
         ids: ids.iter().map(|n| id(*n)).collect(),
+        missing_client_ids: Vec::new(),
         viewer: None,
         token,
         request_digest: sha256("request"),

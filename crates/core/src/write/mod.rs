@@ -17,6 +17,6 @@ pub use plan::{
 };
 pub use prepare::{
     EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings, check_vector_at,
-    embed_text, prepare,
+    embed_text, prepare, rule_of_slots,
 };
 pub use request::{EdgeInput, EndInput, IdempotencyKey, NodeInput, WriteRequest};

@@ -571,7 +571,8 @@ pub fn check_vector_at(path: &str, vector: &[f32], dim: usize) -> Result<(), Dom
     Ok(())
 }
 
-fn prepare_rule(position: usize, slots: &Value) -> Result<PreparedRule, DomainError> {
+/// The executable part that a rule's attributes say.
+pub fn rule_of_slots(slots: &Value) -> PreparedRule {
     let text = |key: &str| slots.get(key).and_then(Value::as_str).map(str::trim).filter(|t| !t.is_empty());
     let body = |key: &str, default: Value| slots.get(key).filter(|v| !v.is_null()).cloned().unwrap_or(default);
     let rule_scope = match text("rule_scope").map(str::to_lowercase).as_deref() {
@@ -579,15 +580,19 @@ fn prepare_rule(position: usize, slots: &Value) -> Result<PreparedRule, DomainEr
         Some("agent") => RuleScope::Agent,
         _ => RuleScope::Global,
     };
-    let rule = PreparedRule {
+    PreparedRule {
         if_json: body("if", json!({})),
         then_json: body("then", json!({})),
         exceptions_json: body("exceptions", json!([])),
         rule_scope,
         target_agent_id: text("target_agent_id").map(str::to_owned),
         target_team_id: text("target_team_id").map(str::to_owned),
-    };
-    let missing = match rule_scope {
+    }
+}
+
+fn prepare_rule(position: usize, slots: &Value) -> Result<PreparedRule, DomainError> {
+    let rule = rule_of_slots(slots);
+    let missing = match rule.rule_scope {
         RuleScope::Agent if rule.target_agent_id.is_none() => Some("target_agent_id"),
         RuleScope::Team if rule.target_team_id.is_none() => Some("target_team_id"),
         _ => None,
@@ -595,7 +600,7 @@ fn prepare_rule(position: usize, slots: &Value) -> Result<PreparedRule, DomainEr
     match missing {
         Some(field) => Err(DomainError::field(
             format!("nodes.{position}.slots.{field}"),
-            format!("is required for a rule of rule_scope {rule_scope}"),
+            format!("is required for a rule of rule_scope {}", rule.rule_scope),
         )),
         None => Ok(rule),
     }

@@ -164,8 +164,11 @@ impl Engine {
             return Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await;
         };
         let seq = self.state_of(&request.scope, state).await?;
-        let closed = |_| DomainError::internal("earlier states are not built any more");
-        let _one = self.building_past.acquire().await.map_err(closed)?;
+        // Nobody waits for it: who waits holds a place that others could use.
+        let _one = self.building_past.try_acquire().map_err(|_| {
+            let message = "as many earlier states as this process holds at once are being recalled from";
+            DomainError::new(ErrorKind::TooManyRequests, "as_of_busy", message).with_retry_after(Duration::from_secs(1))
+        })?;
         let store = self.store.past(&request.scope, seq, self.settings.as_of_nodes_max).await?;
         Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await
     }

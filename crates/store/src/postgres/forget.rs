@@ -5,7 +5,7 @@ use aionis_core::{
     clock::Timestamp,
     forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
     ids::{EdgeId, NodeId},
-    model::{EdgeType, Lane, NodeType},
+    model::{EdgeType, Lane},
     operate::feedback_digest,
     ports::store::{ForgetStore, StoreError},
     write::{NewCommit, edge_digest},
@@ -32,7 +32,9 @@ use crate::{
 const TRIES: u32 = 4;
 
 const NODES: &str = "\
-SELECT n.id, n.digest, n.type, n.memory_lane, n.owner_agent_id, n.owner_team_id, \
+SELECT n.id, n.digest, n.type = 'rule' OR (SELECT 1 FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id \
+           AND strpos(content, '\"type\":\"rule\"') > 0 LIMIT 1) IS NOT NULL, \
+       n.memory_lane, n.owner_agent_id, n.owner_team_id, \
        (SELECT count(*) FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id) \
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n";
@@ -80,12 +82,13 @@ WITH nodes AS (
     WHERE t.scope_key = q.scope_key AND t.id = q.id
 ), decisions AS (
     UPDATE memory_decisions SET policy = 'null', metadata = '{}'
-    WHERE scope_key = $1 AND cardinality($19) > 0 AND (SELECT 1 FROM UNNEST($19::uuid[]) AS q (id)
-        WHERE strpos(source_rules, q.id::text) > 0 OR strpos(tool_rules, q.id::text) > 0 LIMIT 1) IS NOT NULL
+    WHERE scope_key = $1 AND cardinality($19) > 0
+        AND (source_rules::jsonb || tool_rules::jsonb || COALESCE(metadata::jsonb -> 'rules_with_shadow', '[]'::jsonb))
+            ?| $19::text[]
 ), work AS (
     UPDATE memory_outbox SET last_error = NULL, failed_reason = NULL
     WHERE scope_key = $1 AND (last_error IS NOT NULL OR failed_reason IS NOT NULL)
-        AND (SELECT 1 FROM UNNEST($13::uuid[]) AS q (id) WHERE strpos(payload, q.id::text) > 0 LIMIT 1) IS NOT NULL
+        AND jsonb_path_query_array(payload::jsonb, '$.nodes[*].id') ?| $13::text[]
 ), kept AS (
     INSERT INTO memory_erasures (scope_key, id, digest, memory_lane, owner_agent_id, owner_team_id, commit_seq, erased_at,
         change_no)
@@ -146,7 +149,7 @@ async fn read(
         let id = NodeId(get(row, 0)?);
         let node = ForgettableNode {
             digest: digest(row, 1)?,
-            node_type: choice(row, 2, NodeType::parse)?,
+            was_rule: get(row, 2)?,
             lane: choice(row, 3, Lane::parse)?,
             owner_agent_id: get(row, 4)?,
             owner_team_id: get(row, 5)?,
@@ -159,7 +162,7 @@ async fn read(
         let (id, edge) = edge(row)?;
         state.edges.insert(id, edge);
     }
-    if state.nodes.values().any(|node| node.node_type == NodeType::Rule) {
+    if state.nodes.values().any(|node| node.was_rule) {
         let rows = sqlx::query(FEEDBACK).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
         for row in &rows {
             let row = feedback_row(row)?;

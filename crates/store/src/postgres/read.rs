@@ -22,7 +22,7 @@ use super::{
     recall::{NODE_COLUMNS, RULE_OF_NODE, node_row},
     rows::{choice, digest, get, signed, unsigned},
 };
-use crate::read::{Pager, content, unreadable_version};
+use crate::read::{Pager, content, rule_as_it_was, unreadable_version};
 
 /// The columns of a found node after those of its row.
 const FOUND: &str = "n.version, n.digest, n.content_seq, v.version, v.content, c.seq, c.id, c.created_at";
@@ -72,6 +72,7 @@ fn page_sql() -> String {
              AND ($9::text IS NULL OR n.memory_lane = $9) AND ($10::text IS NULL OR n.owner_agent_id = $10) \
              AND ($11::text IS NULL OR n.owner_team_id = $11) AND ($12::text IS NULL OR n.producer_agent_id = $12) \
              AND ($13::text IS NULL OR n.embedding_status = $13) \
+             AND ($18::bigint IS NULL OR n.updated_at >= $18) AND ($19::bigint IS NULL OR n.updated_at < $19) \
              AND ($14 OR n.memory_lane = 'shared' OR n.owner_agent_id = $15 OR n.owner_team_id = $16) \
          ORDER BY n.created_at DESC, n.id DESC LIMIT $17"
     )
@@ -95,6 +96,7 @@ pub(crate) fn found(row: &PgRow, as_of: Option<u64>) -> Result<FoundNode, StoreE
         node.digest = sha256(text);
         as_it_was(&mut node.row, &content(id, node.version, text)?)
             .map_err(|problem| unreadable_version(id, node.version, &problem))?;
+        rule_as_it_was(&mut node.row);
     }
     node.content_seq = unsigned(row, 32)?;
     node.row.commit_seq = node.content_seq;
@@ -131,6 +133,8 @@ fn page<'q>(query: &'q FindQuery, sql: String, pager: &Pager<'_>) -> Query<'q, P
         .bind(viewer.and_then(|viewer| viewer.agent.as_deref()))
         .bind(viewer.and_then(|viewer| viewer.team.as_deref()))
         .bind(signed(pager.batch() as u64))
+        .bind(filter.updated_from.filter(|_| now).map(|at| at.0))
+        .bind(filter.updated_before.filter(|_| now).map(|at| at.0))
 }
 
 impl PostgresStore {

@@ -5,7 +5,7 @@ use aionis_core::{
     clock::Timestamp,
     forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
     ids::{EdgeId, NodeId},
-    model::{Lane, NodeType},
+    model::Lane,
     operate::feedback_digest,
     ports::store::{ForgetStore, StoreError},
     write::{NewCommit, edge_digest},
@@ -25,6 +25,9 @@ use crate::{
     image::Delta,
     transfer::{IMPORTING, importing},
 };
+
+/// Characters of an id as it is written.
+const ID_LEN: usize = 36;
 
 /// Name of the fact that forgotten texts may still lie in parts of the database's file that are not in use.
 pub(crate) const RESIDUE: &str = "forgotten_residue";
@@ -95,7 +98,9 @@ fn node(
     state: &mut ForgetState,
     numbers: &mut HashMap<NodeId, i64>,
 ) -> Result<(), StoreError> {
-    let sql = "SELECT digest, type, memory_lane, owner_agent_id, owner_team_id, node_no, \
+    let sql = "SELECT digest, type = 'rule' OR EXISTS (SELECT 1 FROM memory_node_versions v WHERE v.scope_key = n.scope_key \
+                       AND v.node_id = n.id AND instr(v.content, '\"type\":\"rule\"') > 0), \
+                   memory_lane, owner_agent_id, owner_team_id, node_no, \
                    (SELECT COUNT(*) FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id) \
                FROM memory_nodes n WHERE scope_key = ?1 AND id = ?2";
     let found = connection
@@ -104,7 +109,7 @@ fn node(
             let read = |row: &rusqlite::Row<'_>| {
                 let node = ForgettableNode {
                     digest: digest(row, 0)?,
-                    node_type: choice(row, 1, NodeType::parse)?,
+                    was_rule: row.get(1)?,
                     lane: choice(row, 2, Lane::parse)?,
                     owner_agent_id: row.get(3)?,
                     owner_team_id: row.get(4)?,
@@ -120,7 +125,7 @@ fn node(
     for which in ["src_id", "dst_id"] {
         edges(connection, scope, which, id, state)?;
     }
-    if node.node_type == NodeType::Rule {
+    if node.was_rule {
         let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id FROM memory_rule_feedback \
                    WHERE scope_key = ?1 AND rule_node_id = ?2";
         let mut statement = connection.prepare_cached(sql).map_err(driver)?;
@@ -185,16 +190,22 @@ fn erase(connection: &Connection, scope: &str, plan: &ForgetPlan, commit: &NewCo
                    owner_team_id = excluded.owner_team_id, commit_seq = excluded.commit_seq, erased_at = excluded.erased_at";
         let (lane, agent, team) = (node.lane.as_str(), &node.owner_agent_id, &node.owner_team_id);
         run(sql, params![scope, blob(id.0), node.digest.0, lane, agent, team, seq, commit.header.created_at.0])?;
-        // What a provider said about a text it would not take may repeat the text.
-        let sql = "UPDATE memory_outbox SET last_error = NULL, failed_reason = NULL \
-                   WHERE scope_key = ?1 AND (last_error IS NOT NULL OR failed_reason IS NOT NULL) AND instr(payload, ?2) > 0";
-        run(sql, params![scope, id.to_string()])?;
     }
-    for rule in &plan.rules {
-        // A policy is made of what its rules said.
-        let sql = "UPDATE memory_decisions SET policy = 'null', metadata = '{}' \
-                   WHERE scope_key = ?1 AND (instr(source_rules, ?2) > 0 OR instr(tool_rules, ?2) > 0)";
-        run(sql, params![scope, rule.to_string()])?;
+    // What a provider said about a text it would not take may repeat the text.
+    let ids = plan.nodes.iter().map(|(id, _)| id.to_string()).collect::<Vec<_>>();
+    let sql = "SELECT outbox_no, payload FROM memory_outbox \
+               WHERE scope_key = ?1 AND (last_error IS NOT NULL OR failed_reason IS NOT NULL)";
+    for number in naming(connection, sql, scope, &ids)? {
+        run("UPDATE memory_outbox SET last_error = NULL, failed_reason = NULL WHERE outbox_no = ?1", params![number])?;
+    }
+    if !plan.rules.is_empty() {
+        // A policy is made of what its rules said; shadow rules stand in the metadata.
+        let ids = plan.rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let sql = "SELECT id, source_rules || tool_rules || metadata FROM memory_decisions WHERE scope_key = ?1";
+        for id in naming(connection, sql, scope, &ids)? {
+            let sql = "UPDATE memory_decisions SET policy = 'null', metadata = '{}' WHERE scope_key = ?1 AND id = ?2";
+            run(sql, params![scope, id])?;
+        }
     }
     for edge in commit.changes.iter().filter(|change| change.kind == ObjectKind::Edge) {
         run("DELETE FROM memory_edges WHERE scope_key = ?1 AND id = ?2", params![scope, blob(edge.id)])?;
@@ -205,4 +216,24 @@ fn erase(connection: &Connection, scope: &str, plan: &ForgetPlan, commit: &NewCo
     run(sql, params![scope, count(plan.nodes.len()), count(plan.edges.len())])?;
     let sql = "INSERT INTO aionis_meta (key, value) VALUES (?1, 'true') ON CONFLICT (key) DO NOTHING";
     run(sql, params![RESIDUE])
+}
+
+/// Keys of rows whose text names one of some ids; the scope's rows are gone through once, however many ids there are.
+fn naming(
+    connection: &Connection,
+    sql: &str,
+    scope: &str,
+    ids: &[String],
+) -> Result<Vec<rusqlite::types::Value>, StoreError> {
+    let wanted: std::collections::HashSet<&[u8]> = ids.iter().map(|id| id.as_bytes()).collect();
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let mut rows = statement.query([scope]).map_err(driver)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(driver)? {
+        let text = row.get_ref(1).and_then(|text| Ok(text.as_bytes()?)).map_err(driver)?;
+        if text.windows(ID_LEN).any(|part| wanted.contains(part)) {
+            found.push(row.get(0).map_err(driver)?);
+        }
+    }
+    Ok(found)
 }

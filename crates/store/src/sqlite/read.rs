@@ -21,7 +21,7 @@ use super::{
     past,
     rows::{NODE_COLUMNS, blob, choice, digest, node_row, rule_of, signed, unreadable, unsigned, uuid},
 };
-use crate::read::{Pager, content, unreadable_version};
+use crate::read::{Pager, content, rule_as_it_was, unreadable_version};
 
 /// The columns of a found node; of an earlier state also what it was then.
 pub(crate) fn found_sql(as_of: Option<u64>) -> String {
@@ -56,6 +56,9 @@ pub(crate) fn found(
         })
     };
     let mut node = read().map_err(damaged)?;
+    if node.row.node_type == NodeType::Rule {
+        node.row.rule = rule_of(connection, scope, node.row.id.0)?;
+    }
     if as_of.is_some() {
         if let Some(text) = row.get::<_, Option<String>>(28).map_err(damaged)? {
             node.version = row.get(27).map_err(damaged)?;
@@ -63,13 +66,11 @@ pub(crate) fn found(
             let id = node.row.id;
             as_it_was(&mut node.row, &content(id, node.version, &text)?)
                 .map_err(|problem| unreadable_version(id, node.version, &problem))?;
+            rule_as_it_was(&mut node.row);
         }
         let then = || Ok((unsigned(row, 29)?, CommitId(uuid(row, 30)?), Timestamp(row.get(31)?)));
         (node.content_seq, node.row.commit_id, node.row.updated_at) = then().map_err(damaged)?;
         node.row.commit_seq = node.content_seq;
-    }
-    if node.row.node_type == NodeType::Rule {
-        node.row.rule = rule_of(connection, scope, node.row.id.0)?;
     }
     Ok(node)
 }
@@ -115,6 +116,12 @@ impl Conditions {
         }
         if query.as_of.is_some() {
             return self;
+        }
+        if let Some(at) = filter.updated_from {
+            self.and("n.updated_at >= ?", at.0);
+        }
+        if let Some(at) = filter.updated_before {
+            self.and("n.updated_at < ?", at.0);
         }
         let list = |texts: Vec<&str>| serde_json::json!(texts).to_string();
         if !filter.types.is_empty() {

@@ -51,7 +51,11 @@ impl Residue {
             }
             Self::Logged => {
                 let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
-                let busy: i64 = connection.query_row(sql, [], |row| row.get(0)).map_err(driver)?;
+                // Writes do not wait for readers here: it is tried again.
+                connection.execute_batch("PRAGMA busy_timeout = 0").map_err(driver)?;
+                let busy = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+                connection.execute_batch("PRAGMA busy_timeout = 5000").map_err(driver)?;
+                let busy = busy.map_err(driver)?;
                 if busy != 0 {
                     return Ok(BUSY_PAUSE);
                 }

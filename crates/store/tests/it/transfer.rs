@@ -159,6 +159,7 @@ async fn govern(place: &Place, s: &ScopeKey) {
         scope: s.clone(),
         actor: "a".to_owned(),
         ids: vec![node_id(s, "gone")],
+        missing_client_ids: Vec::new(),
         viewer: None,
         token,
         request_digest: aionis_core::canon::sha256("forget"),

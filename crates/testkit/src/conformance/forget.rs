@@ -24,6 +24,7 @@ fn asked(scope: &ScopeKey, ids: &[NodeId], token: Option<Digest>) -> PreparedFor
         scope: scope.clone(),
         actor: "ann".to_owned(),
         ids: ids.to_vec(),
+        missing_client_ids: Vec::new(),
         viewer: None,
         token,
         request_digest: canonical_sha256(&json!([ids, token])),
@@ -185,6 +186,33 @@ pub async fn a_forgotten_rule_takes_its_feedback_and_policies(subject: &Subject)
     let kept = subject.store.decision(&s, made).await.unwrap().unwrap().decision;
     assert!(kept.policy.is_null());
     assert_eq!((kept.policy_sha256, kept.source_rules), ("p".repeat(64), vec![r]));
+    assert_sound(subject.store.as_ref()).await;
+}
+
+/// A node that was a rule once takes what is left of that time with it.
+pub async fn a_forgotten_node_that_was_a_rule_takes_its_feedback_too(subject: &Subject) {
+    let s = scope("s");
+    let rule = |n: &mut aionis_core::write::NodeInput| {
+        n.node_type = NodeType::Rule;
+        n.slots = Some(json!({ "if": {}, "then": { "tool": { "prefer": ["psql"] } } }));
+    };
+    subject.write(WriteBuilder::new(&s).input("1").node("r", "a rule").with(rule)).await;
+    let r = node_id(&s, "r");
+    let note = Some("it said so".to_owned());
+    let feedback = Operation::RuleFeedback { rule: r, outcome: Outcome::Positive, run_id: None, note };
+    subject.store.operate(operation(&s, None, feedback)).await.unwrap();
+    let (by_rule, by_shadow) = (Uuid::from_u128(5), Uuid::from_u128(6));
+    subject.store.put_decision(&s, decision(by_rule, None, &[r])).await.unwrap();
+    let mut shadow = decision(by_shadow, None, &[]);
+    shadow.metadata = json!({ "rules_with_shadow": [r], "said": "psql" });
+    subject.store.put_decision(&s, shadow).await.unwrap();
+    subject.write(WriteBuilder::new(&s).input("2").node("r", "an event now")).await;
+    assert_eq!(forget(subject, &s, &[r]).await.feedback, 1);
+    assert!(subject.store.feedback(&s, None, 10).await.unwrap().is_empty());
+    for made in [by_rule, by_shadow] {
+        let kept = subject.store.decision(&s, made).await.unwrap().unwrap().decision;
+        assert!(kept.policy.is_null() && !kept.metadata.to_string().contains("psql"), "{made}");
+    }
     assert_sound(subject.store.as_ref()).await;
 }
 

@@ -167,6 +167,7 @@ macro_rules! store_conformance {
                 a_state_is_named_in_three_ways,
                 nodes_are_found_as_they_were,
                 an_earlier_state_is_searched,
+                a_rule_says_what_it_said,
             ];
             forget: [
                 a_forgotten_node_is_gone_everywhere,
@@ -174,6 +175,7 @@ macro_rules! store_conformance {
                 a_repeated_key_erases_once,
                 a_forgotten_node_may_be_written_again,
                 a_forgotten_rule_takes_its_feedback_and_policies,
+                a_forgotten_node_that_was_a_rule_takes_its_feedback_too,
                 work_under_way_on_a_forgotten_node_stores_nothing,
                 only_what_may_be_changed_is_forgotten,
                 forgetting_and_writing_at_once_keep_the_chain,

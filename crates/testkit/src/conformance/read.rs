@@ -322,3 +322,25 @@ pub async fn an_earlier_state_is_searched(subject: &Subject) {
         other => panic!("a scope of more than one node must be refused, got {other:?}"),
     }
 }
+
+/// An earlier content of a rule says what it said, not what the rule says now.
+pub async fn a_rule_says_what_it_said(subject: &Subject) {
+    let s = scope("s");
+    let rule = |tool: &'static str| {
+        move |n: &mut aionis_core::write::NodeInput| {
+            n.node_type = NodeType::Rule;
+            n.slots = Some(json!({ "if": { "x": tool }, "then": { "tool": { "prefer": [tool] } } }));
+        }
+    };
+    subject.write(WriteBuilder::new(&s).input("1").node("r", "a rule").with(rule("psql"))).await;
+    subject.write(WriteBuilder::new(&s).input("2").node("r", "a rule").with(rule("curl"))).await;
+    let r = node_id(&s, "r");
+    let said = async |seq| {
+        let past = subject.store.past(&s, seq, PAST_MAX).await.unwrap();
+        let row = past.rows(&s, &[r]).await.unwrap().remove(0);
+        let rule = row.rule.expect("it is a rule");
+        (rule.if_json, rule.then_json["tool"]["prefer"][0].clone())
+    };
+    assert_eq!(said(1).await, (json!({ "x": "psql" }), json!("psql")));
+    assert_eq!(said(2).await, (json!({ "x": "curl" }), json!("curl")));
+}

@@ -90,6 +90,7 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
         scope: s.clone(),
         actor: "a".to_owned(),
         ids: vec![node_id(&s, "gone")],
+        missing_client_ids: Vec::new(),
         viewer: None,
         token,
         request_digest: aionis_core::canon::sha256("forget"),

@@ -196,6 +196,7 @@ async fn read_and_forget(store: &PostgresStore) {
             scope: s.clone(),
             actor: "a".to_owned(),
             ids: vec![id],
+            missing_client_ids: Vec::new(),
             viewer: None,
             token,
             request_digest: aionis_core::canon::sha256(&name),

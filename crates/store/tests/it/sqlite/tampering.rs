@@ -415,6 +415,7 @@ async fn what_is_kept_of_forgotten_nodes() {
         scope: s.clone(),
         actor: "a".to_owned(),
         ids: vec![bare],
+        missing_client_ids: Vec::new(),
         viewer: None,
         token,
         request_digest: sha256("forget"),
