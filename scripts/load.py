@@ -9,6 +9,7 @@ import urllib.request
 
 AIONIS, URL, PID, SECONDS = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 NODES = 2_000
+PLACES = int(sys.argv[5])
 CALIBRATION_S = 10
 QUIET_SHARE = 0.05
 MEMORY_GROWTH_MAX_MIB = 256
@@ -66,7 +67,7 @@ def main():
         result(bench(tenant, "recall-text", 1, nodes=NODES, concurrency=1))
     closed = lambda tenant, operation, n: ((tenant, operation), {"concurrency": n})
     alone = [result(bench("quiet", operation, CALIBRATION_S, concurrency=1)) for operation in ("recall-text", "write-1")]
-    full = both(CALIBRATION_S, [closed("noisy", "recall-text", 2)], [closed("noisy", "write-1", 2)])
+    full = both(CALIBRATION_S, [closed("noisy", "recall-text", PLACES)], [closed("noisy", "write-1", PLACES)])
     for name, run in zip(("alone: recall", "alone: write", "at capacity: recall", "at capacity: write"), alone + full):
         row(name, run)
     rates = [run["throughput_per_s"] for run in full]

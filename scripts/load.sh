@@ -20,9 +20,11 @@ stop() {
 }
 trap stop EXIT
 
-# One request per core at work and as many waiting: who is admitted waits for about one other request.
+# One recall and one write at work, two of each waiting: who is admitted waits for about one other request.
+places=1
+queue=2
 AIONIS_DATA_DIR="$work/data" EMBEDDING_PROVIDER=fake EMBEDDING_DIM=384 RUST_LOG=warn \
-    API_RECALL_MAX_INFLIGHT=2 API_RECALL_QUEUE_MAX=2 API_WRITE_MAX_INFLIGHT=2 API_WRITE_QUEUE_MAX=2 \
+    API_RECALL_MAX_INFLIGHT="$places" API_RECALL_QUEUE_MAX="$queue" API_WRITE_MAX_INFLIGHT="$places" API_WRITE_QUEUE_MAX="$queue" \
     "$aionis" serve --port 0 --port-file "$work/port" >"$work/server.log" 2>&1 &
 server=$!
 for _ in $(seq 100); do
@@ -30,4 +32,4 @@ for _ in $(seq 100); do
     kill -0 "$server" 2>/dev/null || { cat "$work/server.log" >&2; exit 2; }
     sleep 0.1
 done
-python3 "$(dirname "${BASH_SOURCE[0]}")/load.py" "$aionis" "http://127.0.0.1:$(cat "$work/port")" "$server" "$seconds"
+python3 "$(dirname "${BASH_SOURCE[0]}")/load.py" "$aionis" "http://127.0.0.1:$(cat "$work/port")" "$server" "$seconds" "$places"
