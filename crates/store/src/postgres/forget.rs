@@ -61,6 +61,7 @@ LEFT JOIN LATERAL (SELECT request_sha256, outcome FROM memory_requests \
     WHERE scope_key = $1 AND request_key = $2 LIMIT 1) r ON true \
 WHERE s.scope_key = $1";
 
+/// Ids are looked for as text: payloads that cannot be read are among those that failed.
 const ERASE: &str = "\
 WITH nodes AS (
     DELETE FROM memory_nodes t USING UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[]) AS q (scope_key, id)
@@ -83,12 +84,13 @@ WITH nodes AS (
 ), decisions AS (
     UPDATE memory_decisions SET policy = 'null', metadata = '{}'
     WHERE scope_key = $1 AND cardinality($19) > 0
-        AND (source_rules::jsonb || tool_rules::jsonb || COALESCE(metadata::jsonb -> 'rules_with_shadow', '[]'::jsonb))
-            ?| $19::text[]
+        AND (SELECT array_agg(q.id[1]) FROM regexp_matches(source_rules || tool_rules || metadata,
+            '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') AS q (id)) && $19::text[]
 ), work AS (
     UPDATE memory_outbox SET last_error = NULL, failed_reason = NULL
     WHERE scope_key = $1 AND (last_error IS NOT NULL OR failed_reason IS NOT NULL)
-        AND jsonb_path_query_array(payload::jsonb, '$.nodes[*].id') ?| $13::text[]
+        AND (SELECT array_agg(q.id[1]) FROM regexp_matches(payload,
+            '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') AS q (id)) && $13::text[]
 ), kept AS (
     INSERT INTO memory_erasures (scope_key, id, digest, memory_lane, owner_agent_id, owner_team_id, commit_seq, erased_at,
         change_no)

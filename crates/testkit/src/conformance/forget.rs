@@ -283,3 +283,14 @@ pub async fn forgetting_and_writing_at_once_keep_the_chain(subject: &Subject) {
     tokio::join!(writers, erase());
     assert_sound(subject.store.as_ref()).await;
 }
+
+/// Work that failed because it cannot be read is in nobody's way.
+pub async fn unreadable_work_does_not_keep_a_node(subject: &Subject) {
+    let s = scope("s");
+    subject.write(WriteBuilder::new(&s).deriving().node("a", "zebra")).await;
+    subject.inspect.spoil_work(&s).await;
+    assert!(subject.claim("w", 10).await.is_empty());
+    assert_eq!(subject.store.outbox_status().await.unwrap().dead, 1);
+    assert_eq!(forget(subject, &s, &[node_id(&s, "a")]).await.nodes.len(), 1);
+    assert_sound(subject.store.as_ref()).await;
+}

@@ -177,6 +177,7 @@ macro_rules! store_conformance {
                 a_forgotten_rule_takes_its_feedback_and_policies,
                 a_forgotten_node_that_was_a_rule_takes_its_feedback_too,
                 work_under_way_on_a_forgotten_node_stores_nothing,
+                unreadable_work_does_not_keep_a_node,
                 only_what_may_be_changed_is_forgotten,
                 forgetting_and_writing_at_once_keep_the_chain,
             ];
