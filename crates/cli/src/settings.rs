@@ -5,6 +5,7 @@ mod auth;
 pub(crate) mod catalog;
 pub(crate) mod env_file;
 pub(crate) mod environment;
+mod jobs;
 mod recall;
 pub(crate) mod retired;
 pub(crate) mod telemetry;
@@ -24,6 +25,7 @@ pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},
     auth::AuthArgs,
+    jobs::JobSettings,
     recall::RecallSettings,
 };
 use crate::failure::Failure;
@@ -292,6 +294,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) outbox: OutboxSettings,
     #[command(flatten)]
+    pub(crate) jobs: JobSettings,
+    #[command(flatten)]
     pub(crate) telemetry: TelemetrySettings,
 }
 
@@ -446,6 +450,7 @@ impl Settings {
         problems.extend(self.recall.profiles().err());
         problems.extend(self.recall.adaptive().err());
         problems.extend(self.telemetry.problems());
+        problems.extend(self.jobs.problem());
         if self.memory.is_production() {
             problems.extend(environment::unknown().iter().map(ToString::to_string));
         }

@@ -4,13 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::{Clock, SystemClock},
-    ports::{embed::Embedder, store::Store},
+    ports::{
+        embed::Embedder,
+        store::{RUN_LEASE, Store},
+    },
     redact::Redactor,
     write::WriteSettings,
 };
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     Engine, EngineSettings, NoVectors, QuerySource,
+    jobs::{Job, Runner, Scheduler, SchedulerSettings},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -34,6 +38,8 @@ pub(crate) struct Parts {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
+/// Scopes a scheduler takes per job when it looks for what is due.
+const SCOPES_PER_LOOK: usize = 200;
 /// Rows of the audit queue.
 const AUDIT_QUEUE_MAX: usize = 4_096;
 
@@ -180,4 +186,24 @@ impl Parts {
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
         Some(Worker::new(store, embedder, Arc::clone(&self.clock), worker_settings))
     }
+
+    /// A scheduler of the periodic jobs, unless they are switched off.
+    pub(crate) fn scheduler(&self, settings: &Settings) -> Option<Scheduler> {
+        let jobs = settings.jobs.jobs_enabled.then(|| periodic(settings))?;
+        let scheduler_settings = SchedulerSettings {
+            holder: WorkerSettings::default().name,
+            poll_interval: Duration::from_millis(settings.jobs.jobs_poll_interval_ms),
+            scopes_max: SCOPES_PER_LOOK,
+            lease: RUN_LEASE,
+        };
+        let runner = Runner::new(Arc::clone(&self.store) as _, Arc::clone(&self.clock));
+        Some(Scheduler::new(runner, jobs, scheduler_settings))
+    }
+}
+
+/// The jobs that run by themselves, with their settings, but those that are switched off.
+fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
+    let all: Vec<Arc<dyn Job>> = Vec::new();
+    let disabled: Vec<&str> = settings.jobs.disabled().collect();
+    all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()
 }

@@ -11,6 +11,7 @@ pub mod error;
 pub mod error_codes;
 pub mod forget;
 pub mod ids;
+pub mod jobs;
 pub mod keys;
 pub mod model;
 pub mod operate;

@@ -10,7 +10,7 @@ use aionis_store::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{job::Selection, verify::Quiet};
+use super::{job::SelectionArgs, verify::Quiet};
 use crate::{
     failure::{Failure, Verdict},
     output::{self, Bar},
@@ -37,7 +37,7 @@ pub(crate) struct CopyArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    selection: Selection,
+    selection: SelectionArgs,
     #[command(flatten)]
     storage: StorageSettings,
     #[command(flatten)]

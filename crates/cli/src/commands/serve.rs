@@ -28,7 +28,7 @@ use crate::{
 /// Flags of `aionis serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Do not derive vectors in this process.
+    /// Do not derive vectors and run no jobs in this process.
     #[arg(long)]
     no_worker: bool,
     #[command(flatten)]
@@ -77,6 +77,11 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
         let stopped = stopped.clone();
         tokio::spawn(async move { worker.run(stopped).await })
     });
+    let scheduler = if args.no_worker { None } else { parts.scheduler(&args.settings) };
+    let scheduler = scheduler.map(|scheduler| {
+        let stopped = stopped.clone();
+        tokio::spawn(async move { scheduler.run(stopped).await })
+    });
     let background = [
         tokio::spawn(warm(Arc::clone(&parts.store))),
         tokio::spawn(upkeep(metrics)),
@@ -86,9 +91,9 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     for task in background {
         task.abort();
     }
-    if let Some(worker) = worker {
-        // The worker ends after the batch it is in; a claim it leaves open is free again after its lease.
-        let _ = tokio::time::timeout(DRAIN, worker).await;
+    for task in [worker, scheduler].into_iter().flatten() {
+        // Worker and scheduler end after the batch they are in; what they leave open is free again after its lease.
+        let _ = tokio::time::timeout(DRAIN, task).await;
     }
     parts.engine.flush().await;
     parts.store.close().await;

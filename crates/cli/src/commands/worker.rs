@@ -1,5 +1,6 @@
-//! `aionis worker`: derives vectors without the HTTP service.
+//! `aionis worker`: derives vectors and runs periodic jobs, without the HTTP service.
 
+use aionis_embed::Provider;
 use clap::Args;
 use tokio::sync::watch;
 
@@ -34,27 +35,43 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     };
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
-    let Some(worker) = parts.worker(&args.settings) else {
-        return Err(Failure::new(
-            "there is no embedding provider to work with: run `aionis model pull`, or set EMBEDDING_PROVIDER",
-        ));
-    };
+    let worker = parts.worker(&args.settings);
     if args.once {
+        let Some(worker) = worker else { return Err(nothing_to_derive()) };
         let round = worker.drain().await?;
         parts.store.close().await;
         output::json(&round)?;
         return Ok(Verdict::from(round.failed == 0));
     }
+    let scheduler = parts.scheduler(&args.settings);
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(async move { worker.run(stopped).await });
+    let mut tasks = Vec::new();
+    match worker {
+        Some(worker) => {
+            let stopped = stopped.clone();
+            tasks.push(tokio::spawn(async move { worker.run(stopped).await }));
+        }
+        // A provider that was chosen and is not there is a mistake; none is a choice, and jobs need none.
+        None if scheduler.is_none() || !matches!(parts.provider, Provider::Disabled) => return Err(nothing_to_derive()),
+        None => tracing::warn!("there is no embedding provider: vectors are not derived, jobs are run"),
+    }
+    if let Some(scheduler) = scheduler {
+        tasks.push(tokio::spawn(async move { scheduler.run(stopped).await }));
+    }
     tracing::info!("worker started");
     stop_signal.wait().await;
     stop.send_replace(true);
-    task.await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
+    for task in tasks {
+        task.await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
+    }
     parts.store.close().await;
     if let Some(traces) = traces {
         traces.end().await;
     }
     tracing::info!("stopped");
     Ok(Verdict::Positive)
+}
+
+fn nothing_to_derive() -> Failure {
+    Failure::new("there is no embedding provider to work with: run `aionis model pull`, or set EMBEDDING_PROVIDER")
 }

@@ -131,6 +131,13 @@ pub(crate) const METRICS: &[Metric] = &[
     of(Gauge, "aionis_process_resident_memory_bytes", &[], "resident memory of the process"),
     of(Gauge, "aionis_process_uptime_seconds", &[], "time since the start"),
     of(Gauge, "aionis_build_info", &[("version", ANY), ("engine", ANY)], "1; which program this is"),
+    of(
+        Counter,
+        "aionis_job_runs_total",
+        &[("job", ANY), ("status", ANY)],
+        "runs of jobs per scope, by how they ended: `done`, `negative`, `stopped`, `failed`, `busy`, `not_due`, `lost`",
+    ),
+    of(Histogram, "aionis_job_seconds", &[("job", ANY)], "time of a run of a job in one scope"),
 ];
 
 /// Describes every metric, and shows counters that were not needed yet as zero.

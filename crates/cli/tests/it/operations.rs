@@ -257,10 +257,19 @@ fn what_was_given_up_is_tried_again() {
     assert!(refused.stderr.contains("--all"), "which scopes has to be said: {refused:?}");
     let planned = run(&mut replay(&["--all", "--dry-run", "--json"])).exits(0).json();
     assert_eq!(planned["total"], json!({ "dead_items": 3, "unreadable_items": 0, "failed_nodes": 3 }));
-    let elsewhere = run(&mut replay(&["--tenant", "nobody", "--json"])).exits(0).json();
-    assert_eq!(elsewhere["scopes"], json!([]));
+    let elsewhere = run(&mut replay(&["--tenant", "nobody", "--json"])).exits(1);
+    assert!(elsewhere.stderr.contains("nothing is stored for tenant \"nobody\""), "{elsewhere:?}");
     let done = run(&mut replay(&["--scope", "harbour"])).exits(0);
-    assert!(done.stdout.contains("put back 3 dead letter(s) and 3 failed node(s)"), "{done:?}");
+    assert!(done.stdout.contains("default/harbour: dead_items 3, failed_nodes 3"), "{done:?}");
+    let listed = |more: &[&str]| {
+        let mut command = command(place.path(), &[&["job", "runs", "--json"], more].concat());
+        command.arg("--data-dir").arg(&data);
+        run(&mut command).exits(0).json()
+    };
+    let runs = listed(&["--job", "outbox-replay"]);
+    let kept: Vec<_> = runs["runs"].as_array().unwrap().iter().map(|run| (&run["dry_run"], &run["status"])).collect();
+    assert_eq!(kept, [(&json!(false), &json!("done")), (&json!(true), &json!("done"))]);
+    assert_eq!(listed(&["--tenant", "acme"])["runs"], json!([]));
     let server = Server::start(&data);
     server.vectors_are_ready("harbour", PATIENCE);
     let ready = server.connect().get("/health/ready").unwrap().ok();

@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0004_reading_and_forgetting.sql"),
     },
     Migration { version: 5, name: "api_keys", sql: include_str!("migrations/0005_api_keys.sql") },
+    Migration { version: 6, name: "jobs", sql: include_str!("migrations/0006_jobs.sql") },
 ];
 
 /// Key of the advisory lock: "aionis" in ASCII.

@@ -10,6 +10,7 @@ mod forget;
 mod groups;
 mod images;
 mod integrity;
+mod jobs;
 mod keys;
 mod maintenance;
 mod migrate;

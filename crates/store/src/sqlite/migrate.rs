@@ -20,6 +20,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("migrations/0006_reading_and_forgetting.sql"),
     },
     Migration { version: 7, name: "api_keys", sql: include_str!("migrations/0007_api_keys.sql") },
+    Migration { version: 8, name: "jobs", sql: include_str!("migrations/0008_jobs.sql") },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
@@ -93,6 +94,7 @@ mod tests {
             "0005_operations",
             "0006_reading_and_forgetting",
             "0007_api_keys",
+            "0008_jobs",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);

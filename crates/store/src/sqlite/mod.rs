@@ -9,6 +9,7 @@ mod forget;
 mod images;
 mod indexer;
 mod integrity;
+mod jobs;
 mod keys;
 mod lock;
 mod maintenance;

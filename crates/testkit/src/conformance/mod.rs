@@ -6,6 +6,7 @@ pub mod dense;
 pub mod forget;
 pub mod graph;
 pub mod integrity;
+pub mod jobs;
 pub mod keys;
 pub mod lexical;
 pub mod maintenance;
@@ -180,6 +181,15 @@ macro_rules! store_conformance {
                 unreadable_work_does_not_keep_a_node,
                 only_what_may_be_changed_is_forgotten,
                 forgetting_and_writing_at_once_keep_the_chain,
+            ];
+            jobs: [
+                a_lease_has_one_holder_and_a_cursor_is_left_to_the_next,
+                a_late_holder_stores_nothing,
+                a_lease_asked_for_at_once_is_given_once,
+                a_dry_run_and_a_run_without_lease_take_nothing,
+                what_ran_meanwhile_is_not_due,
+                scopes_are_due_by_their_last_run,
+                runs_are_listed_the_newest_first,
             ];
             keys: [
                 a_key_is_found_by_its_digest,

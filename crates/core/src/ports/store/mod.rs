@@ -4,6 +4,7 @@
 mod error;
 mod forget;
 mod integrity;
+mod jobs;
 mod keys;
 mod maintenance;
 mod operate;
@@ -17,6 +18,7 @@ pub use forget::ForgetStore;
 pub use integrity::{
     CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoredEdgeRow, StoredFeedbackRow, StoredNodeRow,
 };
+pub use jobs::{JobStore, RUN_LEASE};
 pub use keys::KeyStore;
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
@@ -39,6 +41,7 @@ pub trait Store:
     + OperateStore
     + ForgetStore
     + KeyStore
+    + JobStore
 {
 }
 
@@ -52,5 +55,7 @@ impl<T> Store for T where
         + OperateStore
         + ForgetStore
         + KeyStore
+        + JobStore
+        + JobStore
 {
 }

@@ -3,8 +3,9 @@
 use aionis_core::{
     forget::PreparedForget,
     ids::ScopeKey,
+    jobs::{BeginRun, Target},
     operate::{NewDecision, Operation, OperationInput, Outcome, prepare_operation},
-    ports::store::{ForgetStore, OperateStore, RecallAudit, RecallStore, WriteStore},
+    ports::store::{ForgetStore, JobStore, OperateStore, RecallAudit, RecallStore, WriteStore},
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
@@ -28,6 +29,8 @@ const TABLES: &[&str] = &[
     "memory_decisions",
     "memory_rule_feedback",
     "memory_erasures",
+    "job_states",
+    "job_runs",
 ];
 
 /// A row in every table for a tenant.
@@ -98,6 +101,18 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
     };
     let look = store.forget(asked(None)).await.unwrap();
     store.forget(asked(aionis_core::canon::Digest::from_hex(&look.token).ok())).await.unwrap();
+    let begin = BeginRun {
+        run: uuid::Uuid::new_v4(),
+        job: "sweep".to_owned(),
+        target: Target::Scope(s.clone()),
+        holder: "h".to_owned(),
+        dry_run: false,
+        params: serde_json::json!({}),
+        now: aionis_core::clock::Timestamp(1),
+        lease: Some(std::time::Duration::from_secs(1)),
+        due_before: None,
+    };
+    store.begin_run(begin).await.unwrap();
     s
 }
 

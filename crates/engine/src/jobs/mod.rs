@@ -1,0 +1,97 @@
+//! Jobs: what runs them, and what they are.
+//!
+//! A job is a [`Job`]: one step loads a bounded page, plans and applies. [`run`](Runner::run) takes the lease, goes from
+//! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
+//! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
+
+mod outbox_replay;
+mod report;
+mod runner;
+mod scheduler;
+#[cfg(test)]
+mod tests;
+
+use aionis_core::{
+    clock::Timestamp,
+    error::{DomainError, ErrorKind},
+    ids::ScopeKey,
+    jobs::{JobInfo, Target},
+    ports::store::Store,
+};
+use async_trait::async_trait;
+use serde_json::Value;
+use uuid::Uuid;
+
+pub use self::{
+    outbox_replay::OutboxReplay,
+    report::Report,
+    runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    scheduler::{Round, Scheduler, SchedulerSettings},
+};
+
+/// Every job there is, in the order of their names.
+pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO];
+
+/// Work that maintains a memory.
+#[async_trait]
+pub trait Job: Send + Sync {
+    /// What it is.
+    fn info(&self) -> &'static JobInfo;
+
+    /// What it was started with, for the history: no text of a memory, no secrets.
+    fn params(&self) -> Value;
+
+    /// Does one bounded step: loads, plans and, unless [`Step::dry_run`], applies. A step that is done twice must do no
+    /// harm: the runner may have died after it and before its cursor was stored.
+    ///
+    /// # Errors
+    /// Whatever keeps it from going on; the run ends as failed, and the next one begins this step again.
+    async fn step(&self, on: &Step<'_>) -> Result<Stepped, DomainError>;
+
+    /// Whether what it judges holds, after the last step; for jobs that judge.
+    fn holds(&self, _report: &Report) -> bool {
+        true
+    }
+}
+
+/// One step of a job.
+pub struct Step<'a> {
+    /// The store.
+    pub store: &'a dyn Store,
+    /// What it is about.
+    pub target: &'a Target,
+    /// Where the step before left off.
+    pub cursor: Option<&'a Value>,
+    /// Whether nothing may be changed.
+    pub dry_run: bool,
+    /// The time now.
+    pub now: Timestamp,
+    /// Id of the run.
+    pub run: Uuid,
+}
+
+impl Step<'_> {
+    /// The scope.
+    ///
+    /// # Errors
+    /// The job was started for the deployment.
+    pub fn scope(&self) -> Result<&ScopeKey, DomainError> {
+        match self.target {
+            Target::Scope(scope) => Ok(scope),
+            Target::Deployment => Err(DomainError::new(
+                ErrorKind::Internal,
+                "internal_error",
+                "a job over scopes was started for the deployment as a whole",
+            )),
+        }
+    }
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub struct Stepped {
+    /// What it did, or would do: counts, and samples of ids. No text of a memory: it is kept.
+    pub report: Report,
+    /// Where the next step goes on; nothing at the end.
+    pub next: Option<Value>,
+}
