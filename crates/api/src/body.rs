@@ -27,7 +27,9 @@ pub(crate) async fn read(
 ) -> Result<(Value, BodyBytes), DomainError> {
     check_media_type(headers)?;
     let max_bytes = state.settings.body_max_bytes;
-    let said = body.size_hint().exact();
+    // What a request says of its length, or the length of a body that is made of the query.
+    let header = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let said = header.or_else(|| body.size_hint().exact());
     if said.is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large(max_bytes));
     }

@@ -29,6 +29,8 @@ use tokio::{
 };
 use tower::ServiceExt;
 
+/// Longest head of a request.
+const HEAD_MAX_BYTES: usize = 64 * 1024;
 /// How long to wait after a failure to accept that will not be over at once: too many open files, for example.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -40,8 +42,6 @@ pub(crate) struct Bounds {
     /// Longest time for the head of a request, from the opening of the connection or the answer before it: a kept
     /// connection may be idle as long.
     pub(crate) head_timeout: Duration,
-    /// Longest head of a request, in bytes.
-    pub(crate) head_max_bytes: usize,
 }
 
 /// An open connection, counted until dropped.
@@ -64,7 +64,7 @@ impl Drop for Open {
 pub(crate) async fn run(listener: TcpListener, app: Router, bounds: Bounds, stop: impl Future<Output = ()>) {
     let (places, graceful) = (Arc::new(Semaphore::new(bounds.connections_max)), GracefulShutdown::new());
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(bounds.head_max_bytes);
+    server.timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(HEAD_MAX_BYTES);
     let mut stop = pin!(stop);
     loop {
         let next = async {

@@ -19,12 +19,6 @@ pub(crate) struct ConnectionArgs {
     /// Longest time for the head of a request, and for an idle connection that is kept, in ms.
     #[arg(long, env = "API_HEAD_TIMEOUT_MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub(crate) api_head_timeout_ms: u64,
-    /// Longest head of a request, in bytes.
-    #[arg(long, env = "API_HEAD_MAX_BYTES", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(8_192..=1_048_576))]
-    pub(crate) api_head_max_bytes: u32,
-    /// Longest pause between two pieces of a body, in ms.
-    #[arg(long, env = "API_BODY_PAUSE_MAX_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
-    pub(crate) api_body_pause_max_ms: u64,
     /// Bytes of request bodies in memory at once, of all requests together.
     #[arg(long, env = "API_BODIES_MAX_BYTES", default_value_t = 268_435_456, value_parser = clap::value_parser!(u64).range(BODIES_MIN_BYTES..=1_099_511_627_776))]
     pub(crate) api_bodies_max_bytes: u64,
@@ -43,7 +37,6 @@ impl ConnectionArgs {
         Bounds {
             connections_max: self.api_connections_max as usize,
             head_timeout: Duration::from_millis(self.api_head_timeout_ms),
-            head_max_bytes: self.api_head_max_bytes as usize,
         }
     }
 
@@ -55,7 +48,6 @@ impl ConnectionArgs {
     /// Puts what the interface keeps to into its settings.
     pub(crate) fn apply(&self, settings: ApiSettings) -> Result<ApiSettings, Failure> {
         Ok(ApiSettings {
-            body_pause_max: Duration::from_millis(self.api_body_pause_max_ms),
             allowed_hosts: AllowedHosts::parse(&self.aionis_allowed_hosts)
                 .map_err(|e| Failure::new(format!("AIONIS_ALLOWED_HOSTS: {e}")))?,
             ..settings

@@ -3,7 +3,6 @@
 
 use std::{
     future::poll_fn,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::Duration,
@@ -96,11 +95,12 @@ impl Engine {
     /// `min_commit_not_reached`; `commit_waiters_full` when as many wait as may; a failure of storage.
     pub async fn wait_for_commit(&self, request: &RecallRequest) -> Result<(), DomainError> {
         let Some(min_commit) = request.min_commit else { return Ok(()) };
-        let mut wait = pin!(self.store.wait_for_commit(&request.scope, min_commit));
+        let mut wait = self.store.wait_for_commit(&request.scope, min_commit);
         if let Poll::Ready(reached) = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context))).await {
             return Ok(reached?);
         }
         let waiter = self.commit_waiters.enter(request.scope.tenant())?;
+        // It takes the wait with it: what that holds half-way must be free for the look at the head.
         let reached = tokio::time::timeout(request.max_wait, wait).await;
         drop(waiter);
         match reached {
