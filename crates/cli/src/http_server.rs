@@ -64,7 +64,9 @@ impl Drop for Open {
 pub(crate) async fn run(listener: TcpListener, app: Router, bounds: Bounds, stop: impl Future<Output = ()>) {
     let (places, graceful) = (Arc::new(Semaphore::new(bounds.connections_max)), GracefulShutdown::new());
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout).max_buf_size(HEAD_MAX_BYTES);
+    server.timer(TokioTimer::new()).header_read_timeout(bounds.head_timeout);
+    // Of what has come in one piece the buffer's bound alone would let more pass.
+    server.max_header_size(HEAD_MAX_BYTES).max_buf_size(HEAD_MAX_BYTES);
     let mut stop = pin!(stop);
     loop {
         let next = async {

@@ -53,6 +53,8 @@ async fn who_waits_for_a_commit_holds_no_place() {
 async fn a_commit_that_is_there_is_waited_for_by_nobody() {
     let service = Arc::new(Service::with(|setup| setup.commit_waiters_max = 1));
     service.write(&writing(&[event("e", "herons in the reeds")])).await;
+    // From here on the head is known without a look into the database.
+    service.ask("herons").await;
     let waiting = ask(&service, asking("default", 2));
     until(|| service.engine.commit_waiters() == 1).await;
     service.post(RECALL_TEXT, &asking("default", 1)).await.ok();
