@@ -6,6 +6,7 @@
 mod client;
 mod commands;
 mod failure;
+mod http_server;
 mod output;
 mod settings;
 mod telemetry;

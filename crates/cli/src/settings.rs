@@ -3,6 +3,7 @@
 mod admission;
 mod auth;
 pub(crate) mod catalog;
+mod connections;
 pub(crate) mod env_file;
 pub(crate) mod environment;
 mod jobs;
@@ -25,6 +26,7 @@ pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},
     auth::AuthArgs,
+    connections::ConnectionArgs,
     jobs::JobSettings,
     recall::RecallSettings,
 };
@@ -262,9 +264,11 @@ pub(crate) struct HttpSettings {
     pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// Origins that browsers may call from, comma separated.
-    #[arg(long, env = "CORS_ALLOW_ORIGINS", default_value = "*")]
-    pub(crate) cors_allow_origins: String,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+    /// Origins that browsers may call from, comma separated [default: *; none with MEMORY_AUTH_MODE=off].
+    #[arg(long, env = "CORS_ALLOW_ORIGINS")]
+    pub(crate) cors_allow_origins: Option<String>,
     /// Token that allows debugging embeddings.
     #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) admin_token: SecretArg,
@@ -311,6 +315,13 @@ impl StorageSettings {
 }
 
 impl StorageSettings {
+    /// Keys that are looked up at once: a quarter of the connections that read, so that a flood of unknown keys leaves the
+    /// others to requests.
+    pub(crate) fn key_lookups_max(&self) -> usize {
+        let connections = if self.database_url.0.is_empty() { u32::from(self.readers) } else { self.db_pool_max };
+        (connections as usize / 4).max(1)
+    }
+
     /// Whether there may be a database; of the embedded one it is known.
     fn may_be_there(&self) -> bool {
         !self.database_url.0.is_empty() || self.data_dir.join(aionis_store::sqlite::DATABASE_FILE).exists()
@@ -411,18 +422,28 @@ impl HttpSettings {
         )))
     }
 
+    /// Origins that browsers may call from. Where nobody is authenticated there are none unless they are named: any page
+    /// could read and write the memory of whoever looks at it.
+    fn cors(&self) -> CorsOrigins {
+        match &self.cors_allow_origins {
+            Some(list) => CorsOrigins::parse(list),
+            None if self.auth.mode() == AuthMode::Off => CorsOrigins::Listed(Vec::new()),
+            None => CorsOrigins::Any,
+        }
+    }
+
     pub(crate) fn api(
         &self,
         memory: &MemorySettings,
         telemetry: &TelemetrySettings,
         auth: Auth,
     ) -> Result<ApiSettings, Failure> {
-        Ok(ApiSettings {
+        self.connections.apply(ApiSettings {
             auth,
             default_tenant: memory.memory_tenant_id.clone(),
             default_scope: memory.memory_scope.clone(),
             request_timeout: Duration::from_millis(self.api_request_timeout_ms),
-            cors: CorsOrigins::parse(&self.cors_allow_origins),
+            cors: self.cors(),
             admin_token: (!self.admin_token.0.is_empty()).then(|| self.admin_token.0.clone()),
             loopback_may_debug: !memory.is_production(),
             trusted_proxies: self.limits.trusted_proxies()?,

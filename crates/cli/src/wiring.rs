@@ -73,6 +73,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
         adaptive: settings.recall.adaptive().map_err(Failure::new)?,
         recall_gate: settings.gates.recall_gate(&settings.storage),
         write_gate: settings.gates.write_gate(),
+        commit_waiters_max: settings.gates.api_commit_waiters_max as usize,
         audit_queue_max: AUDIT_QUEUE_MAX,
         as_of_nodes_max: settings.recall.as_of_nodes_max,
     };

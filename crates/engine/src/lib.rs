@@ -8,6 +8,7 @@ mod derive;
 mod forget;
 pub mod gate;
 pub mod jobs;
+mod lately;
 mod operate;
 mod read;
 pub mod recall;
@@ -19,11 +20,18 @@ pub mod verify;
 pub mod worker;
 mod write;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aionis_core::{
     clock::Clock,
-    ports::{embed::QueryVectors, store::Store},
+    deadline,
+    ports::{
+        embed::QueryVectors,
+        store::{OutboxStatus, Store, StoreError},
+    },
     recall::{Adaptive, ProfilePolicy},
     write::WriteSettings,
 };
@@ -66,6 +74,8 @@ pub struct EngineSettings {
     pub recall_gate: GateSettings,
     /// Writes at once, waiting, and how long one may wait.
     pub write_gate: GateSettings,
+    /// Recalls that may wait for a commit (`min_commit`), of which one tenant has at most half.
+    pub commit_waiters_max: usize,
     /// Audit rows that may wait to be stored; further ones are dropped and counted.
     pub audit_queue_max: usize,
     /// Nodes of a scope up to which recall answers from an earlier state, which it has to build first.
@@ -97,9 +107,11 @@ pub struct Engine {
     pub(crate) chain_height: sampler::ChainHeight,
     recall_gate: Gate,
     write_gate: Gate,
-    pub(crate) verifying: Semaphore,
+    pub(crate) commit_waiters: recall::CommitWaiters,
+    outbox: lately::Lately<Result<OutboxStatus, StoreError>>,
+    pub(crate) verifying: Arc<Semaphore>,
     /// Few earlier states at a time: each is held in memory as a whole.
-    pub(crate) building_past: Semaphore,
+    pub(crate) building_past: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -108,6 +120,7 @@ impl Engine {
         let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
         let recall_gate = Gate::new("recall", settings.recall_gate, Arc::clone(&clock));
         let write_gate = Gate::new("write", settings.write_gate, Arc::clone(&clock));
+        let commit_waiters = recall::CommitWaiters::new(settings.commit_waiters_max);
         Self {
             store,
             queries,
@@ -118,8 +131,10 @@ impl Engine {
             chain_height: sampler::ChainHeight::default(),
             recall_gate,
             write_gate,
-            verifying: Semaphore::new(1),
-            building_past: Semaphore::new(PAST_MAX),
+            commit_waiters,
+            outbox: lately::Lately::default(),
+            verifying: Arc::new(Semaphore::new(1)),
+            building_past: Arc::new(Semaphore::new(PAST_MAX)),
         }
     }
 
@@ -151,6 +166,26 @@ impl Engine {
     /// Admission of writes.
     pub const fn write_gate(&self) -> &Gate {
         &self.write_gate
+    }
+
+    /// Recalls that wait for a commit.
+    pub fn commit_waiters(&self) -> usize {
+        self.commit_waiters.waiting()
+    }
+
+    /// What waits in the outbox, as it was at most [`lately::STALE_MAX`] ago: however often it is asked, the database is
+    /// asked about once a second and by one caller at a time.
+    ///
+    /// # Errors
+    /// What storage failed with; remembered as long as a success is.
+    pub async fn outbox_lately(&self) -> Result<OutboxStatus, StoreError> {
+        self.outbox
+            .get(&*self.clock, async || {
+                let bounded = deadline::within(Instant::now() + lately::STALE_MAX, self.store.outbox_status());
+                let late = |_| Err(StoreError::Unavailable("the database took too long".to_owned()));
+                tokio::time::timeout(lately::STALE_MAX, bounded).await.unwrap_or_else(late)
+            })
+            .await
     }
 
     /// Stores what still waits in the audit queue.

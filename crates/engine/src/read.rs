@@ -1,9 +1,12 @@
 //! Reading what is stored, apart from recall: nodes, their history, commits, verification of a scope.
 
+use std::sync::Arc;
+
 use aionis_core::{
     canon::{Digest, canonical_sha256},
     chain::{Change, StoredCommit, parse_changes},
     error::{DomainError, ErrorKind},
+    held,
     ids::{NodeId, ScopeKey},
     model::Viewer,
     ports::store::{FindPage, FindQuery, StoreError},
@@ -223,7 +226,7 @@ impl Engine {
     /// # Errors
     /// Another verification is under way, no such scope, one that does not keep still, or a failure of storage.
     pub async fn verify_scope(&self, scope: &ScopeKey) -> Result<ScopeReport, DomainError> {
-        let _one = self.verifying.try_acquire().map_err(|_| {
+        let one = Arc::clone(&self.verifying).try_acquire_owned().map_err(|_| {
             DomainError::new(
                 ErrorKind::TooManyRequests,
                 "verify_in_progress",
@@ -231,6 +234,11 @@ impl Engine {
             )
             .with_retry_after(std::time::Duration::from_secs(1))
         })?;
+        // It is being read on also when the request is over.
+        held::holding(Arc::new((held::share(), one)), self.verify_alone(scope)).await
+    }
+
+    async fn verify_alone(&self, scope: &ScopeKey) -> Result<ScopeReport, DomainError> {
         let of_scope = (Some(scope.tenant()), Some(scope.scope()));
         for _ in 0..VERIFY_TRIES {
             let report = verify(self.store.as_ref(), of_scope, false, &Silent).await?;

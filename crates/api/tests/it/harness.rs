@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aionis_api::{ApiSettings, AppState, EmbeddingState, HealthState, router};
+use aionis_api::{ApiSettings, AppState, BodyBudget, EmbeddingState, HealthState, router};
 use aionis_core::{
     clock::Clock,
     ports::{
@@ -72,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) queries: QuerySettings,
     pub(crate) recall_gate: GateSettings,
     pub(crate) write_gate: GateSettings,
+    pub(crate) commit_waiters_max: usize,
+    pub(crate) body_bytes_max: usize,
     pub(crate) metrics: Option<PrometheusHandle>,
 }
 
@@ -98,6 +100,8 @@ impl Default for Setup {
             queries: QuerySettings::default(),
             recall_gate: gate,
             write_gate: gate,
+            commit_waiters_max: 64,
+            body_bytes_max: 64 * 1024 * 1024,
             metrics: None,
         }
     }
@@ -107,6 +111,7 @@ impl Default for Setup {
 pub(crate) struct Service {
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Arc<FakeClock>,
+    pub(crate) bodies: Arc<BodyBudget>,
     store: Arc<dyn Deployment>,
     router: Router,
     worker: Option<Worker>,
@@ -178,6 +183,7 @@ impl Service {
             adaptive: setup.adaptive,
             recall_gate: setup.recall_gate,
             write_gate: setup.write_gate,
+            commit_waiters_max: setup.commit_waiters_max,
             audit_queue_max: 64,
             as_of_nodes_max: 1_000,
         };
@@ -195,8 +201,10 @@ impl Service {
             worker: false,
             outbox_age_max_s: OUTBOX_AGE_MAX_S,
         };
+        let bodies = Arc::new(BodyBudget::new(setup.body_bytes_max));
         let state = AppState {
             engine: Arc::clone(&engine),
+            bodies: Arc::clone(&bodies),
             limits: Arc::new(Limits::new(&setup.limits, KEYS_MAX, engine.clock())),
             settings: Arc::new(setup.api),
             health: Arc::new(health),
@@ -206,7 +214,7 @@ impl Service {
             let settings = WorkerSettings { name: "worker".to_owned(), ..WorkerSettings::default() };
             Worker::new(shared, embedder, time, settings)
         });
-        Self { engine, clock, store, router: router(state), worker, home }
+        Self { engine, clock, bodies, store, router: router(state), worker, home }
     }
 
     /// The router as it shows itself, with all paths.
@@ -264,6 +272,11 @@ impl Service {
     /// Where the embedded engine keeps its files.
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         self.home.downcast_ref::<tempfile::TempDir>().expect("the embedded engine").path()
+    }
+
+    /// The database of PostgreSQL.
+    pub(crate) fn database(&self) -> &TempDatabase {
+        self.home.downcast_ref::<TempDatabase>().expect("PostgreSQL")
     }
 
     /// Writes, which must succeed.

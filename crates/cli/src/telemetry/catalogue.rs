@@ -69,7 +69,7 @@ pub(crate) const METRICS: &[Metric] = &[
         Histogram,
         "aionis_recall_stage_seconds",
         STAGE,
-        "stages of recalls: `parse`, `gate`, `analyse`, the arms `embed`, `meaning`, `words`, `quoted`, then `fuse`, `expand`, `vitals`, `rows`, `pack`",
+        "stages of recalls: `parse`, `commit`, `gate`, `analyse`, the arms `embed`, `meaning`, `words`, `quoted`, then `fuse`, `expand`, `vitals`, `rows`, `pack`",
     ),
     of(Histogram, "aionis_query_embed_seconds", &[], "embedding a question, cache and batching included"),
     of(
@@ -80,14 +80,27 @@ pub(crate) const METRICS: &[Metric] = &[
     ),
     of(Counter, "aionis_recall_with_pending_total", &[], "recalls in scopes with vectors to come"),
     of(Counter, "aionis_recall_audit_dropped_total", &[], "audit rows not stored"),
-    of(Gauge, "aionis_gate_inflight", GATE, "requests at work"),
+    of(
+        Gauge,
+        "aionis_gate_inflight",
+        GATE,
+        "requests at work, and work of requests that are over which the store has not finished",
+    ),
     of(Gauge, "aionis_gate_queued", GATE, "requests waiting for admission"),
     of(Histogram, "aionis_gate_wait_seconds", GATE, "how long requests waited that had to"),
+    of(
+        Gauge,
+        "aionis_commit_waiters",
+        &[],
+        "recalls waiting for a commit (`min_commit`), which hold no place at the gate",
+    ),
+    of(Gauge, "aionis_body_held_bytes", &[], "bytes of request bodies in memory, of at most `API_BODIES_MAX_BYTES`"),
+    of(Gauge, "aionis_http_connections", &[], "open connections, of at most `API_CONNECTIONS_MAX`"),
     of(
         Counter,
         "aionis_admission_refused_total",
         &[("code", ANY)],
-        "requests answered 429: too many at once, or more often than address or tenant may ask",
+        "requests answered 429: too many at once or too much in memory, or more often than address or tenant may ask",
     ),
     of(Counter, "aionis_recall_profile_total", &[("profile", ANY), ("source", ANY)], "recalls by the profile they got"),
     of(

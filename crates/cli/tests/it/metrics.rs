@@ -103,7 +103,9 @@ fn documented() -> BTreeMap<String, String> {
 /// Only on PostgreSQL.
 const POOL: [&str; 3] = ["aionis_pool_connections", "aionis_pool_idle_connections", "aionis_pool_wait_seconds"];
 /// There from the start, at zero as long as nothing goes wrong or waits, or at what it is for a moment.
-const QUIET: [&str; 11] = [
+const QUIET: [&str; 13] = [
+    "aionis_body_held_bytes",
+    "aionis_commit_waiters",
     "aionis_gate_inflight",
     "aionis_gate_queued",
     "aionis_image_evictions_total",
