@@ -8,7 +8,7 @@ use super::Selection;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::StorageSettings,
+    settings::{StorageSettings, env_file::EnvFileArgs},
     wiring,
 };
 
@@ -21,6 +21,8 @@ pub(crate) struct OutboxReplayArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
