@@ -82,7 +82,14 @@ impl Engine {
             request_digest,
             idempotency: request.idempotency,
         };
-        Ok(self.store.forget(prepared).await?)
+        let scope = prepared.scope.clone();
+        let erases = prepared.token.is_some();
+        let outcome = self.store.forget(prepared).await;
+        if erases {
+            // Also after a failure: the answer may be lost and the erasure done.
+            self.rule_cache.forget(&scope);
+        }
+        Ok(outcome?)
     }
 
     async fn matching(

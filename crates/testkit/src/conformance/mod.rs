@@ -175,6 +175,7 @@ macro_rules! store_conformance {
                 a_repeated_key_erases_once,
                 a_forgotten_node_may_be_written_again,
                 a_forgotten_rule_takes_its_feedback_and_policies,
+                a_decision_stored_while_its_rule_is_forgotten_keeps_nothing_of_it,
                 a_forgotten_node_that_was_a_rule_takes_its_feedback_too,
                 work_under_way_on_a_forgotten_node_stores_nothing,
                 unreadable_work_does_not_keep_a_node,

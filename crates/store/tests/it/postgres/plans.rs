@@ -328,6 +328,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("forget_erase", "WITH nodes AS ("),
     ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
     ("forget_head", "s.change_no, s.state, r.request_sha256"),
+    ("forget_hold", "ORDER BY id FOR UPDATE"),
     ("forget_nodes", "(SELECT count(*) FROM memory_node_versions"),
     ("forget_requests", "DELETE FROM memory_requests"),
     ("history", ") earlier"),
