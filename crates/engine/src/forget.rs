@@ -111,6 +111,7 @@ impl Engine {
                     offset: 0,
                     limit: NODES_MAX,
                     scan_max: SCAN,
+                    maybe_named: Vec::new(),
                 })
                 .await?;
             found.extend(page.nodes.into_iter().map(|node| (node.row.id, node.row.client_id)));
@@ -122,7 +123,7 @@ impl Engine {
                 )
                 .with_details(json!({ "nodes_max": NODES_MAX })));
             }
-            after = page.next;
+            after = page.next.map(|place| place.after);
             if after.is_none() {
                 return Ok(found);
             }

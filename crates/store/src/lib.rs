@@ -5,6 +5,7 @@ mod content;
 mod deployment;
 mod gauges;
 mod image;
+mod integrity;
 mod keys;
 mod maintenance;
 mod migration;

@@ -162,6 +162,7 @@ macro_rules! store_conformance {
                 pages_hold_every_node_once_newest_first,
                 a_filter_lets_through_what_it_says,
                 a_page_looks_at_so_many_rows,
+                pages_over_many_rows_lose_none,
                 find_shows_what_the_eyes_see,
                 a_history_holds_every_content,
                 a_state_is_named_in_three_ways,
@@ -195,6 +196,7 @@ macro_rules! store_conformance {
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
+                a_snapshot_is_one_state,
                 a_store_in_use_is_sound,
             ];
         }

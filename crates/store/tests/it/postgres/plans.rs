@@ -182,6 +182,7 @@ async fn read_and_forget(store: &PostgresStore) {
             offset: 0,
             limit: 5,
             scan_max: 100,
+            maybe_named: Vec::new(),
         };
         let named = FindFilter { ids: vec![id], client_ids: vec!["hub".to_owned()], ..FindFilter::default() };
         assert_eq!(store.find(query(named, None)).await.unwrap().nodes.len(), 2);
@@ -323,6 +324,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("fail", "failed_reason = q.reason"),
     ("fail_nodes", "embedding_last_error = q.error"),
     ("find_named", "UNNEST($4::text[]) AS q (client_id)"),
+    ("find_floor", "SELECT n.created_at, n.id FROM memory_nodes n"),
     ("find_page", "(n.created_at, n.id) <"),
     ("forget_edges", "(e.src_id = ANY($4)"),
     ("forget_erase", "WITH nodes AS ("),
