@@ -231,7 +231,8 @@ fn decision_of(row: &PgRow) -> Result<Decision, StoreError> {
 /// a forgetting holds them too before it looks for decisions, so that it waits for this one and finds it.
 async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: DecisionColumns) -> Result<bool, StoreError> {
     let sql = format!(
-        "WITH held AS (SELECT id FROM memory_nodes WHERE scope_key = $1 AND id = ANY($14) ORDER BY id FOR KEY SHARE), \
+        "WITH held AS (SELECT n.id FROM UNNEST($14::uuid[]) AS q (id) CROSS JOIN LATERAL \
+                  (SELECT id FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1 FOR KEY SHARE) n), \
               sound AS (SELECT (SELECT count(*) FROM held) = cardinality($14) AS all_stored) \
          INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
          SELECT $1, $2, $3, $4, $5, $6, $7, CASE WHEN all_stored THEN $8 ELSE $15 END, $9, $10, \

@@ -159,8 +159,8 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, Timestamp(1)).unwrap();
         let insert = "PRAGMA foreign_keys = OFF; WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 400) \
-             INSERT INTO memory_vectors (scope_key, node_id, model, dim, vector, source_digest, created_at) \
-             SELECT 'acme/s', CAST(substr('0000000000000000' || n, -16) AS BLOB), 'm', 1, zeroblob(4), zeroblob(32), 1 FROM n";
+             INSERT INTO memory_vectors (scope_key, node_id, model, dim, vector, source_digest, created_at, origin) \
+             SELECT 'acme/s', CAST(substr('0000000000000000' || n, -16) AS BLOB), 'm', 1, zeroblob(4), zeroblob(32), 1, 'derived' FROM n";
         connection.execute_batch(insert).unwrap();
         connection
     }
