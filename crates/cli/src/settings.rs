@@ -470,6 +470,7 @@ impl Settings {
         problems.extend(self.gates.problem(&self.storage));
         problems.extend(self.recall.profiles().err());
         problems.extend(self.recall.adaptive().err());
+        problems.extend(self.recall.adaptive_wait_problem(self.gates.api_recall_queue_timeout_ms));
         problems.extend(self.telemetry.problems());
         problems.extend(self.jobs.problem());
         if self.memory.is_production() {

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod audit;
 pub mod backoff;
+mod cursor;
 mod derive;
 mod forget;
 pub mod gate;
@@ -40,6 +41,7 @@ use tokio::sync::Semaphore;
 
 use self::{audit::AuditWriter, gate::Gate};
 pub use self::{
+    cursor::CursorKey,
     forget::ForgetRequest,
     operate::{Activation, Rehydration, RuleFeedback},
     read::{CommitView, FindRequest, Found, erased_json},
@@ -80,6 +82,8 @@ pub struct EngineSettings {
     pub audit_queue_max: usize,
     /// Nodes of a scope up to which recall answers from an earlier state, which it has to build first.
     pub as_of_nodes_max: u64,
+    /// With what cursors are sealed.
+    pub cursor_key: CursorKey,
 }
 
 /// Size of a gate.

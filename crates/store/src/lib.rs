@@ -5,6 +5,7 @@ mod content;
 mod deployment;
 mod gauges;
 mod image;
+mod integrity;
 mod jobs;
 mod keys;
 mod maintenance;

@@ -23,7 +23,7 @@ use aionis_embed::{
     fake::FakeEmbedder,
 };
 use aionis_engine::{
-    Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
+    CursorKey, Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
     admission::{KEYS_MAX, LimitSettings, Limits},
     worker::{Round, Worker, WorkerSettings},
 };
@@ -186,6 +186,7 @@ impl Service {
             commit_waiters_max: setup.commit_waiters_max,
             audit_queue_max: 64,
             as_of_nodes_max: 1_000,
+            cursor_key: CursorKey::of_secret(b"of the tests").unwrap(),
         };
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let engine = Arc::new(Engine::new(Arc::clone(&shared), queries, settings, Arc::clone(&time)));

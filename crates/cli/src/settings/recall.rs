@@ -41,6 +41,18 @@ impl RecallSettings {
             .map_err(|e| format!("MEMORY_RECALL_PROFILE_POLICY_JSON: {e}"))
     }
 
+    /// Why the wait for a cheaper profile could never be over: a recall that waits longer than the gate lets it is refused.
+    pub(crate) fn adaptive_wait_problem(&self, queue_timeout_ms: u64) -> Option<String> {
+        let wait_ms = self.memory_recall_adaptive_wait_ms;
+        (self.memory_recall_adaptive_downgrade_enabled && wait_ms >= queue_timeout_ms).then(|| {
+            format!(
+                "MEMORY_RECALL_ADAPTIVE_WAIT_MS={wait_ms} is never waited: API_RECALL_QUEUE_TIMEOUT_MS={queue_timeout_ms} \
+                 refuses a recall before; lower the one, raise the other, or set \
+                 MEMORY_RECALL_ADAPTIVE_DOWNGRADE_ENABLED=false"
+            )
+        })
+    }
+
     /// When a cheaper profile is used, or why it could never be.
     pub(crate) fn adaptive(&self) -> Result<Adaptive, String> {
         let adaptive = Adaptive {

@@ -20,7 +20,7 @@ pub use self::{
         Effects, FeedbackRow, NodeTouch, OperationPlan, decision_not_found, feedback_digest, plan_operation,
         rule_not_found, rule_state_digest,
     },
-    decision::{Decision, DecisionQuery, LinkMode, NewDecision},
+    decision::{Decision, DecisionQuery, LinkMode, NewDecision, RULES_WITH_SHADOW, TOOL_RULES_WITH_SHADOW},
     prepare::{OperationInput, prepare_operation},
 };
 use crate::{

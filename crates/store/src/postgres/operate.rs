@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     image::gate_bits,
-    operate::{DECISION_COLUMNS, DecisionColumns, text},
+    operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
     transfer::{IMPORTING, importing},
 };
 
@@ -219,15 +219,25 @@ fn decision_of(row: &PgRow) -> Result<Decision, StoreError> {
         metadata: get(row, 9)?,
         created_at: get(row, 10)?,
         commit_seq: get(row, 11)?,
+        rules: Vec::new(),
     }
     .read()
 }
 
-/// Stores a decision; false if one with its id is stored already.
+/// Stores a decision; false if one with its id is stored already. One that was made by a rule which was forgotten since is
+/// stored as the forgetting would have left it: which of the two came first is chance, and the caller has done no wrong.
+///
+/// The rules are held until the decision is stored, in the order of their ids. That keeps off nobody but who deletes them:
+/// a forgetting holds them too before it looks for decisions, so that it waits for this one and finds it.
 async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: DecisionColumns) -> Result<bool, StoreError> {
     let sql = format!(
-        "INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (scope_key, id) DO NOTHING"
+        "WITH held AS (SELECT n.id FROM UNNEST($14::uuid[]) AS q (id) CROSS JOIN LATERAL \
+                  (SELECT id FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1 FOR KEY SHARE) n), \
+              sound AS (SELECT (SELECT count(*) FROM held) = cardinality($14) AS all_stored) \
+         INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
+         SELECT $1, $2, $3, $4, $5, $6, $7, CASE WHEN all_stored THEN $8 ELSE $15 END, $9, $10, \
+             CASE WHEN all_stored THEN $11 ELSE $16 END, $12, $13 FROM sound \
+         ON CONFLICT (scope_key, id) DO NOTHING"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(scope.as_str())
@@ -243,6 +253,9 @@ async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: Decisio
         .bind(decision.metadata)
         .bind(decision.created_at)
         .bind(decision.commit_seq)
+        .bind(decision.rules)
+        .bind(FORGOTTEN_POLICY)
+        .bind(FORGOTTEN_METADATA)
         .execute(tx)
         .await
         .map(|done| done.rows_affected() > 0)

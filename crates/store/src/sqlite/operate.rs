@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     image::Delta,
-    operate::{DECISION_COLUMNS, DecisionColumns, text},
+    operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
     transfer::{IMPORTING, importing},
 };
 
@@ -225,8 +225,18 @@ impl Operating<'_> {
     }
 }
 
-/// Stores a decision; false if one with its id is stored already.
-fn put_decision(connection: &Connection, scope: &str, decision: DecisionColumns) -> Result<bool, StoreError> {
+/// Stores a decision; false if one with its id is stored already. One that was made by a rule which was forgotten since is
+/// stored as the forgetting would have left it: which of the two came first is chance, and the caller has done no wrong.
+fn put_decision(connection: &Connection, scope: &str, mut decision: DecisionColumns) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM memory_nodes WHERE scope_key = ?1 AND id = ?2";
+    let mut is_stored = connection.prepare_cached(sql).map_err(driver)?;
+    for rule in &decision.rules {
+        if !is_stored.exists((scope, blob(*rule))).map_err(driver)? {
+            (decision.policy, decision.metadata) = (FORGOTTEN_POLICY.to_owned(), FORGOTTEN_METADATA.to_owned());
+            break;
+        }
+    }
+    drop(is_stored);
     let sql = format!(
         "INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (scope_key, id) DO NOTHING"
@@ -277,6 +287,7 @@ fn decision_columns(row: &Row<'_>) -> rusqlite::Result<DecisionColumns> {
         metadata: row.get(9)?,
         created_at: row.get(10)?,
         commit_seq: row.get(11)?,
+        rules: Vec::new(),
     })
 }
 

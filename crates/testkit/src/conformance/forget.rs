@@ -189,6 +189,51 @@ pub async fn a_forgotten_rule_takes_its_feedback_and_policies(subject: &Subject)
     assert_sound(subject.store.as_ref()).await;
 }
 
+/// A decision by a rule that is being forgotten keeps nothing of it, whichever of the two comes first.
+pub async fn a_decision_stored_while_its_rule_is_forgotten_keeps_nothing_of_it(subject: &Subject) {
+    let s = scope("s");
+    let rule = |n: &mut aionis_core::write::NodeInput| {
+        n.node_type = NodeType::Rule;
+        n.slots = Some(json!({ "if": {}, "then": { "tool": { "prefer": ["psql"] } } }));
+    };
+    subject.write(WriteBuilder::new(&s).node("kept", "kept").with(rule)).await;
+    let kept = node_id(&s, "kept");
+    for round in 0..6_u128 {
+        let name = format!("r{round}");
+        subject.write(WriteBuilder::new(&s).input(&name).node(&name, "deploys need a ticket").with(rule)).await;
+        let r = node_id(&s, &name);
+        let mut made: Vec<_> =
+            (0..12_u128).map(|n| decision(Uuid::from_u128(round * 100 + n), None, &[kept, r])).collect();
+        let mut shadow = decision(Uuid::from_u128(round * 100 + 50), None, &[kept]);
+        shadow.metadata = json!({ "tool_rules_with_shadow": [kept, r], "said": "psql" });
+        made.push(shadow);
+        // Some of them after the rule is gone for certain.
+        let late = made.split_off(10);
+        let mut deciding = tokio::task::JoinSet::new();
+        for new in made.clone() {
+            let (store, s) = (std::sync::Arc::clone(&subject.store), s.clone());
+            deciding.spawn(async move { store.put_decision(&s, new).await.expect("it is stored") });
+        }
+        forget(subject, &s, &[r]).await;
+        while let Some(stored) = deciding.join_next().await {
+            assert!(stored.expect("it ends").is_some());
+        }
+        for new in late.clone() {
+            assert!(subject.store.put_decision(&s, new).await.expect("it is stored").is_some());
+        }
+        for new in made.into_iter().chain(late) {
+            let stored = subject.store.decision(&s, new.id).await.unwrap().unwrap().decision;
+            assert!(stored.policy.is_null() && stored.metadata == json!({}), "{stored:?}");
+            assert_eq!((stored.policy_sha256, stored.source_rules), (new.policy_sha256, new.source_rules));
+        }
+    }
+    // What was made by rules that are there is kept whole.
+    let whole = decision(Uuid::from_u128(9_999), None, &[kept]);
+    subject.store.put_decision(&s, whole.clone()).await.unwrap();
+    assert_eq!(subject.store.decision(&s, whole.id).await.unwrap().unwrap().decision, whole);
+    assert_sound(subject.store.as_ref()).await;
+}
+
 /// A node that was a rule once takes what is left of that time with it.
 pub async fn a_forgotten_node_that_was_a_rule_takes_its_feedback_too(subject: &Subject) {
     let s = scope("s");

@@ -163,6 +163,7 @@ macro_rules! store_conformance {
                 pages_hold_every_node_once_newest_first,
                 a_filter_lets_through_what_it_says,
                 a_page_looks_at_so_many_rows,
+                pages_over_many_rows_lose_none,
                 find_shows_what_the_eyes_see,
                 a_history_holds_every_content,
                 a_state_is_named_in_three_ways,
@@ -176,6 +177,7 @@ macro_rules! store_conformance {
                 a_repeated_key_erases_once,
                 a_forgotten_node_may_be_written_again,
                 a_forgotten_rule_takes_its_feedback_and_policies,
+                a_decision_stored_while_its_rule_is_forgotten_keeps_nothing_of_it,
                 a_forgotten_node_that_was_a_rule_takes_its_feedback_too,
                 work_under_way_on_a_forgotten_node_stores_nothing,
                 unreadable_work_does_not_keep_a_node,
@@ -204,6 +206,7 @@ macro_rules! store_conformance {
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
+                a_snapshot_is_one_state,
                 a_store_in_use_is_sound,
             ];
         }

@@ -182,6 +182,7 @@ async fn read_and_forget(store: &PostgresStore) {
             offset: 0,
             limit: 5,
             scan_max: 100,
+            maybe_named: Vec::new(),
         };
         let named = FindFilter { ids: vec![id], client_ids: vec!["hub".to_owned()], ..FindFilter::default() };
         assert_eq!(store.find(query(named, None)).await.unwrap().nodes.len(), 2);
@@ -323,11 +324,13 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("fail", "failed_reason = q.reason"),
     ("fail_nodes", "embedding_last_error = q.error"),
     ("find_named", "UNNEST($4::text[]) AS q (client_id)"),
-    ("find_page", "(n.created_at, n.id) <"),
+    ("find_floor", "SELECT n.created_at, n.id FROM memory_nodes n"),
+    ("find_page", "(n.created_at, n.id) >="),
     ("forget_edges", "(e.src_id = ANY($4)"),
     ("forget_erase", "WITH nodes AS ("),
     ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
     ("forget_head", "s.change_no, s.state, r.request_sha256"),
+    ("forget_hold", "LIMIT 1 FOR UPDATE"),
     ("forget_nodes", "(SELECT count(*) FROM memory_node_versions"),
     ("forget_requests", "DELETE FROM memory_requests"),
     ("history", ") earlier"),
