@@ -118,11 +118,13 @@ const QUIET: [&str; 13] = [
     "aionis_recall_with_pending_total",
     "aionis_sample_failures_total",
 ];
-/// Not there before something waits, is refused or fails; other tests see them.
-const EVENTFUL: [&str; 4] = [
+/// Not there before something waits, is refused or fails, or a job is due; other tests see them.
+const EVENTFUL: [&str; 6] = [
     "aionis_admission_refused_total",
     "aionis_auth_refusals_total",
     "aionis_gate_wait_seconds",
+    "aionis_job_runs_total",
+    "aionis_job_seconds",
     "aionis_recall_downgraded_total",
 ];
 
