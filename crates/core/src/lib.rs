@@ -13,6 +13,7 @@ pub mod forget;
 pub mod ids;
 pub mod jobs;
 pub mod keys;
+pub mod lifecycle;
 pub mod model;
 pub mod operate;
 pub mod ports;

@@ -15,6 +15,7 @@ pub mod reembed;
 mod sampler;
 pub mod stages;
 mod tools;
+mod usage;
 pub mod verify;
 pub mod worker;
 mod write;
@@ -23,14 +24,18 @@ use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::Clock,
-    ports::{embed::QueryVectors, store::Store},
+    lifecycle::DecayPolicy,
+    ports::{
+        embed::QueryVectors,
+        store::{NodeRow, Store},
+    },
     recall::{Adaptive, ProfilePolicy},
     write::WriteSettings,
 };
 
 use tokio::sync::Semaphore;
 
-use self::{audit::AuditWriter, gate::Gate};
+use self::{audit::AuditWriter, gate::Gate, usage::UsageWriter};
 pub use self::{
     forget::ForgetRequest,
     operate::{Activation, Rehydration, RuleFeedback},
@@ -66,6 +71,10 @@ pub struct EngineSettings {
     pub recall_gate: GateSettings,
     /// Writes at once, waiting, and how long one may wait.
     pub write_gate: GateSettings,
+    /// How salience fades.
+    pub decay: DecayPolicy,
+    /// Whether the seeds of answered recalls count as used.
+    pub recall_activates: bool,
     /// Audit rows that may wait to be stored; further ones are dropped and counted.
     pub audit_queue_max: usize,
     /// Nodes of a scope up to which recall answers from an earlier state, which it has to build first.
@@ -93,6 +102,7 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) audit: AuditWriter,
+    pub(crate) usage: Option<UsageWriter>,
     pub(crate) rule_cache: tools::RuleCache,
     pub(crate) chain_height: sampler::ChainHeight,
     recall_gate: Gate,
@@ -106,6 +116,7 @@ impl Engine {
     /// Puts the use cases together. Must be called inside a tokio runtime: the audit writer runs on it.
     pub fn new(store: Arc<dyn Store>, queries: QuerySource, settings: EngineSettings, clock: Arc<dyn Clock>) -> Self {
         let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
+        let usage = settings.recall_activates.then(|| UsageWriter::start(Arc::clone(&store)));
         let recall_gate = Gate::new("recall", settings.recall_gate, Arc::clone(&clock));
         let write_gate = Gate::new("write", settings.write_gate, Arc::clone(&clock));
         Self {
@@ -114,6 +125,7 @@ impl Engine {
             settings,
             clock,
             audit,
+            usage,
             rule_cache: tools::RuleCache::default(),
             chain_height: sampler::ChainHeight::default(),
             recall_gate,
@@ -153,8 +165,16 @@ impl Engine {
         &self.write_gate
     }
 
-    /// Stores what still waits in the audit queue.
+    /// A row with the salience it has now.
+    pub(crate) fn aged(&self, row: NodeRow) -> NodeRow {
+        NodeRow { salience: self.settings.decay.salience(row.salience, &row.decay, self.clock.now()), ..row }
+    }
+
+    /// Stores what still waits: rows of the audit, and what recalls used.
     pub async fn flush(&self) {
         self.audit.flush().await;
+        if let Some(usage) = &self.usage {
+            usage.flush().await;
+        }
     }
 }

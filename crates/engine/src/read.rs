@@ -92,7 +92,7 @@ impl Engine {
         };
         let eyes = Eyes::Of(request.viewer);
         let ids = request.filter.ids.clone();
-        let FindPage { nodes, next } = self
+        let FindPage { mut nodes, next } = self
             .store
             .find(FindQuery {
                 scope: request.scope.clone(),
@@ -105,6 +105,7 @@ impl Engine {
                 scan_max: SCAN_MAX,
             })
             .await?;
+        nodes = nodes.into_iter().map(|node| FoundNode { row: self.aged(node.row), ..node }).collect();
         let erased = if ids.is_empty() { Vec::new() } else { self.erased(&request.scope, &ids, &eyes).await? };
         let next_cursor = next.map(|after| Cursor::new(after, &question).to_text());
         Ok(Found { nodes, erased, next_cursor, as_of_commit: head })

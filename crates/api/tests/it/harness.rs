@@ -10,6 +10,7 @@ use std::{
 use aionis_api::{ApiSettings, AppState, EmbeddingState, HealthState, router};
 use aionis_core::{
     clock::Clock,
+    lifecycle::DecayPolicy,
     ports::{
         embed::Embedder,
         store::{OutboxStatus, Store},
@@ -73,6 +74,8 @@ pub(crate) struct Setup {
     pub(crate) recall_gate: GateSettings,
     pub(crate) write_gate: GateSettings,
     pub(crate) metrics: Option<PrometheusHandle>,
+    /// Off by default: what recalls use is noted some time later.
+    pub(crate) recall_activates: bool,
 }
 
 impl Setup {
@@ -99,6 +102,7 @@ impl Default for Setup {
             recall_gate: gate,
             write_gate: gate,
             metrics: None,
+            recall_activates: false,
         }
     }
 }
@@ -178,6 +182,8 @@ impl Service {
             adaptive: setup.adaptive,
             recall_gate: setup.recall_gate,
             write_gate: setup.write_gate,
+            decay: DecayPolicy::default(),
+            recall_activates: setup.recall_activates,
             audit_queue_max: 64,
             as_of_nodes_max: 1_000,
         };

@@ -80,6 +80,12 @@ pub(crate) const METRICS: &[Metric] = &[
     ),
     of(Counter, "aionis_recall_with_pending_total", &[], "recalls in scopes with vectors to come"),
     of(Counter, "aionis_recall_audit_dropped_total", &[], "audit rows not stored"),
+    of(
+        Counter,
+        "aionis_recall_usage_dropped_total",
+        &[],
+        "nodes that recalls used and that could not be noted as used",
+    ),
     of(Gauge, "aionis_gate_inflight", GATE, "requests at work"),
     of(Gauge, "aionis_gate_queued", GATE, "requests waiting for admission"),
     of(Histogram, "aionis_gate_wait_seconds", GATE, "how long requests waited that had to"),
