@@ -181,3 +181,7 @@ impl Job for SalienceDecay {
         Ok(Stepped { report, next: None })
     }
 }
+
+#[cfg(test)]
+#[path = "salience_decay_tests.rs"]
+mod tests;

@@ -28,11 +28,12 @@ const MOVED: &str = "SELECT count(*) FROM memory_nodes WHERE moved_no = hashtext
                      AND moved_ms >= $2";
 /// Rows that somebody else is changing are passed over: a recall waits for nobody, and holds nobody up.
 const USED: &str = "WITH free AS (
-    SELECT n.id FROM UNNEST($2::uuid[]) AS q (id)
-    CROSS JOIN LATERAL (SELECT id FROM memory_nodes WHERE scope_key = $1 AND id = q.id
+    SELECT n.scope_key, n.id FROM UNNEST($2::uuid[]) AS q (id)
+    CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_nodes WHERE scope_key = $1 AND id = q.id
         AND (last_activated IS NULL OR last_activated < $4) LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
 )
-UPDATE memory_nodes n SET last_activated = $3 FROM free WHERE n.scope_key = $1 AND n.id = free.id RETURNING n.id";
+UPDATE memory_nodes n SET last_activated = $3 FROM free
+WHERE n.scope_key = free.scope_key AND n.id = free.id RETURNING n.id";
 /// When nodes were used may be forgotten when the server crashes; nobody waits for its sync.
 const UNSYNCED: &str = "SET LOCAL synchronous_commit = off";
 

@@ -96,6 +96,7 @@ mod tests {
             "0006_reading_and_forgetting",
             "0007_api_keys",
             "0008_jobs",
+            "0009_lifecycle",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);
