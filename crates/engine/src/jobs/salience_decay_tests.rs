@@ -80,7 +80,7 @@ async fn a_run_moves_what_is_due_and_says_so() {
     let policy = policy(1.0);
     assert_eq!(run(&place, &policy, &RunOptions::default()).await.report.number("transitions_total"), 0);
     assert_eq!(head(&place).await, 1, "nothing moved: no commit");
-    place.clock.advance(200 * ONE_DAY);
+    place.clock.advance(300 * ONE_DAY);
     let done = run(&place, &policy, &RunOptions::default()).await;
     assert_eq!(done.status, TargetStatus::Done);
     // All have faded by then; what is pinned stays.

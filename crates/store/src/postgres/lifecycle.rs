@@ -30,7 +30,7 @@ const MOVED: &str = "SELECT count(*) FROM memory_nodes WHERE moved_no = hashtext
 const USED: &str = "WITH free AS (
     SELECT n.scope_key, n.id FROM UNNEST($2::uuid[]) AS q (id)
     CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_nodes WHERE scope_key = $1 AND id = q.id
-        AND (last_activated IS NULL OR last_activated < $4) LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
+        AND (last_activated IS NULL OR last_activated <= $4) LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) n
 )
 UPDATE memory_nodes n SET last_activated = $3 FROM free
 WHERE n.scope_key = free.scope_key AND n.id = free.id RETURNING n.id";

@@ -29,7 +29,7 @@ const MOVED: &str = "SELECT count(*) FROM memory_nodes INDEXED BY memory_nodes_m
                      AND json_extract(activity, '$.last_tier_transition_ms') >= ?2 \
                      AND json_extract(activity, '$.last_tier_transition_ms') IS NOT NULL";
 const USED: &str = "UPDATE memory_nodes SET last_activated = ?3 WHERE scope_key = ?1 AND id = ?2 \
-                    AND (last_activated IS NULL OR last_activated < ?4)";
+                    AND (last_activated IS NULL OR last_activated <= ?4)";
 
 #[async_trait]
 impl LifecycleStore for SqliteStore {

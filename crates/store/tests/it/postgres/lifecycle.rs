@@ -142,9 +142,9 @@ async fn use_is_noted_in_place_and_waits_for_nobody() {
         .await
         .unwrap();
     let at = clock.advance(Duration::from_secs(86_400));
-    assert_eq!(store.record_use(&s, &ids, at, at).await.unwrap(), 3);
+    assert_eq!(store.record_use(&s, &ids, at, START).await.unwrap(), 3);
     sqlx::query("ROLLBACK").execute(&mut owner).await.unwrap();
-    assert_eq!(store.record_use(&s, &ids, at, at).await.unwrap(), 1);
+    assert_eq!(store.record_use(&s, &ids, at, START).await.unwrap(), 1);
     store.close().await;
     super::plans::alone(&mut owner).await;
     sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut owner).await.unwrap();
