@@ -161,6 +161,6 @@ mod tests {
     #[test]
     fn there_are_not_too_many_settings() {
         let count = variables(&crate::command()).len();
-        assert!(count <= 120, "{count} settings");
+        assert!(count <= 140, "{count} settings");
     }
 }
