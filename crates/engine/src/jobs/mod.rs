@@ -7,6 +7,7 @@
 mod outbox_replay;
 mod report;
 mod runner;
+mod salience_decay;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,12 @@ pub use self::{
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO];
+pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO, &salience_decay::INFO];
 
 /// Work that maintains a memory.
 #[async_trait]

@@ -9,6 +9,7 @@ pub mod integrity;
 pub mod jobs;
 pub mod keys;
 pub mod lexical;
+pub mod lifecycle;
 pub mod maintenance;
 pub mod named;
 pub mod operate;
@@ -193,6 +194,17 @@ macro_rules! store_conformance {
                 scopes_are_due_by_their_last_run,
                 runs_are_listed_the_newest_first,
             ];
+            lifecycle: [
+                a_tier_is_read_page_by_page,
+                what_fading_depends_on_is_the_same_everywhere,
+                a_planned_move_is_made_and_noted,
+                a_move_is_planned_again_against_what_is_stored,
+                moves_are_counted_and_hide_what_turns_cold,
+                a_live_rule_holds_in_any_tier,
+                use_is_noted_without_a_commit,
+                what_comes_back_does_not_go_at_once,
+                a_forgotten_node_is_counted_no_more,
+            ];
             keys: [
                 a_key_is_found_by_its_digest,
                 a_key_is_stored_once,
@@ -236,6 +248,7 @@ mod tests {
             include_str!("integrity.rs"),
             include_str!("keys.rs"),
             include_str!("lexical.rs"),
+            include_str!("lifecycle.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),
             include_str!("operate.rs"),
