@@ -60,6 +60,5 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + LifecycleStore
-        + LifecycleStore
 {
 }
