@@ -14,7 +14,7 @@ use aionis_core::{
     write::{edge_digest, node_digest},
 };
 use async_trait::async_trait;
-use sqlx::{PgConnection, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -23,17 +23,22 @@ use super::{
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
     session::{For, begin},
 };
-use crate::{content::StoredContent, operate::feedback_source};
+use crate::{consistency::leaps, content::StoredContent, operate::feedback_source};
 
-/// Every scope that any table knows: rows without a head must not escape verification.
-const SCOPES: &str = "\
-SELECT k.scope_key, COALESCE(s.head_seq, 0), s.head_hash, COALESCE(s.node_count, 0), COALESCE(s.edge_count, 0)
-FROM (SELECT scope_key FROM memory_scopes UNION SELECT scope_key FROM memory_commits UNION SELECT scope_key FROM memory_nodes
-      UNION SELECT scope_key FROM memory_node_versions UNION SELECT scope_key FROM memory_edges) k
-LEFT JOIN memory_scopes s ON s.scope_key = k.scope_key
-WHERE ($1::text IS NULL OR split_part(k.scope_key, '/', 1) = $1)
-    AND ($2::text IS NULL OR substr(k.scope_key, strpos(k.scope_key, '/') + 1) = $2)
-ORDER BY k.scope_key COLLATE \"C\"";
+/// Every scope that any table knows: rows without a head must not escape verification. One look into an index per scope and
+/// table.
+fn scopes_sql() -> String {
+    let tables = ["memory_scopes", "memory_commits", "memory_nodes", "memory_node_versions", "memory_edges"];
+    let keys: Vec<String> =
+        tables.iter().enumerate().map(|(at, table)| format!("SELECT k FROM ({}) leaps{at}", leaps(table))).collect();
+    format!(
+        "SELECT k.k, COALESCE(s.head_seq, 0), s.head_hash, COALESCE(s.node_count, 0), COALESCE(s.edge_count, 0) \
+         FROM ({}) k LEFT JOIN memory_scopes s ON s.scope_key = k.k \
+         WHERE ($1::text IS NULL OR split_part(k.k, '/', 1) = $1) \
+             AND ($2::text IS NULL OR substr(k.k, strpos(k.k, '/') + 1) = $2) ORDER BY k.k COLLATE \"C\"",
+        keys.join(" UNION ")
+    )
+}
 
 /// Scopes, ordered by key; all, those of a tenant, or one.
 pub(crate) async fn scopes(
@@ -41,7 +46,7 @@ pub(crate) async fn scopes(
     tenant: Option<&str>,
     scope: Option<&str>,
 ) -> Result<Vec<ScopeSummary>, StoreError> {
-    let rows = sqlx::query(SCOPES).bind(tenant).bind(scope).fetch_all(connection).await.map_err(driver)?;
+    let rows = sqlx::query(AssertSqlSafe(scopes_sql())).bind(tenant).bind(scope).fetch_all(connection).await.map_err(driver)?;
     rows.iter()
         .map(|row| {
             let hash: Option<&[u8]> = get(row, 2)?;
