@@ -33,7 +33,6 @@ const TIERS: Why = (
     "`POST /v1/memory/archive/rehydrate` for the way back",
 );
 const DECAY: Why = ("this version has no job that lowers salience with age", "nothing; unset it");
-const BUDGETS: Why = ("this version has no job that keeps a scope within a number of nodes", "nothing; unset it");
 const COMPRESSION: Why = ("this version has no compression job", "`token_budget` in recalls bounds the context");
 const CONSOLIDATION: Why = ("this version has no consolidation job", "nothing; unset it");
 
@@ -50,7 +49,6 @@ const RETIRED: &[Retired] = &[
     of("MEMORY_SHADOW_DUAL_WRITE_ENABLED", SHADOW),
     of("MEMORY_SHADOW_DUAL_WRITE_STRICT", SHADOW),
     of("MEMORY_TIER_WARM_BELOW", TIERS),
-    of("MEMORY_TIER_COLD_BELOW", TIERS),
     of("MEMORY_TIER_ARCHIVE_BELOW", TIERS),
     of("MEMORY_TIER_WARM_INACTIVE_DAYS", TIERS),
     of("MEMORY_TIER_COLD_INACTIVE_DAYS", TIERS),
@@ -64,8 +62,6 @@ const RETIRED: &[Retired] = &[
     of("MEMORY_ADAPTIVE_FEEDBACK_NEG_STRENGTH", DECAY),
     of("MEMORY_ADAPTIVE_DECAY_SCALE_MIN", DECAY),
     of("MEMORY_ADAPTIVE_DECAY_SCALE_MAX", DECAY),
-    of("MEMORY_SCOPE_HOT_NODE_BUDGET", BUDGETS),
-    of("MEMORY_SCOPE_ACTIVE_NODE_BUDGET", BUDGETS),
     of("MEMORY_COMPRESSION_LOOKBACK_DAYS", COMPRESSION),
     of("MEMORY_COMPRESSION_TOPIC_MIN_EVENTS", COMPRESSION),
     of("MEMORY_COMPRESSION_MAX_TOPICS_PER_RUN", COMPRESSION),
