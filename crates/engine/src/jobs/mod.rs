@@ -5,6 +5,10 @@
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
 mod consistency_check;
+#[cfg(test)]
+mod consistency_seeds;
+#[cfg(test)]
+mod consistency_tests;
 mod outbox_replay;
 mod report;
 mod runner;
@@ -32,7 +36,8 @@ pub use self::{
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&consistency_check::OF_SCOPES, &consistency_check::OF_THE_DEPLOYMENT, &outbox_replay::INFO];
+pub const ALL: &[&JobInfo] =
+    &[&consistency_check::OF_SCOPES, &consistency_check::OF_THE_DEPLOYMENT, &outbox_replay::INFO];
 
 /// Work that maintains a memory.
 #[async_trait]

@@ -46,7 +46,12 @@ pub(crate) async fn scopes(
     tenant: Option<&str>,
     scope: Option<&str>,
 ) -> Result<Vec<ScopeSummary>, StoreError> {
-    let rows = sqlx::query(AssertSqlSafe(scopes_sql())).bind(tenant).bind(scope).fetch_all(connection).await.map_err(driver)?;
+    let rows = sqlx::query(AssertSqlSafe(scopes_sql()))
+        .bind(tenant)
+        .bind(scope)
+        .fetch_all(connection)
+        .await
+        .map_err(driver)?;
     rows.iter()
         .map(|row| {
             let hash: Option<&[u8]> = get(row, 2)?;

@@ -112,12 +112,7 @@ impl ConsistencyView for Still {
     }
 }
 
-fn rows(
-    connection: &Connection,
-    table: ScanTable,
-    sql: &str,
-    values: Vec<Value>,
-) -> Result<Vec<RawRow>, StoreError> {
+fn rows(connection: &Connection, table: ScanTable, sql: &str, values: Vec<Value>) -> Result<Vec<RawRow>, StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut rows = statement.query(params_from_iter(values)).map_err(driver)?;
     let mut read = Vec::new();

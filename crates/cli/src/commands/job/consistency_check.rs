@@ -235,7 +235,8 @@ fn print(target: &TargetReport) {
             true => format!("at least {}", check["count"]),
             false => check["count"].to_string(),
         };
-        let why = [text("note"), text("error")].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ");
+        let why =
+            [text("note"), text("error")].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("; ");
         output::line(format!("  {} {} {}: {count} {why}", text("state"), text("severity"), text("name")).trim_end());
     }
 }

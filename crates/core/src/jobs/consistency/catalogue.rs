@@ -404,7 +404,10 @@ pub const CATALOGUE: &[Check] = &[
             "commit_chain_broken",
             Error,
             &[T::Commits, T::Scopes],
-            ("a commit that does not follow the one before, or is not what its hash says; or a head that is not the last", CHAIN),
+            (
+                "a commit that does not follow the one before, or is not what its hash says; or a head that is not the last",
+                CHAIN,
+            ),
             Several(Cross::Chain),
         ),
     ),
@@ -412,7 +415,10 @@ pub const CATALOGUE: &[Check] = &[
         "content_digest_mismatch",
         Error,
         &[T::Commits, T::Nodes, T::Versions, T::Edges],
-        ("a node, an earlier version or an edge that is not what its commit binds, or is missing", &["object", "id", "code"]),
+        (
+            "a node, an earlier version or an edge that is not what its commit binds, or is missing",
+            &["object", "id", "code"],
+        ),
         Several(Cross::Digests),
     ),
     scope(
@@ -477,8 +483,14 @@ pub const ENFORCED_BY_THE_SCHEMA: &[(&str, &str)] = &[
     ("cross_tenant_edge_scope_mismatch", "an edge names its ends within its own scope key"),
     ("cross_tenant_rule_def_scope_mismatch", "a rule's executable part is keyed by the scope key of its node"),
     ("cross_tenant_rule_feedback_scope_mismatch", "feedback names its rule within its own scope key"),
-    ("cross_tenant_commit_parent_scope_mismatch", "a commit names no parent row; commit_chain_broken compares the hash"),
-    ("private_rule_owner_constraint_not_validated", "there is no such constraint; private_rule_without_owner looks at every rule"),
+    (
+        "cross_tenant_commit_parent_scope_mismatch",
+        "a commit names no parent row; commit_chain_broken compares the hash",
+    ),
+    (
+        "private_rule_owner_constraint_not_validated",
+        "there is no such constraint; private_rule_without_owner looks at every rule",
+    ),
     ("nodes_missing_commit_id", "NOT NULL"),
     ("edges_missing_commit_id", "commit_seq is NOT NULL; edge_commit_scope looks whether it is there"),
     ("execution_provenance_schema_missing", "migrations are applied and checked at every start"),

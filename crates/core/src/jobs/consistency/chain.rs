@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     canon::Digest,
-    chain::{Change, ChangeOp, ChainVerifier, CommitHeader, ObjectKind, StoredCommit, changes_sha256, parse_changes},
+    chain::{ChainVerifier, Change, ChangeOp, CommitHeader, ObjectKind, StoredCommit, changes_sha256, parse_changes},
     clock::Timestamp,
     ids::CommitId,
 };

@@ -283,7 +283,8 @@ impl Judge {
                 rule.counted.1 += u64::from(outcome == "negative");
             }
         }
-        let read = || Ok((row.needed_id("id")?, row.needed_text("source")?, row.id("decision_id")?, row.text("run_id")?));
+        let read =
+            || Ok((row.needed_id("id")?, row.needed_text("source")?, row.id("decision_id")?, row.text("run_id")?));
         let linked = self.told(&[C::DecisionMissing, C::DecisionRun], row, read());
         let Some((id, "tools_feedback", Some(decision), run)) = linked else { return };
         let sample = || json!({ "id": id, "decision_id": decision });
@@ -346,7 +347,11 @@ impl Judge {
         let budgets = (self.known.thresholds.hot_budget, self.known.thresholds.active_budget);
         let (hot, active) = (self.facts.hot, self.facts.hot + self.facts.warm);
         self.find_many(C::HotBudget, hot.saturating_sub(budgets.0), json!({ "hot": hot, "budget": budgets.0 }));
-        self.find_many(C::ActiveBudget, active.saturating_sub(budgets.1), json!({ "active": active, "budget": budgets.1 }));
+        self.find_many(
+            C::ActiveBudget,
+            active.saturating_sub(budgets.1),
+            json!({ "active": active, "budget": budgets.1 }),
+        );
         let mut rules: Vec<(Uuid, RuleFact)> =
             self.facts.rules.iter().filter(|(_, rule)| rule.said != rule.counted).map(|(id, r)| (*id, *r)).collect();
         rules.sort_unstable_by_key(|(id, _)| *id);

@@ -3,14 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Check, CheckOutcome, FULL_MODE_ONLY, Known, Mode, Probe, RawRow, ScanTable, Told,
-    catalogue::Rule,
-    chain::ChainWalk,
-    cross::Cross,
-    facts::Facts,
-    nodes::NodeView,
-    tally::Tally,
-    work::RowView,
+    Check, CheckOutcome, FULL_MODE_ONLY, Known, Mode, Probe, RawRow, ScanTable, Told, catalogue::Rule,
+    chain::ChainWalk, cross::Cross, facts::Facts, nodes::NodeView, tally::Tally, work::RowView,
 };
 
 const fn bit(cross: Cross) -> u64 {
@@ -144,7 +138,13 @@ impl Judge {
             (Mode::Fast, Some(probe)) => took_ms(probe.table()),
             (Mode::Fast, None) => 0,
         };
-        self.tallies.into_iter().map(|tally| { let ms = took(tally.check); tally.outcome(ms) }).collect()
+        self.tallies
+            .into_iter()
+            .map(|tally| {
+                let ms = took(tally.check);
+                tally.outcome(ms)
+            })
+            .collect()
     }
 
     /// Checks of a row by itself.
@@ -189,7 +189,11 @@ impl Judge {
             ScanTable::Decisions => self.note_decision(row),
             ScanTable::Feedback => self.note_feedback(row),
             ScanTable::ScopeKeys => self.note_scope_key(row),
-            ScanTable::Scopes | ScanTable::Nodes | ScanTable::Outbox | ScanTable::OutboxTenants | ScanTable::Lexical => {}
+            ScanTable::Scopes
+            | ScanTable::Nodes
+            | ScanTable::Outbox
+            | ScanTable::OutboxTenants
+            | ScanTable::Lexical => {}
         }
     }
 

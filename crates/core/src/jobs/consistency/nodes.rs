@@ -315,7 +315,8 @@ pub(super) fn consolidation_conflict(node: &NodeView<'_>) -> Found {
 }
 
 fn ownerless(node: &NodeView<'_>, rules: bool) -> Found {
-    let is_one = (node.node_type()? == NodeType::Rule) == rules && node.lane()? == Lane::Private && !node.has_owner()?;
+    let is_one =
+        (node.node_type()? == NodeType::Rule) == rules && node.lane()? == Lane::Private && !node.has_owner()?;
     if is_one { node.sample(json!({ "memory_lane": node.row.text("memory_lane")? })) } else { Ok(None) }
 }
 

@@ -363,10 +363,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_told_and_nothing_else() {
-        let row = RawRow {
-            table: ScanTable::Lexical,
-            cells: vec![Cell::Int(-3), Cell::Unreadable("not UTF-8".to_owned())],
-        };
+        let row =
+            RawRow { table: ScanTable::Lexical, cells: vec![Cell::Int(-3), Cell::Unreadable("not UTF-8".to_owned())] };
         assert_eq!(row.int("id"), Ok(Some(-3)));
         assert!(row.count("id").unwrap_err().contains("negative"));
         assert!(row.int("node_no").unwrap_err().contains("not UTF-8"));

@@ -33,12 +33,8 @@ pub trait ConsistencyView: Send {
     ///
     /// # Errors
     /// A failure of storage: the view goes on with another table.
-    async fn page(
-        &mut self,
-        table: ScanTable,
-        after: Option<&[Cell]>,
-        limit: usize,
-    ) -> Result<Vec<RawRow>, StoreError>;
+    async fn page(&mut self, table: ScanTable, after: Option<&[Cell]>, limit: usize)
+    -> Result<Vec<RawRow>, StoreError>;
 
     /// What a probe finds, at most `limit` rows; no table is read for it. `stuck_before` is the time from which on nodes wait
     /// too long.
