@@ -194,10 +194,11 @@ impl Judge {
         if self.wants(C::Digests) {
             self.edge_digest(row);
         }
-        if let Some(seq) = self.told(&[C::EdgeCommit], row, row.count("commit_seq")) {
-            if self.wants(C::EdgeCommit) && self.facts.commit(seq).is_none() {
-                self.find(C::EdgeCommit, || json!({ "id": row.named(), "commit_seq": seq }));
-            }
+        if let Some(seq) = self.told(&[C::EdgeCommit], row, row.count("commit_seq"))
+            && self.wants(C::EdgeCommit)
+            && self.facts.commit(seq).is_none()
+        {
+            self.find(C::EdgeCommit, || json!({ "id": row.named(), "commit_seq": seq }));
         }
         let checks = [C::EdgesCrossScope, C::AliasedWithEdges, C::DerivedWider, C::TopicMemberCountMismatch];
         if checks.iter().any(|check| self.wants(*check)) {
@@ -223,10 +224,11 @@ impl Judge {
         if kind == EdgeType::DerivedFrom && self.wants(C::DerivedWider) && from.is_wider_than(&to) {
             self.facts.refs.push((src, dst, RefKind::Source));
         }
-        if kind == EdgeType::PartOf && from.is(NodeType::Event) {
-            if let Some(members) = self.facts.members.get_mut(&dst) {
-                members.counted += 1;
-            }
+        if kind == EdgeType::PartOf
+            && from.is(NodeType::Event)
+            && let Some(members) = self.facts.members.get_mut(&dst)
+        {
+            members.counted += 1;
         }
     }
 
@@ -277,11 +279,11 @@ impl Judge {
 
     pub(super) fn note_feedback(&mut self, row: &RawRow) {
         let counted = || Ok((row.needed_id("rule_node_id")?, row.needed_text("outcome")?));
-        if let Some((rule, outcome)) = self.told(&[C::FeedbackCounters], row, counted()) {
-            if let Some(rule) = self.facts.rules.get_mut(&rule) {
-                rule.counted.0 += u64::from(outcome == "positive");
-                rule.counted.1 += u64::from(outcome == "negative");
-            }
+        if let Some((rule, outcome)) = self.told(&[C::FeedbackCounters], row, counted())
+            && let Some(rule) = self.facts.rules.get_mut(&rule)
+        {
+            rule.counted.0 += u64::from(outcome == "positive");
+            rule.counted.1 += u64::from(outcome == "negative");
         }
         let read =
             || Ok((row.needed_id("id")?, row.needed_text("source")?, row.id("decision_id")?, row.text("run_id")?));
@@ -304,11 +306,12 @@ impl Judge {
             return;
         };
         let seq = commit.header.seq;
-        if self.wants(C::Chain) && !self.chain.broken {
-            if let Err(problem) = self.chain.commit(&commit, tail) {
-                self.find(C::Chain, || json!({ "seq": seq, "problem": problem }));
-                self.at_least(C::Chain);
-            }
+        if self.wants(C::Chain)
+            && !self.chain.broken
+            && let Err(problem) = self.chain.commit(&commit, tail)
+        {
+            self.find(C::Chain, || json!({ "seq": seq, "problem": problem }));
+            self.at_least(C::Chain);
         }
         if tail {
             return;
@@ -429,11 +432,13 @@ impl Judge {
             return;
         };
         let said = || Ok((head.count("head_seq")?, head.digest("head_hash")?));
-        if let Some(said) = self.told(&[C::Chain], &head, said()) {
-            if self.wants(C::Chain) && !self.chain.broken && said != self.chain.head() {
-                let problem = format!("the head is not the last commit, which is {}", self.chain.head().0);
-                self.find(C::Chain, || json!({ "seq": said.0, "problem": problem }));
-            }
+        if let Some(said) = self.told(&[C::Chain], &head, said())
+            && self.wants(C::Chain)
+            && !self.chain.broken
+            && said != self.chain.head()
+        {
+            let problem = format!("the head is not the last commit, which is {}", self.chain.head().0);
+            self.find(C::Chain, || json!({ "seq": said.0, "problem": problem }));
         }
         if tail {
             self.note(C::Chain, &format!("fast mode looks at the last {CHAIN_TAIL} commits"));
@@ -441,10 +446,10 @@ impl Judge {
         }
         let counts = [("node_count", self.facts.stored_nodes), ("edge_count", self.facts.stored_edges)];
         for (counter, stored) in counts {
-            if let Some(said) = self.told(&[C::Counters], &head, head.count(counter)) {
-                if said != stored {
-                    self.find(C::Counters, || json!({ "counter": counter, "said": said, "stored": stored }));
-                }
+            if let Some(said) = self.told(&[C::Counters], &head, head.count(counter))
+                && said != stored
+            {
+                self.find(C::Counters, || json!({ "counter": counter, "said": said, "stored": stored }));
             }
         }
     }

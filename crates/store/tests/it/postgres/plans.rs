@@ -149,6 +149,7 @@ async fn exercise(store: &PostgresStore) {
         store.record_recalls(vec![audit]).await.unwrap();
         derive(store, round == 0).await;
     }
+    super::consistency::exercise(store).await;
     read_and_forget(store).await;
 }
 
@@ -356,7 +357,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS)
+    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::consistency::STATEMENTS)
 }
 
 fn name_of(sql: &str) -> &'static str {
