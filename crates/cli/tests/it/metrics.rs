@@ -117,9 +117,10 @@ const QUIET: [&str; 11] = [
     "aionis_sample_failures_total",
 ];
 /// Not there before something waits, is refused or fails; other tests see them.
-const EVENTFUL: [&str; 4] = [
+const EVENTFUL: [&str; 5] = [
     "aionis_admission_refused_total",
     "aionis_auth_refusals_total",
+    "aionis_consistency_failures_total",
     "aionis_gate_wait_seconds",
     "aionis_recall_downgraded_total",
 ];
@@ -142,7 +143,8 @@ fn every_documented_metric_is_there(server: &Server, elsewhere: &[&str]) {
     assert!(documented.len() > 30);
     let shown = until("all gauges are sampled", WAIT, || {
         let shown = scrape(server);
-        (shown.total("aionis_image_bytes") > 0.0 && shown.total("aionis_outbox_pending") == 0.0).then_some(shown)
+        let sampled = shown.total("aionis_image_bytes") > 0.0 && shown.total("aionis_outbox_pending") == 0.0;
+        (sampled && shown.total("aionis_job_runs_total") > 0.0).then_some(shown)
     });
     shown.histograms_are_sound();
     for (name, kind) in &shown.kinds {

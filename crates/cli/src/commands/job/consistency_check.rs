@@ -203,6 +203,7 @@ fn insert_asked(document: &mut Map<String, Value>, asked: &Asked, targets: &[&Ta
         ("batch", batch),
         ("strict", json!(asked.strict)),
         ("strict_warnings", json!(asked.strict_warnings)),
+        ("duration_ms", json!(targets.iter().map(|target| target.duration_ms).sum::<u64>())),
         (
             "summary",
             json!({

@@ -257,9 +257,12 @@ impl Judge {
     pub(super) fn note_rule(&mut self, row: &RawRow) {
         let checks = [C::OrphanRuleDefinition, C::RuleWithoutDefinition, C::FeedbackCounters];
         let Some(id) = self.told(&checks, row, row.needed_id("rule_node_id")) else { return };
-        let counters = || Ok((row.count("positive_count")?, row.count("negative_count")?));
-        if let Some(said) = self.told(&[C::FeedbackCounters], row, counters()) {
-            self.facts.rules.insert(id, RuleFact { said, counted: (0, 0) });
+        let counters = || {
+            let since = row.int("created_at")?.ok_or("created_at is missing")?;
+            Ok(((row.count("positive_count")?, row.count("negative_count")?), since))
+        };
+        if let Some((said, since)) = self.told(&[C::FeedbackCounters], row, counters()) {
+            self.facts.rules.insert(id, RuleFact { said, since, ..RuleFact::default() });
         }
         match self.facts.nodes.get_mut(&id).filter(|fact| fact.has(STORED) && fact.is(NodeType::Rule)) {
             Some(fact) => fact.bits |= HAS_RULE,
@@ -278,12 +281,14 @@ impl Judge {
     }
 
     pub(super) fn note_feedback(&mut self, row: &RawRow) {
-        let counted = || Ok((row.needed_id("rule_node_id")?, row.needed_text("outcome")?));
-        if let Some((rule, outcome)) = self.told(&[C::FeedbackCounters], row, counted())
+        let counted = || {
+            let at = row.int("created_at")?.ok_or("created_at is missing")?;
+            Ok((row.needed_id("rule_node_id")?, row.needed_text("outcome")?, at))
+        };
+        if let Some((rule, outcome, at)) = self.told(&[C::FeedbackCounters], row, counted())
             && let Some(rule) = self.facts.rules.get_mut(&rule)
         {
-            rule.counted.0 += u64::from(outcome == "positive");
-            rule.counted.1 += u64::from(outcome == "negative");
+            rule.count(outcome, at);
         }
         let read =
             || Ok((row.needed_id("id")?, row.needed_text("source")?, row.id("decision_id")?, row.text("run_id")?));
@@ -356,9 +361,9 @@ impl Judge {
             json!({ "active": active, "budget": budgets.1 }),
         );
         let mut rules: Vec<(Uuid, RuleFact)> =
-            self.facts.rules.iter().filter(|(_, rule)| rule.said != rule.counted).map(|(id, r)| (*id, *r)).collect();
+            self.facts.rules.iter().filter(|(_, rule)| !rule.fits()).map(|(id, r)| (*id, *r)).collect();
         rules.sort_unstable_by_key(|(id, _)| *id);
-        for (id, RuleFact { said, counted }) in rules {
+        for (id, RuleFact { said, counted, .. }) in rules {
             self.find(C::FeedbackCounters, || {
                 json!({ "id": id, "positive_count": said.0, "negative_count": said.1,
                         "positive_feedback": counted.0, "negative_feedback": counted.1 })

@@ -67,11 +67,33 @@ pub(super) enum RefKind {
     Source,
 }
 
-/// A rule's counters, as stored and as counted.
+/// A rule's counters, as stored and as counted. A node that stopped being a rule and became one again begins to count anew,
+/// and its earlier feedback is kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct RuleFact {
     pub(super) said: (u64, u64),
     pub(super) counted: (u64, u64),
+    /// When its executable part was made.
+    pub(super) since: i64,
+    /// What was counted from then on.
+    pub(super) counted_since: (u64, u64),
+}
+
+impl RuleFact {
+    pub(super) fn count(&mut self, outcome: &str, at: i64) {
+        let add = |counts: &mut (u64, u64)| {
+            counts.0 += u64::from(outcome == "positive");
+            counts.1 += u64::from(outcome == "negative");
+        };
+        add(&mut self.counted);
+        if at >= self.since {
+            add(&mut self.counted_since);
+        }
+    }
+
+    pub(super) fn fits(&self) -> bool {
+        self.said == self.counted || self.said == self.counted_since
+    }
 }
 
 /// A topic's members, as said and as counted.

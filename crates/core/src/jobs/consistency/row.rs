@@ -187,6 +187,7 @@ impl ScanTable {
                 ("target_team_id", Text),
                 ("positive_count", Int),
                 ("negative_count", Int),
+                ("created_at", Int),
             ],
             Self::Decisions => &[("id", Id), ("run_id", Text), ("selected_tool", Text), ("created_at", Int)],
             Self::Feedback => &[
@@ -196,6 +197,7 @@ impl ScanTable {
                 ("run_id", Text),
                 ("source", Text),
                 ("decision_id", Id),
+                ("created_at", Int),
             ],
             Self::Outbox => &[
                 ("id", Id),

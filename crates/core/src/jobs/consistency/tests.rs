@@ -151,6 +151,26 @@ fn a_probe_that_left_rows_out_does_not_let_a_check_pass() {
     assert_eq!(state(&[row(25)], false), [(State::Fail, true), (State::Skipped, false)]);
 }
 
+#[test]
+fn counters_begin_anew_when_a_node_becomes_a_rule_again() {
+    let checks: Vec<&'static Check> =
+        CATALOGUE.iter().filter(|check| check.name == "rule_feedback_counters_mismatch").collect();
+    let (id, text) = (Cell::Bytes(vec![7; 16]), |text: &str| Cell::Text(text.to_owned()));
+    let state = |negative| {
+        let mut judge = Judge::new("t/s", &checks, Mode::Full, known(StorageEngine::Embedded), 20);
+        let global =
+            [text("active"), text("global"), Cell::Null, Cell::Null, Cell::Int(0), Cell::Int(negative), Cell::Int(10)];
+        judge.row(&RawRow { table: ScanTable::Rules, cells: [vec![id.clone()], global.to_vec()].concat() });
+        for (number, at) in [(1, 5), (2, 10)] {
+            let more = [text("negative"), Cell::Null, text("rule_feedback"), Cell::Null, Cell::Int(at)];
+            let cells = [vec![Cell::Bytes(vec![number; 16]), id.clone()], more.to_vec()].concat();
+            judge.row(&RawRow { table: ScanTable::Feedback, cells });
+        }
+        judge.finish(|_| 0).remove(0).state
+    };
+    assert_eq!([0, 1, 2, 3].map(state), [State::Fail, State::Pass, State::Pass, State::Fail]);
+}
+
 fn cell() -> impl Strategy<Value = Cell> {
     let text = prop_oneof![
         "[a-z{}\":\\[\\], -]{0,40}".prop_map(Cell::Text),
@@ -189,4 +209,28 @@ proptest! {
             prop_assert_eq!(outcome.error.is_some(), outcome.state == State::Error);
         }
     }
+}
+
+/// The tables of `docs/jobs.md`.
+fn documented() -> (String, String) {
+    let mut catalogue =
+        "| check | severity | set | engine | fast | a violation is |\n|---|---|---|---|---|---|\n".to_owned();
+    for check in CATALOGUE {
+        let (set, only) = (check.set, check.only.map_or("both", StorageEngine::as_str));
+        let fast = if check.probe.is_some() { "yes" } else { "" };
+        let row =
+            format!("| `{}` | {} | {set} | {only} | {fast} | {} |\n", check.name, check.severity, check.violation);
+        catalogue.push_str(&row);
+    }
+    let mut enforced = "| check of the reference | made sure by |\n|---|---|\n".to_owned();
+    ENFORCED_BY_THE_SCHEMA.iter().for_each(|(name, why)| enforced.push_str(&format!("| `{name}` | {why} |\n")));
+    (catalogue, enforced)
+}
+
+#[test]
+fn the_documents_list_what_the_catalogue_declares() {
+    let docs = include_str!("../../../../../docs/jobs.md");
+    let (catalogue, enforced) = documented();
+    assert!(docs.contains(&catalogue), "docs/jobs.md has to hold:\n{catalogue}");
+    assert!(docs.contains(&enforced), "docs/jobs.md has to hold:\n{enforced}");
 }
