@@ -206,7 +206,7 @@ pub const CATALOGUE: &[Check] = &[
         "topic_member_count_mismatch",
         Warning,
         &[T::Nodes, T::Edges],
-        ("a topic whose member_count is not the number of its part_of edges", &["id", "member_count", "edges"]),
+        ("a topic whose member_count is not how many events it has", &["id", "member_count", "edges"]),
         Several(Cross::TopicMemberCountMismatch),
     ),
     scope(

@@ -114,7 +114,7 @@ impl Probe {
 }
 
 /// Commits that fast mode looks at.
-pub const CHAIN_TAIL: usize = 200;
+pub const CHAIN_TAIL: usize = 50;
 /// Rows that a probe looks at when not every one of them is a violation.
 pub const PROBED_MAX: usize = 1_000;
 /// Why fast mode leaves a check out.
