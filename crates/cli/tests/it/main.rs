@@ -6,6 +6,7 @@ mod admission;
 mod chaos;
 mod configuration;
 mod consistency;
+mod connections;
 mod defects;
 mod demo;
 mod disk_full;

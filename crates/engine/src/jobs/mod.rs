@@ -12,6 +12,7 @@ mod consistency_tests;
 mod outbox_replay;
 mod report;
 mod runner;
+mod salience_decay;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -32,12 +33,17 @@ pub use self::{
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] =
-    &[&consistency_check::OF_SCOPES, &consistency_check::OF_THE_DEPLOYMENT, &outbox_replay::INFO];
+pub const ALL: &[&JobInfo] = &[
+    &consistency_check::OF_SCOPES,
+    &consistency_check::OF_THE_DEPLOYMENT,
+    &outbox_replay::INFO,
+    &salience_decay::INFO,
+];
 
 /// Work that maintains a memory.
 #[async_trait]

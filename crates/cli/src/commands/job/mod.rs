@@ -3,6 +3,7 @@
 mod consistency_check;
 mod history;
 mod outbox_replay;
+mod salience_decay;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -39,6 +40,8 @@ enum Job {
     ConsistencyCheck(Box<consistency_check::ConsistencyCheckArgs>),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
+    /// Move what is faint and unused to a colder tier.
+    SalienceDecay(salience_decay::SalienceDecayArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
@@ -47,6 +50,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::Runs(args) => history::runs(args).await,
         Job::ConsistencyCheck(args) => consistency_check::run(*args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
+        Job::SalienceDecay(args) => salience_decay::run(args).await,
     }
 }
 
