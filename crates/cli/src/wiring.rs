@@ -230,10 +230,13 @@ fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
 
 /// The checks a worker makes by itself: what indexes find, every day.
 fn consistency(settings: &Settings) -> Asked {
-    let outbox = &settings.outbox;
+    let (outbox, tiers) = (&settings.outbox, settings.decay.policy());
     Asked {
         mode: Mode::Fast,
         thresholds: Thresholds {
+            cold_below: tiers.cold_below,
+            hot_budget: tiers.hot_node_budget,
+            active_budget: tiers.active_node_budget,
             attempts_max: outbox.outbox_max_attempts,
             claim_timeout: Duration::from_millis(outbox.outbox_claim_timeout_ms),
             ..Thresholds::default()

@@ -5,8 +5,8 @@
 mod admission;
 mod chaos;
 mod configuration;
-mod consistency;
 mod connections;
+mod consistency;
 mod defects;
 mod demo;
 mod disk_full;

@@ -23,15 +23,11 @@ use super::{
     error::driver,
     patience::Patience,
     rows::{get, signed},
-    session::{For, begin},
+    session::{FROZEN, For, begin},
 };
 use crate::consistency::{Dialect, Extra};
 
 const DIALECT: Dialect = Dialect(StorageEngine::Postgres);
-
-/// What stands between pages is judged meanwhile, so the transaction may be idle.
-const FROZEN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
-                      SET LOCAL idle_in_transaction_session_timeout = 0";
 
 #[async_trait]
 impl ConsistencyStore for PostgresStore {

@@ -23,7 +23,7 @@ use super::{
     PostgresStore, Shared,
     error::driver,
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
-    session::{For, begin, literal},
+    session::{FROZEN, For, begin, literal},
 };
 use crate::{consistency::leaps, content::StoredContent, operate::feedback_source};
 
@@ -96,10 +96,6 @@ struct Snapshot {
     /// The transaction that holds it; it ends when this is dropped.
     _held: Mutex<Transaction<'static, Postgres>>,
 }
-
-/// Begins a transaction that holds a state. It waits between pages, as long as those take.
-const HOLD: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
-                    SET LOCAL idle_in_transaction_session_timeout = 0";
 
 impl Pages {
     fn snapshot_sql(&self) -> &str {
@@ -271,7 +267,7 @@ impl IntegrityStore for Pages {
     async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError> {
         let shared = &self.shared;
         let snapshot = shared.patience.bounded(async {
-            let mut held = begin(&shared.pool, For::Everyone, shared.options.statement_timeout, HOLD).await?;
+            let mut held = begin(&shared.pool, For::Everyone, shared.options.statement_timeout, FROZEN).await?;
             let row = sqlx::query("SELECT pg_export_snapshot()").fetch_one(&mut *held).await.map_err(driver)?;
             let name: &str = get(&row, 0)?;
             let name = literal(name);

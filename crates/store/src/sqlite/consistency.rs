@@ -1,7 +1,5 @@
 //! Reading for checks: a connection of its own, in one transaction that sees the database as it was when it began.
 
-use std::path::Path;
-
 use aionis_core::{
     clock::Timestamp,
     jobs::{
@@ -16,7 +14,7 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 
-use super::{SqliteStore, connect, error::driver, rows::signed};
+use super::{SqliteStore, error::driver, integrity::frozen, rows::signed};
 use crate::consistency::{Dialect, Extra};
 
 const DIALECT: Dialect = Dialect(StorageEngine::Embedded);
@@ -32,17 +30,7 @@ impl ConsistencyStore for SqliteStore {
     }
 
     async fn consistency_view(&self, target: &Target) -> Result<Box<dyn ConsistencyView>, StoreError> {
-        let connection = self
-            .readers
-            .run(|reader| {
-                let path = reader.path().ok_or_else(|| StoreError::Driver("the database has no file".to_owned()))?;
-                let connection = connect(Path::new(path))?;
-                connection.pragma_update(None, "query_only", true).map_err(driver)?;
-                // The view is as old as its first reading.
-                connection.execute_batch("BEGIN; SELECT COUNT(*) FROM aionis_meta").map_err(driver)?;
-                Ok(connection)
-            })
-            .await?;
+        let connection = self.readers.run(|reader| frozen(reader)).await?;
         Ok(Box::new(Still { connection: Some(connection), target: target.clone() }))
     }
 }

@@ -57,10 +57,10 @@ struct LimitArgs {
     #[arg(long, env = "MEMORY_TIER_COLD_BELOW", default_value_t = 0.12, value_parser = fraction)]
     cold_below: f64,
     /// Most hot nodes of a scope; 0 for no limit.
-    #[arg(long, env = "MEMORY_SCOPE_HOT_NODE_BUDGET", default_value_t = 0)]
+    #[arg(long, env = "MEMORY_SCOPE_HOT_NODE_BUDGET", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     hot_budget: u64,
     /// Most hot and warm nodes of a scope; 0 for no limit.
-    #[arg(long, env = "MEMORY_SCOPE_ACTIVE_NODE_BUDGET", default_value_t = 0)]
+    #[arg(long, env = "MEMORY_SCOPE_ACTIVE_NODE_BUDGET", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000_000_000))]
     active_budget: u64,
     /// Claims of an item of work before it is given up.
     #[arg(long, env = "OUTBOX_MAX_ATTEMPTS", default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1_000))]
