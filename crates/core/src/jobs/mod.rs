@@ -5,6 +5,7 @@
 //! was. One runner at a time holds the lease of a job in a scope. What is applied is checked again against what is
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
+pub mod consistency;
 pub mod salience_decay;
 
 use std::{fmt, time::Duration};

@@ -4,6 +4,11 @@
 //! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
+mod consistency_check;
+#[cfg(test)]
+mod consistency_seeds;
+#[cfg(test)]
+mod consistency_tests;
 mod outbox_replay;
 mod report;
 mod runner;
@@ -24,6 +29,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    consistency_check::ConsistencyCheck,
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
@@ -32,7 +38,12 @@ pub use self::{
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO, &salience_decay::INFO];
+pub const ALL: &[&JobInfo] = &[
+    &consistency_check::OF_SCOPES,
+    &consistency_check::OF_THE_DEPLOYMENT,
+    &outbox_replay::INFO,
+    &salience_decay::INFO,
+];
 
 /// Work that maintains a memory.
 #[async_trait]

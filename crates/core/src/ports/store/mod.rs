@@ -1,6 +1,7 @@
 //! The storage port. Narrow verbs, batch in and batch out; both engines implement all of them, and the conformance
 //! suite proves that they agree.
 
+mod consistency;
 mod error;
 mod forget;
 mod integrity;
@@ -14,6 +15,7 @@ mod read;
 mod recall;
 mod write;
 
+pub use consistency::{ConsistencyStore, ConsistencyView};
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -44,6 +46,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + ConsistencyStore
     + LifecycleStore
 {
 }
@@ -59,6 +62,7 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
+        + ConsistencyStore
         + LifecycleStore
 {
 }

@@ -150,6 +150,7 @@ async fn exercise(store: &PostgresStore) {
         store.record_recalls(vec![audit]).await.unwrap();
         derive(store, round == 0).await;
     }
+    super::consistency::exercise(store).await;
     read_and_forget(store).await;
 }
 
@@ -360,7 +361,11 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::lifecycle::STATEMENTS)
+    STATEMENTS
+        .iter()
+        .chain(super::keys::STATEMENTS)
+        .chain(super::lifecycle::STATEMENTS)
+        .chain(super::consistency::STATEMENTS)
 }
 
 fn name_of(sql: &str) -> &'static str {
