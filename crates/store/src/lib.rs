@@ -13,6 +13,7 @@ mod migration;
 mod operate;
 mod past;
 pub mod postgres;
+mod purge;
 mod read;
 mod space;
 pub mod sqlite;

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     operate::text,
-    transfer::{IMPORTING, importing},
+    purge::check_state,
 };
 
 /// How often a transaction that lost against another one is run again.
@@ -133,9 +133,7 @@ async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetS
     let key = asked.idempotency.as_ref().map(|idempotency| &idempotency.key);
     let row = sqlx::query(HEAD).bind(asked.scope.as_str()).bind(key).fetch_optional(tx).await.map_err(driver)?;
     let Some(row) = row else { return Ok(Head { change_no: 0, earlier: None }) };
-    if get::<&str>(&row, 3)? == IMPORTING {
-        return Err(importing(asked.scope.as_str()));
-    }
+    check_state(get(&row, 3)?, asked.scope.as_str())?;
     state.head = (unsigned(&row, 0)?, digest(&row, 1)?);
     let earlier = match get::<Option<String>>(&row, 5)? {
         Some(outcome) => Some((digest(&row, 4)?, outcome)),

@@ -22,13 +22,14 @@ use super::{
     PostgresStore, Shared,
     error::{driver, inconsistent, is_transient},
     rows::{choice, digest, digest_of, get, json, json_of, parsed, signed, unsigned},
+    purge::{beside_purge, is_purging},
     session::{For, begin},
     write::lock_sql,
 };
 use crate::{
     image::gate_bits,
     operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
-    transfer::{IMPORTING, importing},
+    purge::{check_state, purging},
 };
 
 /// How often a transaction that lost against another one is run again.
@@ -151,9 +152,7 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
         let needed = |at: usize| of(at).ok_or_else(|| inconsistent("memory_nodes", "text", at, "is missing"));
         match get::<i16>(row, 0)? {
             0 => {
-                if of(0) == Some(IMPORTING) {
-                    return Err(importing(asked.scope.as_str()));
-                }
+                check_state(needed(0)?, asked.scope.as_str())?;
                 let numbers: Vec<i64> = get(row, 3)?;
                 let head = numbers.first().and_then(|seq| u64::try_from(*seq).ok()).unwrap_or(0);
                 held.state.head = (head, digest(row, 4)?);
@@ -426,7 +425,11 @@ impl OperateStore for PostgresStore {
             .bounded(async {
                 let now = shared.clock.now();
                 let tenant = For::Tenant(scope.tenant());
-                let mut tx = begin(&shared.pool, tenant, shared.options.statement_timeout, "").await?;
+                let beside = beside_purge(scope);
+                let mut tx = begin(&shared.pool, tenant, shared.options.statement_timeout, &beside).await?;
+                if is_purging(&mut tx, scope).await? {
+                    return Err(purging(scope.as_str()));
+                }
                 let is_new = put_decision(&mut tx, scope, DecisionColumns::of(decision, now, None)?).await?;
                 tx.commit().await.map_err(driver)?;
                 Ok(is_new.then_some(now))

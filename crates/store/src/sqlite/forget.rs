@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     image::Delta,
-    transfer::{IMPORTING, importing},
+    purge::check_state,
 };
 
 /// Characters of an id as it is written.
@@ -80,9 +80,7 @@ fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState
         })
         .map_err(|e| unreadable("memory_scopes", scope, e))?;
     if let Some((seq, hash, mark)) = head {
-        if mark == IMPORTING {
-            return Err(importing(scope));
-        }
+        check_state(&mark, scope)?;
         state.head = (seq, hash);
     }
     for id in &asked.ids {

@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 7, name: "api_keys", sql: include_str!("migrations/0007_api_keys.sql") },
     Migration { version: 8, name: "jobs", sql: include_str!("migrations/0008_jobs.sql") },
+    Migration { version: 9, name: "purges", sql: include_str!("migrations/0009_purges.sql") },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.

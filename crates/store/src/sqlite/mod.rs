@@ -17,6 +17,7 @@ mod migrate;
 mod operate;
 mod outbox;
 mod past;
+mod purge;
 mod read;
 mod readers;
 mod recall;

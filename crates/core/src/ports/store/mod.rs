@@ -9,6 +9,7 @@ mod keys;
 mod maintenance;
 mod operate;
 mod outbox;
+mod purge;
 mod read;
 mod recall;
 mod write;
@@ -23,6 +24,7 @@ pub use keys::KeyStore;
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
+pub use purge::PurgeStore;
 pub use read::{FindPage, FindQuery, ReadStore, StoredErasure};
 pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
@@ -42,6 +44,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + PurgeStore
 {
 }
 
@@ -57,5 +60,6 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + JobStore
+    + PurgeStore
 {
 }
