@@ -25,6 +25,14 @@ pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;
 pub use transfer::{CopyError, CopyProgress, CopySettings, CopyStatus, ScopeCopy, copy};
 
+/// Tables whose rows a purge removes, and those with a scope key whose rows stay; for tests that compare them with the
+/// catalogue.
+#[doc(hidden)]
+pub fn purged_tables(embedded: bool) -> (Vec<&'static str>, &'static [&'static str]) {
+    let purged = purge::TABLES.iter().filter(|table| embedded || !table.embedded_only);
+    (purged.map(|table| table.name).collect(), purge::KEPT)
+}
+
 /// The code that `memory_vectors.code` holds of a vector, for tests that load many rows by SQL.
 #[doc(hidden)]
 pub fn vector_code(vector: &[f32]) -> Vec<u8> {

@@ -8,6 +8,7 @@ mod outbox_replay;
 mod report;
 mod runner;
 mod scheduler;
+mod scope_purge;
 #[cfg(test)]
 mod tests;
 
@@ -27,16 +28,22 @@ pub use self::{
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     scheduler::{Round, Scheduler, SchedulerSettings},
+    scope_purge::ScopePurge,
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO];
+pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO, &scope_purge::INFO];
 
 /// Work that maintains a memory.
 #[async_trait]
 pub trait Job: Send + Sync {
     /// What it is.
     fn info(&self) -> &'static JobInfo;
+
+    /// The one target it was made for, whether a scope of that name is listed or not; most jobs are for any.
+    fn target(&self) -> Option<Target> {
+        None
+    }
 
     /// What it was started with, for the history: no text of a memory, no secrets.
     fn params(&self) -> Value;

@@ -38,7 +38,7 @@ const LOCK_TIMEOUT_MS: u32 = 5_000;
 const RECORD_COLUMNS: &str = "seq, scope_key, plan_sha256, head_seq, head_hash, mode, row_counts, purged_by, began_at, \
                               purged_at, parent_digest, digest";
 const MARK: &str = "SELECT state, purge FROM memory_scopes WHERE scope_key = $1";
-const MARK_HELD: &str = "SELECT state, purge FROM memory_scopes WHERE scope_key = $1 FOR UPDATE";
+const MARK_HELD: &str = "SELECT s.state, s.purge FROM memory_scopes s WHERE s.scope_key = $1 FOR UPDATE";
 
 /// Makes a transaction that reads a scope see nothing of it while it is purged; goes with BEGIN.
 pub(crate) fn unless_purging(scope: &ScopeKey) -> String {

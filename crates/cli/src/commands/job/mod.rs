@@ -2,6 +2,7 @@
 
 mod history;
 mod outbox_replay;
+mod scope_purge;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -35,6 +36,8 @@ enum Job {
     Runs(history::RunsArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
+    /// Remove everything one scope holds, by a plan that was looked at before.
+    ScopePurge(scope_purge::ScopePurgeArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
@@ -42,6 +45,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
+        Job::ScopePurge(args) => scope_purge::run(args).await,
     }
 }
 
