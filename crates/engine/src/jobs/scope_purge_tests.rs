@@ -95,8 +95,10 @@ async fn a_plan_is_told_and_its_hash_purges_exactly_that_scope() {
     assert!(done.ok, "{done:?}");
     assert!(done.targets[0].batches > 3, "20 nodes and 20 commits do not fit into one step of 7 rows");
     assert_eq!(fact(&done, "record")["rows"]["memory_nodes"], json!(20));
-    assert_eq!(fact(&done, "rows_removed"), json!(fact(&done, "record")["rows"].as_object().unwrap().values()
-        .filter_map(Value::as_u64).sum::<u64>()));
+    assert_eq!(
+        fact(&done, "rows_removed"),
+        json!(fact(&done, "record")["rows"].as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>())
+    );
     assert_eq!((nodes(&place, "a").await, nodes(&place, "b").await), (0, 20));
     assert_eq!(sound(&place).await, 1);
     let runs = place.store.job_runs(&RunQuery { limit: 10, ..RunQuery::default() }).await.unwrap();

@@ -23,10 +23,7 @@ use super::{
     session::{For, begin},
     write::lock_sql,
 };
-use crate::{
-    operate::text,
-    purge::check_state,
-};
+use crate::{operate::text, purge::check_state};
 
 /// How often a transaction that lost against another one is run again.
 const TRIES: u32 = 4;

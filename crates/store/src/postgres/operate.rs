@@ -21,8 +21,8 @@ use uuid::Uuid;
 use super::{
     PostgresStore, Shared,
     error::{driver, inconsistent, is_transient},
-    rows::{choice, digest, digest_of, get, json, json_of, parsed, signed, unsigned},
     purge::{beside_purge, is_purging},
+    rows::{choice, digest, digest_of, get, json, json_of, parsed, signed, unsigned},
     session::{For, begin},
     write::lock_sql,
 };

@@ -136,7 +136,8 @@ async fn truncate(
     let as_owner = format!("SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; SET LOCAL ROLE NONE; LOCK TABLE {partition}");
     sqlx::raw_sql(AssertSqlSafe(as_owner)).execute(&mut *connection).await.map_err(driver)?;
     let sql = format!("SELECT count(*) FROM {} WHERE scope_key = $1", table.name);
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(scope.as_str()).fetch_one(&mut *connection).await.map_err(driver)?;
+    let rows =
+        sqlx::query(AssertSqlSafe(sql)).bind(scope.as_str()).fetch_one(&mut *connection).await.map_err(driver)?;
     let sql = format!("TRUNCATE {partition}; SET LOCAL ROLE aionis_runtime; SET LOCAL lock_timeout = 0");
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map_err(driver)?;
     unsigned(&rows, 0)
@@ -199,7 +200,9 @@ async fn finish(
     let sql = "SELECT value FROM aionis_meta WHERE key = $1 FOR UPDATE";
     let last = sqlx::query(sql).bind(PURGES_HEAD).fetch_one(&mut *connection).await.map_err(driver)?;
     let record = PurgeRecord::of(scope, of_chain, pending, Some(read_head(get(&last, 0)?)?), now)?;
-    let sql = format!("INSERT INTO memory_purges ({RECORD_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)");
+    let sql = format!(
+        "INSERT INTO memory_purges ({RECORD_COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    );
     sqlx::query(AssertSqlSafe(sql))
         .bind(signed(record.seq))
         .bind(&record.scope_key)

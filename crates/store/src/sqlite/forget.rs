@@ -21,10 +21,7 @@ use super::{
     rows::{blob, choice, digest, edge_type, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
-use crate::{
-    image::Delta,
-    purge::check_state,
-};
+use crate::{image::Delta, purge::check_state};
 
 /// Characters of an id as it is written.
 const ID_LEN: usize = 36;

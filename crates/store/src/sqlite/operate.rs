@@ -265,7 +265,11 @@ fn decision(connection: &Connection, scope: &str, id: Uuid) -> Result<Option<Dec
     one_decision(connection, ("scope_key = ?1 AND id = ?2", ""), (scope, blob(id)))
 }
 
-fn one_decision(connection: &Connection, (which, order): (&str, &str), key: impl Params) -> Result<Option<Decision>, StoreError> {
+fn one_decision(
+    connection: &Connection,
+    (which, order): (&str, &str),
+    key: impl Params,
+) -> Result<Option<Decision>, StoreError> {
     let sql = format!("SELECT {DECISION_COLUMNS} FROM memory_decisions d WHERE {which} AND {IS_THERE} {order}");
     connection
         .prepare_cached(&sql)

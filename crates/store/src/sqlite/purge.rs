@@ -186,7 +186,11 @@ fn delete(connection: &Connection, table: &ScopeTable, scope: &ScopeKey, most: u
 fn first_left(connection: &Connection, scope: &ScopeKey) -> Result<Option<usize>, StoreError> {
     for (at, table) in TABLES.iter().enumerate() {
         let sql = format!("SELECT 1 FROM {} WHERE {}", table.name, table.rows_of("?1"));
-        if connection.prepare_cached(&sql).and_then(|mut statement| statement.exists([scope.as_str()])).map_err(driver)? {
+        if connection
+            .prepare_cached(&sql)
+            .and_then(|mut statement| statement.exists([scope.as_str()]))
+            .map_err(driver)?
+        {
             return Ok(Some(at));
         }
     }
@@ -201,7 +205,9 @@ fn finish(
 ) -> Result<PurgeRecord, StoreError> {
     let of_chain = head(connection, scope)?.unwrap_or_default();
     let record = PurgeRecord::of(scope, of_chain, pending, newest(connection)?, now)?;
-    let sql = format!("INSERT INTO memory_purges ({RECORD_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
+    let sql = format!(
+        "INSERT INTO memory_purges ({RECORD_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+    );
     let row = params![
         signed(record.seq),
         record.scope_key,

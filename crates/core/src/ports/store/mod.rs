@@ -60,6 +60,6 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + JobStore
-    + PurgeStore
+        + PurgeStore
 {
 }

@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::Application;
 use crate::{
+    purge::check_state,
     sqlite::{
         error::driver,
         rows::{blob, choice, digest, edge_type, unreadable, unsigned, uuid, vector},
     },
-    purge::check_state,
 };
 
 impl Application<'_> {

@@ -7,5 +7,6 @@ mod keys;
 mod migrations;
 mod plans;
 mod processes;
+mod purge;
 mod recall_quality;
 mod vectors;
