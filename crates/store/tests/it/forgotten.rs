@@ -10,7 +10,7 @@ use aionis_core::{
     jobs::scope_purge::{PurgeMode, plan_purge},
     model::{NodeType, RuleState},
     operate::{NodeNames, Operation, Outcome},
-    ports::store::{ClaimRequest, EmbeddedNode, FailedItem, LexicalQuery, StoreError},
+    ports::store::{ClaimRequest, EmbeddedNode, FailedItem, LexicalQuery, StoreError, WriteStore},
     text,
 };
 use aionis_store::{
