@@ -7,6 +7,7 @@
 
 pub mod consistency;
 pub mod salience_decay;
+pub mod scope_purge;
 
 use std::{fmt, time::Duration};
 

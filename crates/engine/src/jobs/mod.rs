@@ -14,6 +14,7 @@ mod report;
 mod runner;
 mod salience_decay;
 mod scheduler;
+mod scope_purge;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use self::{
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
+    scope_purge::ScopePurge,
 };
 
 /// Every job there is, in the order of their names.
@@ -43,6 +45,7 @@ pub const ALL: &[&JobInfo] = &[
     &consistency_check::OF_THE_DEPLOYMENT,
     &outbox_replay::INFO,
     &salience_decay::INFO,
+    &scope_purge::INFO,
 ];
 
 /// Work that maintains a memory.
@@ -50,6 +53,11 @@ pub const ALL: &[&JobInfo] = &[
 pub trait Job: Send + Sync {
     /// What it is.
     fn info(&self) -> &'static JobInfo;
+
+    /// The one target it was made for, whether a scope of that name is listed or not; most jobs are for any.
+    fn target(&self) -> Option<Target> {
+        None
+    }
 
     /// What it was started with, for the history: no text of a memory, no secrets.
     fn params(&self) -> Value;

@@ -9,5 +9,6 @@ mod lifecycle;
 mod migrations;
 mod plans;
 mod processes;
+mod purge;
 mod recall_quality;
 mod vectors;
