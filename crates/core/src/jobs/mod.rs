@@ -5,6 +5,8 @@
 //! was. One runner at a time holds the lease of a job in a scope. What is applied is checked again against what is
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
+pub mod consolidation;
+
 use std::{fmt, time::Duration};
 
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! The storage port. Narrow verbs, batch in and batch out; both engines implement all of them, and the conformance
 //! suite proves that they agree.
 
+mod consolidation;
 mod error;
 mod forget;
 mod integrity;
@@ -13,6 +14,7 @@ mod read;
 mod recall;
 mod write;
 
+pub use consolidation::ConsolidationStore;
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -42,6 +44,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + ConsolidationStore
 {
 }
 
@@ -56,6 +59,6 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
-        + JobStore
+        + ConsolidationStore
 {
 }
