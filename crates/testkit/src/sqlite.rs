@@ -246,4 +246,39 @@ impl Inspect for SqliteInspector {
         let sql = "UPDATE memory_outbox SET payload = '{}' WHERE scope_key = ?1";
         raw(&self.database).execute(sql, [scope.as_str()]).unwrap();
     }
+
+    async fn graph(&self, scope: &ScopeKey) -> Vec<String> {
+        let connection = raw(&self.database);
+        let mut found = Vec::new();
+        for table in ["memory_nodes", "memory_edges"] {
+            let sql = format!("SELECT * FROM {table} WHERE scope_key = ?1");
+            let mut statement = connection.prepare(&sql).unwrap();
+            let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let mut rows = statement.query([scope.as_str()]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                let cells = names
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, name)| !["updated_at", "commit_seq", "commit_id", "node_no"].contains(&name.as_str()));
+                let cells: Vec<String> =
+                    cells.map(|(at, name)| format!("{name}={:?}", row.get_ref(at).unwrap())).collect();
+                found.push(format!("{table} {}", cells.join(" ")));
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+
+    async fn kept_of(&self, scope: &ScopeKey, node: NodeId) -> u64 {
+        let connection = raw(&self.database);
+        let of = |table: &str, columns: [&str; 2]| -> u64 {
+            let sql = format!("SELECT COUNT(*) FROM {table} WHERE scope_key = ?1 AND ?2 IN ({})", columns.join(", "));
+            let count: i64 =
+                connection.query_row(&sql, (scope.as_str(), node.0.into_bytes()), |row| row.get(0)).unwrap();
+            u64::try_from(count).unwrap()
+        };
+        of("memory_consolidation_candidates", ["low_id", "high_id"])
+            + of("memory_merges", ["canonical_id", "duplicate_id"])
+            + of("memory_removed_edges", ["src_id", "dst_id"])
+    }
 }

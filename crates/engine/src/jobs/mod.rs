@@ -4,6 +4,7 @@
 //! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
+mod consolidation;
 mod outbox_replay;
 mod report;
 mod runner;
@@ -23,6 +24,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    consolidation::{
+        CandidateSettings, ConsolidationApply, ConsolidationCandidates, ConsolidationRedirect, ConsolidationUndo,
+        Decisions,
+    },
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
@@ -30,7 +35,13 @@ pub use self::{
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO];
+pub const ALL: &[&JobInfo] = &[
+    &consolidation::APPLY,
+    &consolidation::CANDIDATES,
+    &consolidation::REDIRECT,
+    &consolidation::UNDO,
+    &outbox_replay::INFO,
+];
 
 /// Work that maintains a memory.
 #[async_trait]

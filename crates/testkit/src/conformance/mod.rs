@@ -2,6 +2,7 @@
 //! of each.
 
 pub mod chain;
+pub mod consolidation;
 pub mod dense;
 pub mod forget;
 pub mod graph;
@@ -201,6 +202,17 @@ macro_rules! store_conformance {
                 rotations_at_once_replace_a_key_once,
                 a_revoked_key_stays_revoked,
             ];
+            consolidation: [
+                pairs_wait_until_they_are_decided,
+                nodes_are_paged_by_id,
+                an_alias_counts_for_its_canonical_node,
+                edges_are_moved_and_none_is_lost,
+                a_dry_run_changes_nothing,
+                forgetting_takes_what_consolidation_keeps,
+                random_graphs_are_merged_and_taken_back,
+                writes_between_merge_and_undo_are_told,
+                words_of_aliases_are_counted_as_before,
+            ];
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
@@ -227,6 +239,7 @@ mod tests {
         let list = include_str!("mod.rs");
         for source in [
             include_str!("chain.rs"),
+            include_str!("consolidation.rs"),
             include_str!("dense.rs"),
             include_str!("forget.rs"),
             include_str!("graph.rs"),

@@ -38,6 +38,13 @@ pub trait Inspect: Send + Sync {
 
     /// Makes the payloads of a scope's queued work unreadable.
     async fn spoil_work(&self, scope: &ScopeKey);
+
+    /// Nodes and edges of a scope with every column but the last commit, when a node was last changed, and numbers of rows
+    /// and changes; ordered.
+    async fn graph(&self, scope: &ScopeKey) -> Vec<String>;
+
+    /// Rows that consolidation keeps of a node beside the node itself: pairs, merges, removed edges.
+    async fn kept_of(&self, scope: &ScopeKey, node: NodeId) -> u64;
 }
 
 /// An audit row as stored.

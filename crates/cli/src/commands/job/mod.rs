@@ -1,5 +1,6 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
+mod consolidation;
 mod history;
 mod outbox_replay;
 
@@ -33,6 +34,14 @@ enum Job {
     List(history::ListArgs),
     /// List what was run, the newest first.
     Runs(history::RunsArgs),
+    /// Merge queued pairs: one node of a group stays, the others become its aliases.
+    ConsolidationApply(consolidation::ApplyArgs),
+    /// Look for nodes that say the same and queue them in pairs.
+    ConsolidationCandidates(consolidation::CandidatesArgs),
+    /// Move the edges of aliases to the nodes they stand for.
+    ConsolidationRedirectEdges(consolidation::RedirectArgs),
+    /// Take merges back: aliases and their edges become what they were.
+    ConsolidationUndo(consolidation::UndoArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
 }
@@ -41,6 +50,10 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
     match args.job {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
+        Job::ConsolidationApply(args) => consolidation::apply(args).await,
+        Job::ConsolidationCandidates(args) => consolidation::candidates(args).await,
+        Job::ConsolidationRedirectEdges(args) => consolidation::redirect(args).await,
+        Job::ConsolidationUndo(args) => consolidation::undo(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
     }
 }

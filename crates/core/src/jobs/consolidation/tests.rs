@@ -331,9 +331,9 @@ fn what_is_under_review_is_merged_on_request_only() {
     assert_eq!(model.nodes[&id(1)].alias_of(), Some(id(0)));
 }
 
-/// Specification W-05: a chain, an edge between two aliases, and edges that meet.
+/// Operations specification W-05: a chain, an edge between two aliases, and edges that meet.
 #[test]
-fn w_05_no_edge_is_lost() {
+fn no_edge_is_lost() {
     let mut model = Model::of((0..6).map(node));
     for (a, b) in [(0, 1), (1, 2), (3, 4)] {
         model.queue(a, b, 0.9, CandidateState::Open);

@@ -50,7 +50,8 @@ fn nodes(image: &mut ScopeImage, connection: &Connection, scope: &str) -> Result
     let sql = "SELECT n.id, n.node_no, n.type, n.tier, n.memory_lane, n.owner_agent_id, n.owner_team_id, \
                    n.recall_flags, n.term_count, n.salience, n.confidence, n.embedding_status, n.name_key, n.client_id, \
                    CASE WHEN n.type = 'rule' THEN (SELECT r.state FROM memory_rule_defs r \
-                       WHERE r.scope_key = n.scope_key AND r.rule_node_id = n.id) END \
+                       WHERE r.scope_key = n.scope_key AND r.rule_node_id = n.id) END, \
+                   CASE WHEN instr(n.activity, 'alias_of') > 0 THEN n.activity ->> 'alias_of' END \
                    FROM memory_nodes n WHERE n.scope_key = ?1 ORDER BY n.node_no";
     let mut statement = connection.prepare(sql).map_err(driver)?;
     let mut rows = statement.query([scope]).map_err(driver)?;
@@ -80,6 +81,7 @@ fn node(image: &mut ScopeImage, row: &rusqlite::Row<'_>) -> rusqlite::Result<()>
         confidence: row.get(10)?,
         name_key: text(12)?,
         client_id: text(13)?,
+        alias_of: text(15)?.and_then(|to| uuid::Uuid::parse_str(to).ok()),
     });
     Ok(())
 }

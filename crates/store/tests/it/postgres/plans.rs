@@ -120,6 +120,7 @@ async fn exercise(store: &PostgresStore) {
     }
     operate(store).await;
     super::keys::exercise(store).await;
+    super::consolidation::exercise(store).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
         assert_eq!(status.head_seq, 81 + OPERATED);
@@ -336,7 +337,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("operate_read", "AS q (decision_id)"),
     ("outbox_status", "(SELECT MIN(created_at) FROM memory_outbox"),
     ("past_changes", "SELECT changes FROM memory_commits"),
-    ("past_edges", "confidence, commit_seq FROM memory_edges"),
+    ("past_edges", "AS is_stored"),
     ("past_nodes", "v.version IS NOT NULL) ORDER BY n.id"),
     ("past_scope", "SELECT node_count FROM memory_scopes"),
     ("past_vectors", "SELECT node_id, source_digest, embedding"),
@@ -356,7 +357,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS)
+    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::consolidation::STATEMENTS)
 }
 
 fn name_of(sql: &str) -> &'static str {
