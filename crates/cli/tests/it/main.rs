@@ -5,6 +5,7 @@
 mod admission;
 mod chaos;
 mod configuration;
+mod consolidation;
 mod defects;
 mod demo;
 mod disk_full;

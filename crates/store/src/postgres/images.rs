@@ -79,7 +79,7 @@ const REMOVED: i16 = 4;
 const REFRESH: &str = "\
 SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
-       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea \
+       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
 SELECT 3::int2, g.id, NULL, NULL, g.commit_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \

@@ -75,13 +75,13 @@ async fn edges(tx: &mut PgConnection, scope: &ScopeKey, seq: u64, past: &mut Pas
         edges_changed(get(&row, 0)?, &mut then)?;
     }
     drop(rows);
-    // What a job removed since is kept; of edges that were removed more than once the first after then counts.
+    // What a job removed since is kept as it was; of edges that were removed more than once the first after then counts.
     let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq, true AS is_stored, 0::bigint AS removed_seq \
                    FROM memory_edges WHERE scope_key = $1 \
                UNION ALL \
                SELECT edge_id, type, src_id, dst_id, weight, confidence, commit_seq, false, removed_seq \
                    FROM memory_removed_edges WHERE scope_key = $1 AND removed_seq > $2 \
-               ORDER BY is_stored DESC, removed_seq";
+               ORDER BY is_stored, removed_seq";
     let mut seen: HashSet<Uuid> = HashSet::new();
     let mut rows = sqlx::query(sql).bind(scope.as_str()).bind(signed(seq)).fetch(tx);
     while let Some(row) = rows.try_next().await.map_err(driver)? {

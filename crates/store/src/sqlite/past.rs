@@ -74,11 +74,11 @@ fn edges(connection: &Connection, scope: &str, seq: u64, past: &mut PastScope) -
     while let Some(row) = rows.next().map_err(driver)? {
         edges_changed(&row.get::<_, String>(0).map_err(driver)?, &mut then)?;
     }
-    // What a job removed since is kept; of edges that were removed more than once the first after then counts.
+    // What a job removed since is kept as it was; of edges that were removed more than once the first after then counts.
     let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq, 1, 0 FROM memory_edges WHERE scope_key = ?1 \
                UNION ALL \
                SELECT edge_id, type, src_id, dst_id, weight, confidence, commit_seq, 0, removed_seq \
-               FROM memory_removed_edges WHERE scope_key = ?1 AND removed_seq > ?2 ORDER BY 8 DESC, 9";
+               FROM memory_removed_edges WHERE scope_key = ?1 AND removed_seq > ?2 ORDER BY 8, 9";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let read = |row: &rusqlite::Row<'_>| {
         let edge = EdgeView {

@@ -247,6 +247,7 @@ async fn there_and_back(a: Place, b: Place, c: Place) {
         // So did pairs and merges: what was merged there is taken back here.
         let pairs = CandidateQuery { states: CandidateState::ALL.to_vec(), after: None, limit: 10 };
         assert_eq!(a.store.candidates(s, &pairs).await.unwrap(), c.store.candidates(s, &pairs).await.unwrap());
+        c.clock.set(a.clock.now());
         for place in [&a, &c] {
             let which = UndoWhich::Run(uuid::Uuid::from_u128(1));
             let undone = act(&*place.store, s, 2, MergeAction::Undo { which, force: false }).await;

@@ -28,7 +28,7 @@ pub trait ConsolidationStore: Send + Sync {
     /// A failure of storage.
     async fn merge_nodes(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<MergeNode>, StoreError>;
 
-    /// Stores pairs that were found. A pair that waits is brought up to date, and asks for review if it contradicts itself
+    /// Stores pairs that were found, each named once. A pair that waits is brought up to date, and asks for review if it contradicts itself
     /// now and nobody has accepted it; one that was decided stays as it is. Pairs whose nodes are not stored are left out.
     ///
     /// # Errors

@@ -225,14 +225,23 @@ async fn what_cannot_be_merged_does_not_use_up_the_limit() {
     assert_eq!((applied.total.number("applied_pairs"), applied.total.number("skipped_pairs")), (2, 3));
 }
 
+/// A word of letters alone for a number.
+fn word(mut n: usize) -> String {
+    let mut word = "w".to_owned();
+    while n > 0 {
+        word.push(char::from(b'a' + u8::try_from(n % 26).unwrap()));
+        n /= 26;
+    }
+    word + "x"
+}
+
 /// 10,000 nodes with 500 planted duplicates: prints how many pairs were found, and how many of those found were planted.
 #[tokio::test]
 #[ignore = "takes a minute; run it to measure"]
 async fn planted_duplicates_are_found_among_ten_thousand_nodes() {
     let (place, s) = (place(), scope("s"));
     let mut rng = Rng::new(42);
-    let mut word = || format!("w{}", rng.below(4_000));
-    let texts: Vec<Vec<String>> = (0..9_500).map(|_| (0..8).map(|_| word()).collect()).collect();
+    let texts: Vec<Vec<String>> = (0..9_500).map(|_| (0..8).map(|_| word(rng.below(4_000))).collect()).collect();
     let mut planted = BTreeSet::new();
     let mut noise = Rng::new(43);
     for chunk in 0..10 {
@@ -242,7 +251,7 @@ async fn planted_duplicates_are_found_among_ten_thousand_nodes() {
             if n % 19 == 0 {
                 // One word of eight is another one; the vector is a little off.
                 let mut words = texts[n].clone();
-                words[noise.below(8)] = format!("w{}", noise.below(4_000));
+                words[noise.below(8)] = word(noise.below(4_000));
                 let off = 0.05 + 0.4 * noise.unit().abs();
                 all = concept(all, &format!("d{n}"), &words.join(" "), near(n as u64, off));
                 planted.insert(ordered(&s, &format!("n{n}"), &format!("d{n}")));

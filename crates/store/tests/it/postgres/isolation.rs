@@ -104,11 +104,7 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
     };
     let look = store.forget(asked(None)).await.unwrap();
     store.forget(asked(aionis_core::canon::Digest::from_hex(&look.token).ok())).await.unwrap();
-    let concept = |node: &mut aionis_core::write::NodeInput| node.node_type = aionis_core::model::NodeType::Concept;
-    let same = WriteBuilder::new(&s).input("same").node("c", "same").vector(vec![1.0; DIM]).with(concept);
-    let same = same.node("d", "same").vector(vec![1.0; DIM]).with(concept).edge("c", "b").edge("d", "b");
-    store.write(same.prepared()).await.unwrap();
-    consolidate(store, &s, 1, (node_id(&s, "c"), node_id(&s, "d"))).await;
+    merge(store, &s).await;
     let begin = BeginRun {
         run: uuid::Uuid::new_v4(),
         job: "sweep".to_owned(),
@@ -122,6 +118,15 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
     };
     store.begin_run(begin).await.unwrap();
     s
+}
+
+/// Two nodes that are one, with a moved edge.
+async fn merge(store: &PostgresStore, s: &ScopeKey) {
+    let concept = |node: &mut aionis_core::write::NodeInput| node.node_type = aionis_core::model::NodeType::Concept;
+    let same = WriteBuilder::new(s).input("same").node("c", "same").vector(vec![1.0; DIM]).with(concept);
+    let same = same.node("d", "same").vector(vec![1.0; DIM]).with(concept).edge("c", "b").edge("d", "b");
+    store.write(same.prepared()).await.unwrap();
+    consolidate(store, s, 1, (node_id(s, "c"), node_id(s, "d"))).await;
 }
 
 async fn tenants_seen(connection: &mut PgConnection, table: &str) -> Vec<String> {

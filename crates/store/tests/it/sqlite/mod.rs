@@ -3,6 +3,7 @@
 mod disk;
 mod durability;
 mod image;
+mod merged;
 mod opening;
 mod recall_quality;
 mod tampering;
