@@ -55,7 +55,8 @@ fn duplicates_are_found_merged_and_taken_apart() {
     job(&place, &["consolidation-undo", "--tenant", "default", "--scope", "harbour", "--all-of", run_id]).exits(0);
     let shown = seeds();
     assert!([id(0), id(1)].iter().all(|id| shown.contains(id)), "{shown:?}");
-    let again = job(&place, &["consolidation-undo", "--tenant", "default", "--scope", "harbour", "--all-of", run_id, "--json"]);
+    let again =
+        job(&place, &["consolidation-undo", "--tenant", "default", "--scope", "harbour", "--all-of", run_id, "--json"]);
     assert_eq!(again.exits(0).json()["total"]["undone_merges"], json!(0));
     let verified = run(&mut aionis_on(&place.data(), &["verify", "--json"])).exits(0).json();
     assert_eq!(verified["ok"], json!(true), "{verified}");

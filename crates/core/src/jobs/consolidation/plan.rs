@@ -135,7 +135,7 @@ impl MergeState {
 #[derive(Debug)]
 pub enum Planned {
     /// This has to be read first.
-    Needs(Needs),
+    Needs(Box<Needs>),
     /// The plan.
     Done(Box<MergePlan>),
 }
@@ -181,9 +181,17 @@ pub fn plan_merge(asked: &PreparedMerge, state: &MergeState, now: Timestamp) -> 
         MergeAction::Undo { which, force } => undo::plan(&mut draft, which, *force)?,
     };
     Ok(match needs {
-        Some(needs) => Planned::Needs(needs),
+        Some(needs) => Planned::Needs(Box::new(needs)),
         None => Planned::Done(Box::new(draft.finish())),
     })
+}
+
+/// What a plan changes, and how the commit says it.
+struct Changed {
+    changes: Vec<Change>,
+    notes: Vec<(NodeId, Notes)>,
+    removed: Vec<EdgeId>,
+    put: Vec<MergeEdge>,
 }
 
 /// A plan in the making: notes and edges as they will be.
@@ -229,7 +237,8 @@ impl<'a> Draft<'a> {
         self.notes.get(&id).cloned().unwrap_or_else(stored)
     }
 
-    fn changes(&self) -> (Vec<Change>, Vec<(NodeId, Notes)>, Vec<EdgeId>, Vec<MergeEdge>) {
+    /// What differs from what is stored.
+    fn changes(&self) -> Changed {
         let (mut changes, mut notes, mut removed, mut put) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (id, after) in &self.notes {
             let Some(node) = self.state.nodes.get(id).filter(|node| node.activity != *after) else { continue };
@@ -256,11 +265,11 @@ impl<'a> Draft<'a> {
             changes.push(Change { kind: ObjectKind::Edge, op, id: id.0, digest: digest(edge) });
             put.push(MergeEdge { commit_seq: self.seq(), ..edge.clone() });
         }
-        (changes, notes, removed, put)
+        Changed { changes, notes, removed, put }
     }
 
     fn finish(mut self) -> MergePlan {
-        let (changes, notes, removed, put) = self.changes();
+        let Changed { changes, notes, removed, put } = self.changes();
         let made = put.iter().filter(|edge| !self.state.edges.contains_key(&edge.id)).count();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let edges_delta = count(made) - count(removed.len());

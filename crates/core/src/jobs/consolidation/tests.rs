@@ -114,7 +114,7 @@ impl Model {
             match plan_merge(&asked, &state, now).map_err(|e| e.code)? {
                 Planned::Needs(needs) => {
                     self.load(&needs, &mut state);
-                    state.loaded(needs);
+                    state.loaded(*needs);
                 }
                 Planned::Done(plan) => return Ok(self.store(*plan)),
             }

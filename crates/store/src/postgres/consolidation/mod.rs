@@ -152,7 +152,7 @@ async fn merge(shared: &Shared, asked: &PreparedMerge) -> Result<MergeOutcome, S
             Planned::Done(plan) => break plan,
             Planned::Needs(needs) => {
                 load::load(&mut tx, scope.as_str(), &needs, image.as_deref(), &mut state).await?;
-                state.loaded(needs);
+                state.loaded(*needs);
             }
         }
     };

@@ -171,7 +171,7 @@ fn planned(connection: &Connection, asked: &PreparedMerge, now: Timestamp) -> Re
             Planned::Done(plan) => return Ok(*plan),
             Planned::Needs(needs) => {
                 load::load(connection, scope, &needs, &mut state)?;
-                state.loaded(needs);
+                state.loaded(*needs);
             }
         }
     }

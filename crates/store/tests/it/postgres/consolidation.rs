@@ -53,9 +53,9 @@ pub(super) async fn exercise(store: &PostgresStore) {
             store.past(&s, 1, 1_000).await.unwrap();
         } else {
             let pair = candidate(store, &s, ids.0, ids.1).await;
-            store.queue_candidates(&s, &[pair.clone()], START).await.unwrap();
+            store.queue_candidates(&s, std::slice::from_ref(&pair), START).await.unwrap();
             let query = CandidateQuery { states: vec![CandidateState::Open], after: None, limit: 3 };
-            assert_eq!(store.candidates(&s, &query).await.unwrap(), [pair.clone()]);
+            assert_eq!(store.candidates(&s, &query).await.unwrap(), std::slice::from_ref(&pair));
             assert!(store.decide_candidate(&s, &pair.pair_key, CandidateState::Rejected, START).await.unwrap());
         }
     }

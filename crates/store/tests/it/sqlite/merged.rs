@@ -28,7 +28,10 @@ async fn tampering_with_moved_edges_and_merged_nodes_is_found() {
         ("DELETE FROM memory_edges", "not stored"),
         ("UPDATE memory_edges SET weight = weight / 2", "digest"),
         ("UPDATE memory_nodes SET commit_seq = commit_seq - 1 WHERE activity IS NOT NULL", "last commit"),
-        ("UPDATE memory_commits SET changes = replace(changes, '\"erase\"', '\"touch\"') WHERE kind LIKE 'consolidation%'", "hash"),
+        (
+            "UPDATE memory_commits SET changes = replace(changes, '\"erase\"', '\"touch\"') WHERE kind LIKE 'consolidation%'",
+            "hash",
+        ),
         ("UPDATE memory_commits SET kind = 'write' WHERE kind = 'consolidation_redirect_edges'", "hash"),
     ] {
         let copy = temp.crash_copy();
