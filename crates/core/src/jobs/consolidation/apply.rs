@@ -49,7 +49,7 @@ pub(super) fn plan(
         return Some(needs);
     }
     for group in &groups {
-        merge(draft, group, allow_contradictory);
+        merge(draft, group);
     }
     None
 }
@@ -133,7 +133,7 @@ fn groups<'a>(draft: &mut Draft<'_>, viable: &[&'a Candidate], allow_contradicto
     groups
 }
 
-fn merge(draft: &mut Draft<'_>, group: &Group<'_>, allow_contradictory: bool) {
+fn merge(draft: &mut Draft<'_>, group: &Group<'_>) {
     let nodes: BTreeMap<NodeId, &MergeNode> =
         group.members.iter().filter_map(|id| draft.state.nodes.get(id).map(|node| (*id, node))).collect();
     let Some(canonical) = nodes.values().min_by(|a, b| a.before(b)).map(|node| node.id) else { return };
@@ -149,7 +149,7 @@ fn merge(draft: &mut Draft<'_>, group: &Group<'_>, allow_contradictory: bool) {
             .filter(|id| draft.state.nodes.get(id).and_then(MergeNode::alias_of) == Some(duplicate))
             .collect();
         let cause = keep(draft, (canonical, duplicate), None, Some(pair));
-        let notes = aliased(&draft.notes_of(duplicate), canonical, pair, allow_contradictory, draft.now);
+        let notes = aliased(&draft.notes_of(duplicate), canonical, pair, draft.now);
         draft.notes.insert(duplicate, notes);
         let taken: Vec<NodeId> = std::iter::once(duplicate).chain(followers.iter().copied()).collect();
         for follower in followers {

@@ -47,7 +47,7 @@ pub(super) fn merged_from(notes: &Notes) -> Vec<NodeId> {
 }
 
 /// The notes of a node that becomes an alias.
-pub(super) fn aliased(notes: &Notes, canonical: NodeId, pair: &Candidate, overridden: bool, at: Timestamp) -> Notes {
+pub(super) fn aliased(notes: &Notes, canonical: NodeId, pair: &Candidate, at: Timestamp) -> Notes {
     let mut notes = map(notes);
     let conflict = pair.score.conflict;
     let kind = conflict.map_or("none", |conflict| conflict.kind.as_str());
@@ -65,7 +65,8 @@ pub(super) fn aliased(notes: &Notes, canonical: NodeId, pair: &Candidate, overri
         "consolidation_conflict_detected": conflict.is_some(),
         "consolidation_conflict_kind": kind,
         "consolidation_conflict_reasons": reasons,
-        "consolidation_conflict_override": overridden && conflict.is_some(),
+        // What contradicts itself is merged only when somebody said so, of the pair or of all.
+        "consolidation_conflict_override": conflict.is_some(),
     });
     notes.extend(map(&Some(new)));
     Some(Value::Object(notes))
