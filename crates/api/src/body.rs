@@ -1,37 +1,83 @@
 //! Request bodies: bounded, JSON, without what storage cannot hold.
 
+use std::time::Duration;
+
 use aionis_core::error::{DomainError, ErrorKind};
+use aionis_engine::admission::Category;
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     http::{HeaderMap, header},
 };
 use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use crate::auth::Caller;
+use crate::{auth::Caller, body_budget::BodyBytes, state::AppState};
 
-/// Reads a body of at most `max_bytes` and binds it to its caller. Handlers read bodies in no other way.
+/// Slowest that a body may come on the whole, in bytes per second, once it has had the time one pause may take.
+const SLOWEST_PER_SECOND: u64 = 4 * 1_024;
+
+/// Reads a body of at most the settings' length and binds it to its caller; the bytes are those it takes of the budget.
+/// Handlers read bodies in no other way.
 pub(crate) async fn read(
+    state: &AppState,
     caller: &Caller,
     headers: &HeaderMap,
     body: Body,
-    max_bytes: usize,
-) -> Result<Value, DomainError> {
+) -> Result<(Value, BodyBytes), DomainError> {
     check_media_type(headers)?;
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
-    if length.is_some_and(|length| length > max_bytes as u64) {
+    let max_bytes = state.settings.body_max_bytes;
+    // What a request says of its length, or the length of a body that is made of the query.
+    let header = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let said = header.or_else(|| body.size_hint().exact());
+    if said.is_some_and(|length| length > max_bytes as u64) {
         return Err(too_large(max_bytes));
     }
-    let bytes = match Limited::new(body, max_bytes).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(e) if e.is::<http_body_util::LengthLimitError>() => return Err(too_large(max_bytes)),
-        Err(e) => {
-            return Err(DomainError::new(ErrorKind::Invalid, "body_unreadable", format!("the body broke off: {e}")));
-        }
-    };
+    let wanted = said.and_then(|length| usize::try_from(length).ok()).unwrap_or(max_bytes);
+    let mut held = state.bodies.take(wanted, longest_wait(state, caller.category())).await?;
+    let bytes = collect(body, max_bytes, state.settings.body_pause_max).await?;
+    held.shrink_to(bytes.len());
     let mut value = parse(&bytes)?;
     caller.bind(&mut value)?;
-    Ok(value)
+    Ok((value, held))
+}
+
+/// How long a body waits for its bytes: as long as its request would wait at its gate.
+fn longest_wait(state: &AppState, category: Category) -> Duration {
+    let settings = state.engine.settings();
+    match category {
+        Category::Write => settings.write_gate.queue_timeout,
+        Category::Recall | Category::DebugEmbeddings | Category::RecallTextEmbed => settings.recall_gate.queue_timeout,
+    }
+}
+
+/// All bytes of a body. They have to keep coming: without a pause longer than `pause_max`, and after the first such time
+/// not slower than [`SLOWEST_PER_SECOND`] on the whole.
+async fn collect(body: Body, max_bytes: usize, pause_max: Duration) -> Result<Vec<u8>, DomainError> {
+    let (mut body, started, mut bytes) = (Limited::new(body, max_bytes), Instant::now(), Vec::new());
+    loop {
+        let earned = Duration::from_millis(bytes.len() as u64 * 1_000 / SLOWEST_PER_SECOND);
+        let until = (Instant::now() + pause_max).min(started + pause_max + earned);
+        let frame = tokio::time::timeout_at(until, body.frame()).await.map_err(|_| too_slow(bytes.len()))?;
+        match frame {
+            None => return Ok(bytes),
+            // Trailers say nothing here.
+            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
+            Some(Err(e)) if e.is::<http_body_util::LengthLimitError>() => return Err(too_large(max_bytes)),
+            Some(Err(e)) => {
+                return Err(DomainError::new(
+                    ErrorKind::Invalid,
+                    "body_unreadable",
+                    format!("the body broke off: {e}"),
+                ));
+            }
+        }
+    }
+}
+
+fn too_slow(received: usize) -> DomainError {
+    let message = format!("the body comes too slowly: {received} bytes so far; send it without pauses");
+    DomainError::new(ErrorKind::TooSlow, "body_too_slow", message).with_details(json!({ "received_bytes": received }))
 }
 
 fn too_large(max_bytes: usize) -> DomainError {

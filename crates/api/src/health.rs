@@ -62,7 +62,7 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     if health.embedding.status != "ready" {
         warnings.push("recall searches words only: there is no embedding model".to_owned());
     }
-    let (store, outbox, stuck) = match state.engine.store().outbox_status().await {
+    let (store, outbox, stuck) = match state.engine.outbox_lately().await {
         Ok(status) => {
             let age_s =
                 status.oldest_pending.map_or(0, |since| state.engine.clock().now().micros_since(since) / 1_000_000);

@@ -5,6 +5,8 @@
 mod admission;
 mod auth;
 mod body;
+mod body_budget;
+mod browser;
 mod client;
 mod dto;
 mod error;
@@ -28,6 +30,8 @@ pub use self::{
         Auth, AuthConfigError, AuthMode, KeySource, Principal, Role, Source, StaticKeys, StoredKeys, TokenSettings,
         TokenVerifier, required_role,
     },
+    body_budget::BodyBudget,
+    browser::AllowedHosts,
     client::TrustedProxies,
     dto::write::parse_write,
     health::{EmbeddingState, HealthState},
@@ -66,6 +70,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::unknown_route)
         .layer(from_fn_with_state(state.clone(), auth::guard))
+        .layer(from_fn_with_state(state.clone(), browser::guard))
         .layer(from_fn_with_state(state.clone(), middleware::observe))
         .with_state(state)
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aionis_engine::{Engine, admission::Limits};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{auth::Auth, client::TrustedProxies, health::HealthState};
+use crate::{auth::Auth, body_budget::BodyBudget, browser::AllowedHosts, client::TrustedProxies, health::HealthState};
 
 /// Makes a span continue the trace that headers name.
 pub type ContinueTrace = fn(&tracing::Span, &axum::http::HeaderMap);
@@ -19,6 +19,8 @@ pub struct ApiSettings {
     pub default_scope: String,
     /// Longest body in bytes.
     pub body_max_bytes: usize,
+    /// Longest pause between two pieces of a body.
+    pub body_pause_max: Duration,
     /// Longest time a request may take.
     pub request_timeout: Duration,
     /// Longest `max_wait_ms` a recall may ask for.
@@ -27,6 +29,8 @@ pub struct ApiSettings {
     pub auth: Auth,
     /// Origins that browsers may call from.
     pub cors: CorsOrigins,
+    /// Hosts that requests from this machine may name besides it, where nobody is authenticated (`AIONIS_ALLOWED_HOSTS`).
+    pub allowed_hosts: AllowedHosts,
     /// Token that allows debugging embeddings (`ADMIN_TOKEN`).
     pub admin_token: Option<String>,
     /// Time from which on a request is logged as slow, with its stages; none for never.
@@ -47,10 +51,12 @@ impl Default for ApiSettings {
             default_tenant: "default".to_owned(),
             default_scope: "default".to_owned(),
             body_max_bytes: 5 * 1024 * 1024,
+            body_pause_max: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             max_wait_limit: Duration::from_millis(crate::limits::WAIT_MS_MAX),
             auth: Auth::default(),
-            cors: CorsOrigins::Any,
+            cors: CorsOrigins::Listed(Vec::new()),
+            allowed_hosts: AllowedHosts::default(),
             admin_token: None,
             loopback_may_debug: true,
             slow_request: Some(Duration::from_secs(1)),
@@ -84,6 +90,8 @@ impl CorsOrigins {
 pub struct AppState {
     /// The use cases.
     pub engine: Arc<Engine>,
+    /// How much of bodies may be in memory at once.
+    pub bodies: Arc<BodyBudget>,
     /// How often addresses and tenants may ask.
     pub limits: Arc<Limits>,
     /// Settings.

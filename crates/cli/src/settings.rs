@@ -3,6 +3,8 @@
 mod admission;
 mod auth;
 pub(crate) mod catalog;
+mod connections;
+mod decay;
 pub(crate) mod env_file;
 pub(crate) mod environment;
 mod jobs;
@@ -21,10 +23,12 @@ use aionis_embed::{
 use aionis_engine::WriteLimits;
 use clap::Args;
 
+pub(crate) use self::decay::DecaySettings;
 pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},
     auth::AuthArgs,
+    connections::ConnectionArgs,
     jobs::JobSettings,
     recall::RecallSettings,
 };
@@ -262,9 +266,11 @@ pub(crate) struct HttpSettings {
     pub(crate) dev: bool,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
-    /// Origins that browsers may call from, comma separated.
-    #[arg(long, env = "CORS_ALLOW_ORIGINS", default_value = "*")]
-    pub(crate) cors_allow_origins: String,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
+    /// Origins that browsers may call from, comma separated [default: *; none with MEMORY_AUTH_MODE=off].
+    #[arg(long, env = "CORS_ALLOW_ORIGINS")]
+    pub(crate) cors_allow_origins: Option<String>,
     /// Token that allows debugging embeddings.
     #[arg(long, env = "ADMIN_TOKEN", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub(crate) admin_token: SecretArg,
@@ -296,6 +302,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) jobs: JobSettings,
     #[command(flatten)]
+    pub(crate) decay: DecaySettings,
+    #[command(flatten)]
     pub(crate) telemetry: TelemetrySettings,
 }
 
@@ -311,6 +319,13 @@ impl StorageSettings {
 }
 
 impl StorageSettings {
+    /// Keys that are looked up at once: a quarter of the connections that read, so that a flood of unknown keys leaves the
+    /// others to requests.
+    pub(crate) fn key_lookups_max(&self) -> usize {
+        let connections = if self.database_url.0.is_empty() { u32::from(self.readers) } else { self.db_pool_max };
+        (connections as usize / 4).max(1)
+    }
+
     /// Whether there may be a database; of the embedded one it is known.
     fn may_be_there(&self) -> bool {
         !self.database_url.0.is_empty() || self.data_dir.join(aionis_store::sqlite::DATABASE_FILE).exists()
@@ -411,18 +426,28 @@ impl HttpSettings {
         )))
     }
 
+    /// Origins that browsers may call from. Where nobody is authenticated there are none unless they are named: any page
+    /// could read and write the memory of whoever looks at it.
+    fn cors(&self) -> CorsOrigins {
+        match &self.cors_allow_origins {
+            Some(list) => CorsOrigins::parse(list),
+            None if self.auth.mode() == AuthMode::Off => CorsOrigins::Listed(Vec::new()),
+            None => CorsOrigins::Any,
+        }
+    }
+
     pub(crate) fn api(
         &self,
         memory: &MemorySettings,
         telemetry: &TelemetrySettings,
         auth: Auth,
     ) -> Result<ApiSettings, Failure> {
-        Ok(ApiSettings {
+        self.connections.apply(ApiSettings {
             auth,
             default_tenant: memory.memory_tenant_id.clone(),
             default_scope: memory.memory_scope.clone(),
             request_timeout: Duration::from_millis(self.api_request_timeout_ms),
-            cors: CorsOrigins::parse(&self.cors_allow_origins),
+            cors: self.cors(),
             admin_token: (!self.admin_token.0.is_empty()).then(|| self.admin_token.0.clone()),
             loopback_may_debug: !memory.is_production(),
             trusted_proxies: self.limits.trusted_proxies()?,
@@ -449,8 +474,10 @@ impl Settings {
         problems.extend(self.gates.problem(&self.storage));
         problems.extend(self.recall.profiles().err());
         problems.extend(self.recall.adaptive().err());
+        problems.extend(self.recall.adaptive_wait_problem(self.gates.api_recall_queue_timeout_ms));
         problems.extend(self.telemetry.problems());
         problems.extend(self.jobs.problem());
+        problems.extend(self.decay.problem());
         if self.memory.is_production() {
             problems.extend(environment::unknown().iter().map(ToString::to_string));
         }

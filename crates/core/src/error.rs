@@ -15,6 +15,8 @@ pub enum ErrorKind {
     Forbidden,
     /// The thing named does not exist (404).
     NotFound,
+    /// The caller was too slow in sending its request (408).
+    TooSlow,
     /// The thing named existed and was erased (410).
     Gone,
     /// The input contradicts what is stored, or the state asked for is not there (409).

@@ -180,6 +180,12 @@ pub const CODES: &[ErrorCode] = &[
         "use a credential of the needed role",
     ),
     http(
+        "host_not_allowed",
+        Forbidden,
+        "nobody is authenticated, and the request names a host that is not this machine; `details`: `host`",
+        "use 127.0.0.1 or localhost, name the host in `AIONIS_ALLOWED_HOSTS`, or set `MEMORY_AUTH_MODE`",
+    ),
+    http(
         "identity_mismatch",
         Forbidden,
         "the request claims to be somebody else; `details`: `field`, `provided`, `expected`",
@@ -190,6 +196,12 @@ pub const CODES: &[ErrorCode] = &[
         Forbidden,
         "a node of the write has the id of another owner's private node",
         "use another id or `client_id`",
+    ),
+    http(
+        "origin_not_allowed",
+        Forbidden,
+        "nobody is authenticated, and the request comes from a web page of another origin; `details`: `origin`",
+        "name the origin in `CORS_ALLOW_ORIGINS`, or set `MEMORY_AUTH_MODE`",
     ),
     http(
         "commit_not_found",
@@ -211,6 +223,12 @@ pub const CODES: &[ErrorCode] = &[
         "check the scope and the id",
     ),
     http("scope_not_found", NotFound, "nothing was ever written to this scope", "check tenant and scope"),
+    http(
+        "body_too_slow",
+        TooSlow,
+        "bytes of the body stopped coming, or come too slowly; `details`: `received_bytes`",
+        "send the body without pauses",
+    ),
     http(
         "erased",
         Gone,
@@ -242,12 +260,6 @@ pub const CODES: &[ErrorCode] = &[
         "the rule got new content while its state was being changed",
         "look at the rule and send the request again",
     ),
-    http(
-        "verify_inconclusive",
-        Conflict,
-        "the scope was written to while it was verified",
-        "verify it again when it is quieter",
-    ),
     http("batch_too_large", TooLarge, "too many nodes or edges; `details`: `field`, `count`, `max`", "split the write"),
     http("body_too_large", TooLarge, "the body is larger than allowed; `details`: `max_bytes`", "split the request"),
     http(
@@ -260,6 +272,24 @@ pub const CODES: &[ErrorCode] = &[
         "as_of_busy",
         TooManyRequests,
         "as many earlier states as the process holds at once are being recalled from",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "body_backpressure",
+        TooManyRequests,
+        "the bodies of other requests take all the memory there is for them; `details`: `waited_ms`, `bytes_max`",
+        "repeat after `Retry-After`",
+    ),
+    http(
+        "commit_waiters_full",
+        TooManyRequests,
+        "too many recalls wait for a commit, of all tenants or of this one; `details`: `waiting`, `max`",
+        "repeat after `Retry-After`, or ask without `min_commit`",
+    ),
+    http(
+        "key_lookups_busy",
+        TooManyRequests,
+        "too many keys are being looked up in the store at once",
         "repeat after `Retry-After`",
     ),
     http(

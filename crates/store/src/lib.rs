@@ -3,9 +3,11 @@
 
 mod consolidation;
 mod content;
+mod decay;
 mod deployment;
 mod gauges;
 mod image;
+mod integrity;
 mod jobs;
 mod keys;
 mod maintenance;

@@ -11,13 +11,14 @@ use aionis_core::{
     clock::Clock,
     deadline,
     error::{DomainError, ErrorKind},
+    held,
     keys::{KeyRecord, KeyState, KeyText},
     ports::store::KeyStore,
 };
 use async_trait::async_trait;
 use hashlink::LruCache;
 use subtle::ConstantTimeEq;
-use tokio::sync::Mutex as Turn;
+use tokio::sync::{Mutex as Turn, OwnedSemaphorePermit, Semaphore};
 
 use super::{KeySource, Principal, Source, unauthorized};
 
@@ -26,9 +27,13 @@ use super::{KeySource, Principal, Source, unauthorized};
 const REMEMBERED_MAX: usize = 10_000;
 /// Longest time for which a key is remembered not to exist: it may be made in the next moment.
 const UNKNOWN_TTL_MAX: Duration = Duration::from_secs(1);
-/// Questions to the store at once. Those about one key wait for each other, and the second finds the answer of the
+/// Turns by key. Questions about one key wait for each other, and the second finds the answer of the
 /// first.
 const TURNS: usize = 32;
+/// Questions to the store at once unless it is said.
+const LOOKUPS_MAX: usize = 8;
+/// Longest wait for one's turn.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Longest time for an answer of the store, the wait for one's turn included.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
@@ -42,6 +47,9 @@ pub struct StoredKeys {
     known: Mutex<LruCache<Digest, (KeyRecord, Duration)>>,
     unknown: Mutex<LruCache<Digest, Duration>>,
     turns: Vec<Turn<()>>,
+    /// So that a flood of unknown keys leaves connections to those who are known.
+    lookups: Arc<Semaphore>,
+    turn_wait_max: Duration,
 }
 
 impl StoredKeys {
@@ -55,6 +63,33 @@ impl StoredKeys {
             known: Mutex::new(LruCache::new(REMEMBERED_MAX)),
             unknown: Mutex::new(LruCache::new(REMEMBERED_MAX)),
             turns: (0..TURNS).map(|_| Turn::new(())).collect(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            turn_wait_max: TURN_WAIT_MAX,
+        }
+    }
+
+    /// Asks the store about at most so many keys at once, at least about one: a part of the connections there are.
+    #[must_use]
+    pub fn with_lookups_max(mut self, lookups_max: usize) -> Self {
+        self.lookups = Arc::new(Semaphore::new(lookups_max.clamp(1, Semaphore::MAX_PERMITS)));
+        self
+    }
+
+    /// Waits for the turn of a key, then for a place among those who ask.
+    async fn turn(&self, digest: &Digest) -> Result<(MutexGuardOfTurn<'_>, OwnedSemaphorePermit), DomainError> {
+        let both = async {
+            let turn = self.turns[usize::from(digest.0[0]) % TURNS].lock().await;
+            (turn, Arc::clone(&self.lookups).acquire_owned().await)
+        };
+        match tokio::time::timeout(self.turn_wait_max, both).await {
+            Ok((turn, Ok(lookup))) => Ok((turn, lookup)),
+            Ok((_, Err(_))) => Err(DomainError::internal("the places of key look-ups were closed")),
+            Err(_) => {
+                metrics::counter!("aionis_admission_refused_total", "code" => "key_lookups_busy").increment(1);
+                let message = "too many keys are being looked up; retry later";
+                let error = DomainError::new(ErrorKind::TooManyRequests, "key_lookups_busy", message);
+                Err(error.with_retry_after(Duration::from_secs(1)))
+            }
         }
     }
 
@@ -87,12 +122,14 @@ impl StoredKeys {
         if let Some(remembered) = self.remembered(digest) {
             return Ok(remembered);
         }
-        let _turn = self.turns[usize::from(digest.0[0]) % TURNS].lock().await;
+        let (_turn, lookup) = self.turn(digest).await?;
         if let Some(remembered) = self.remembered(digest) {
             return Ok(remembered);
         }
         let asked = self.clock.monotonic();
-        let found = match self.store.key_by_digest(digest).await? {
+        // Its place is taken until the store is done, also when nobody waits for the answer any more.
+        let asking = held::holding(Arc::new(lookup), self.store.key_by_digest(digest));
+        let found = match asking.await? {
             None => None,
             // The index has compared already, in whatever time it took: that tells of digests, not of keys.
             Some((key, stored)) if bool::from(stored.0.ct_eq(&digest.0)) => Some(key),
@@ -102,6 +139,8 @@ impl StoredKeys {
         Ok(found)
     }
 }
+
+type MutexGuardOfTurn<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 fn locked<T>(cache: &Mutex<T>) -> MutexGuard<'_, T> {
     cache.lock().unwrap_or_else(PoisonError::into_inner)
@@ -155,7 +194,6 @@ mod tests {
         ports::store::StoreError,
     };
     use aionis_testkit::fixtures::{FakeClock, START};
-    use tokio::sync::Semaphore;
     use uuid::Uuid;
 
     use super::*;
@@ -344,6 +382,39 @@ mod tests {
             keys.find(&key().digest()).await.unwrap();
         }
         assert_eq!(asked(&store), 3, "nothing is remembered when nothing may be");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_unknown_keys_takes_its_share_of_connections_and_no_more() {
+        let (keys, store, _) = stored(TTL);
+        let mut keys = Arc::into_inner(keys).unwrap().with_lookups_max(2);
+        keys.turn_wait_max = Duration::from_millis(1);
+        let keys = Arc::new(keys);
+        let all = store.answers.acquire_many(1_000).await.unwrap();
+        let guesses = (0..64_u8).map(|n| {
+            // Of as many turns as there are.
+            let mut guess = aionis_core::canon::sha256([n]);
+            guess.0[0] = n;
+            let keys = Arc::clone(&keys);
+            tokio::spawn(async move { keys.find(&guess).await })
+        });
+        let guesses: Vec<_> = guesses.collect();
+        let (mut refused, mut waiting) = (0, Vec::new());
+        for (at, guess) in guesses.into_iter().enumerate() {
+            // The first two ask the store, which does not answer.
+            if at < 2 {
+                waiting.push(guess);
+            } else {
+                assert_eq!(reason(guess.await.unwrap()), "TooManyRequests key_lookups_busy");
+                refused += 1;
+            }
+        }
+        assert_eq!((refused, asked(&store)), (62, 2));
+        drop(all);
+        for guess in waiting {
+            assert_eq!(guess.await.unwrap().unwrap(), None);
+        }
+        assert!(keys.find(&key().digest()).await.unwrap().is_some());
     }
 
     #[tokio::test]

@@ -58,7 +58,7 @@ const fn get(path: &'static str, id: &'static str, summary: &'static str, answer
         query: &[],
         answer,
         headers: &[],
-        codes: &[],
+        codes: &[PAGES],
     }
 }
 
@@ -92,14 +92,20 @@ const ANY: &[&str] = &[
     "unauthorized",
     "forbidden",
     "identity_mismatch",
+    "host_not_allowed",
+    "origin_not_allowed",
     "body_too_large",
+    "body_backpressure",
+    "key_lookups_busy",
     "internal_error",
     "deadline_exceeded",
     "scope_importing",
     "storage_unavailable",
 ];
 /// What any request with a body can be refused with besides.
-const BODY: &[&str] = &["body_unreadable", "unsupported_media_type"];
+const BODY: &[&str] = &["body_too_slow", "body_unreadable", "unsupported_media_type"];
+/// What web pages are refused with where nobody is authenticated.
+const PAGES: &[&str] = &["host_not_allowed", "origin_not_allowed"];
 /// What costs a token of the category recall.
 const READ: &[&str] = &["rate_limited_recall", "tenant_rate_limited_recall"];
 /// What costs a token of the category write.
@@ -115,6 +121,7 @@ const KEYED: &[&str] = &["invalid_idempotency_key", "idempotency_key_reused"];
 const RULE: &[&str] = &["rule_not_found_in_scope"];
 const SHOWS_VECTORS: &[&str] = &[
     "min_commit_not_reached",
+    "commit_waiters_full",
     "debug_embeddings_limit_too_high",
     "debug_embeddings_not_allowed",
     "debug_embeddings_requires_return_debug",
@@ -230,16 +237,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Recomputes every digest of a scope",
         ("VerifyRequest", readings::verify),
         "VerifyResponse",
-        (
-            DOES,
-            &[
-                ANY,
-                BODY,
-                READ,
-                GATED,
-                &["invalid_idempotency_key", "scope_not_found", "verify_inconclusive", "verify_in_progress"],
-            ],
-        ),
+        (DOES, &[ANY, BODY, READ, GATED, &["invalid_idempotency_key", "scope_not_found", "verify_in_progress"]]),
     ),
     post(
         ("/v1/memory/forget", "forget", "memory"),

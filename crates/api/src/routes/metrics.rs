@@ -20,5 +20,7 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, A
         metrics::gauge!("aionis_gate_inflight", "gate" => gate).set(load.0 as f64);
         metrics::gauge!("aionis_gate_queued", "gate" => gate).set(load.1 as f64);
     }
+    metrics::gauge!("aionis_commit_waiters").set(state.engine.commit_waiters() as f64);
+    metrics::gauge!("aionis_body_held_bytes").set(state.bodies.held_bytes() as f64);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render()).into_response())
 }

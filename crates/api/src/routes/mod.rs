@@ -8,7 +8,7 @@ pub(crate) mod recall;
 pub(crate) mod tools;
 pub(crate) mod write;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -26,6 +26,7 @@ use crate::{
 use aionis_core::{
     deadline,
     error::{DomainError, ErrorKind},
+    held,
 };
 
 /// A request with a body, and who sent it.
@@ -102,7 +103,7 @@ where
 {
     let Posted { caller, headers, body } = posted;
     let answer = within(state.settings.request_timeout, async {
-        let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
+        let (value, bytes) = body::read(state, &caller, &headers, body).await?;
         let asking = Asking::settle(state, &caller, &headers, &value).await?;
         let gate = match gate {
             Through::Writes => state.engine.write_gate(),
@@ -115,9 +116,7 @@ where
             idempotency: idempotency_key(&headers)?,
             viewer: caller.viewer(),
         };
-        let answer = work(value, asked).await;
-        drop(permit);
-        answer
+        held::holding(Arc::new((permit, bytes)), work(value, asked)).await
     });
     Ok(answer.await?)
 }

@@ -1,13 +1,15 @@
 //! `POST /v1/memory/recall` and `/v1/memory/recall_text`.
 
+use std::{sync::Arc, time::Duration};
+
 use aionis_core::{
     clock::Timestamp,
     error::{DomainError, ErrorKind},
+    held,
     recall::RecallEndpoint,
 };
 use aionis_engine::{
     admission::Category,
-    gate::Permit,
     recall::{RecallAnswer, RecallRequest},
     stages::{self, Work},
 };
@@ -65,21 +67,25 @@ async fn run(
     body: Body,
     endpoint: RecallEndpoint,
 ) -> Result<(RecallResponse, ProfileChoice), DomainError> {
-    let value = body::read(caller, headers, body, state.settings.body_max_bytes).await?;
+    let (value, bytes) = body::read(state, caller, headers, body).await?;
     let mut asking = Asking::settle(state, caller, headers, &value).await?;
     let (mut request, shown) = stages::timed_now(Work::Recall, "parse", || {
         parse_recall(&value, endpoint, tenant_header(headers), &state.settings)
     })?;
     drop(value);
     pay_extra(state, caller, headers, &request, &mut asking).await?;
+    // Before the gate: who waits for a commit that does not come holds no place.
+    stages::timed(Work::Recall, "commit", state.engine.wait_for_commit(&request)).await?;
+    request.min_commit = None;
     let permit = stages::timed(Work::Recall, "gate", state.engine.recall_gate().enter(asking.tenant.as_str())).await?;
-    let choice = choose(state, &request, &permit);
+    let waited = permit.waited;
+    let choice = choose(state, &request, waited);
     request.profile = Some(choice.adapted.profile);
     let (scope, pinned_limit, started) = (request.scope.clone(), request.knobs.limit, state.engine.clock().now());
-    let answer = state.engine.recall(request).await?;
+    let answer = held::holding(Arc::new((permit, bytes)), state.engine.recall(request)).await?;
     let now = state.engine.clock().now();
     check_size(&answer)?;
-    let told = Told { endpoint, choice, pinned_limit, permit: &permit, started, now };
+    let told = Told { endpoint, choice, pinned_limit, waited, started, now };
     told.log(scope.scope(), scope.tenant(), &answer);
     Ok((RecallResponse::new(&scope, answer, choice, shown, now), choice))
 }
@@ -101,7 +107,7 @@ async fn pay_extra(
             "include_embeddings needs the role admin, or the admin token in x-admin-token",
         ));
     }
-    state.engine.check_debug(request)?;
+    state.engine.check_recall(request)?;
     if debugs {
         asking.spend(state, Category::DebugEmbeddings).await?;
     }
@@ -113,9 +119,9 @@ async fn pay_extra(
 }
 
 /// The profile of a recall that has been admitted: that of the policy, or a cheaper one when it waited long.
-fn choose(state: &AppState, request: &RecallRequest, permit: &Permit) -> ProfileChoice {
+fn choose(state: &AppState, request: &RecallRequest, waited: Duration) -> ProfileChoice {
     let resolved = state.engine.profile_of(request);
-    let adapted = state.engine.settings().adaptive.decide(resolved.profile, request.knobs.any(), permit.waited);
+    let adapted = state.engine.settings().adaptive.decide(resolved.profile, request.knobs.any(), waited);
     let (profile, source) = (adapted.profile.as_str(), resolved.source.as_str());
     metrics::counter!("aionis_recall_profile_total", "profile" => profile, "source" => source).increment(1);
     if adapted.applied() {
@@ -145,27 +151,26 @@ fn check_size(answer: &RecallAnswer) -> Result<(), DomainError> {
 }
 
 /// What is told about a recall that was answered.
-struct Told<'a> {
+struct Told {
     endpoint: RecallEndpoint,
     choice: ProfileChoice,
     pinned_limit: Option<usize>,
-    permit: &'a Permit,
+    waited: Duration,
     started: Timestamp,
     now: Timestamp,
 }
 
-impl Told<'_> {
+impl Told {
     fn log(&self, scope: &str, tenant_id: &str, answer: &RecallAnswer) {
         let (endpoint, took_us) = (self.endpoint.as_str(), self.now.micros_since(self.started));
-        metrics::histogram!("aionis_recall_seconds", "endpoint" => endpoint)
-            .record(std::time::Duration::from_micros(took_us));
+        metrics::histogram!("aionis_recall_seconds", "endpoint" => endpoint).record(Duration::from_micros(took_us));
         let ProfileChoice { resolved, adapted } = self.choice;
         tracing::info!(
             scope, tenant_id, limit = self.pinned_limit.unwrap_or(adapted.profile.knobs().limit),
             seeds = answer.seeds.len(), nodes = answer.nodes.len(), edges = answer.edges.len(),
             profile = adapted.profile.as_str(), profile_source = resolved.source.as_str(),
             adaptive_profile_applied = adapted.applied(), adaptive_profile_reason = adapted.reason.as_str(),
-            inflight_wait_ms = u64::try_from(self.permit.waited.as_millis()).unwrap_or(u64::MAX),
+            inflight_wait_ms = u64::try_from(self.waited.as_millis()).unwrap_or(u64::MAX),
             ms = took_us / 1_000, timings_ms = ?answer.timings, "memory {endpoint}"
         );
     }

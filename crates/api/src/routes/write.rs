@@ -1,7 +1,10 @@
 //! `POST /v1/memory/write`.
 
+use std::sync::Arc;
+
 use aionis_core::{
     error::{DomainError, ErrorKind},
+    held,
     write::IdempotencyKey,
 };
 use aionis_engine::stages::{self, Work};
@@ -33,7 +36,7 @@ pub(crate) async fn write(
     body: Body,
 ) -> Result<Json<WriteResponse>, ApiError> {
     let answer = within(state.settings.request_timeout, async {
-        let value = body::read(&caller, &headers, body, state.settings.body_max_bytes).await?;
+        let (value, bytes) = body::read(&state, &caller, &headers, body).await?;
         let asking = Asking::settle(&state, &caller, &headers, &value).await?;
         let permit =
             stages::timed(Work::Write, "gate", state.engine.write_gate().enter(asking.tenant.as_str())).await?;
@@ -45,8 +48,7 @@ pub(crate) async fn write(
         request.writer = caller.viewer();
         drop(value);
         let scope = request.scope.clone();
-        let answer = state.engine.write(request).await?;
-        drop(permit);
+        let answer = held::holding(Arc::new((permit, bytes)), state.engine.write(request)).await?;
         tracing::info!(
             scope = scope.scope(), tenant_id = scope.tenant(), commit_id = %answer.outcome.commit_id,
             commit_seq = answer.outcome.commit_seq, nodes = answer.nodes.len(), edges = answer.edges.len(),

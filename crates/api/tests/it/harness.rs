@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use aionis_api::{ApiSettings, AppState, EmbeddingState, HealthState, router};
+use aionis_api::{ApiSettings, AppState, BodyBudget, EmbeddingState, HealthState, router};
 use aionis_core::{
     clock::Clock,
+    lifecycle::DecayPolicy,
     ports::{
         embed::Embedder,
         store::{OutboxStatus, Store},
@@ -23,7 +24,7 @@ use aionis_embed::{
     fake::FakeEmbedder,
 };
 use aionis_engine::{
-    Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
+    CursorKey, Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
     admission::{KEYS_MAX, LimitSettings, Limits},
     worker::{Round, Worker, WorkerSettings},
 };
@@ -72,7 +73,11 @@ pub(crate) struct Setup {
     pub(crate) queries: QuerySettings,
     pub(crate) recall_gate: GateSettings,
     pub(crate) write_gate: GateSettings,
+    pub(crate) commit_waiters_max: usize,
+    pub(crate) body_bytes_max: usize,
     pub(crate) metrics: Option<PrometheusHandle>,
+    /// Off by default: what recalls use is noted some time later.
+    pub(crate) recall_activates: bool,
 }
 
 impl Setup {
@@ -98,7 +103,10 @@ impl Default for Setup {
             queries: QuerySettings::default(),
             recall_gate: gate,
             write_gate: gate,
+            commit_waiters_max: 64,
+            body_bytes_max: 64 * 1024 * 1024,
             metrics: None,
+            recall_activates: false,
         }
     }
 }
@@ -107,6 +115,7 @@ impl Default for Setup {
 pub(crate) struct Service {
     pub(crate) engine: Arc<Engine>,
     pub(crate) clock: Arc<FakeClock>,
+    pub(crate) bodies: Arc<BodyBudget>,
     store: Arc<dyn Deployment>,
     router: Router,
     worker: Option<Worker>,
@@ -178,8 +187,12 @@ impl Service {
             adaptive: setup.adaptive,
             recall_gate: setup.recall_gate,
             write_gate: setup.write_gate,
+            commit_waiters_max: setup.commit_waiters_max,
+            decay: DecayPolicy::default(),
+            recall_activates: setup.recall_activates,
             audit_queue_max: 64,
             as_of_nodes_max: 1_000,
+            cursor_key: CursorKey::of_secret(b"of the tests").unwrap(),
         };
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let engine = Arc::new(Engine::new(Arc::clone(&shared), queries, settings, Arc::clone(&time)));
@@ -195,8 +208,10 @@ impl Service {
             worker: false,
             outbox_age_max_s: OUTBOX_AGE_MAX_S,
         };
+        let bodies = Arc::new(BodyBudget::new(setup.body_bytes_max));
         let state = AppState {
             engine: Arc::clone(&engine),
+            bodies: Arc::clone(&bodies),
             limits: Arc::new(Limits::new(&setup.limits, KEYS_MAX, engine.clock())),
             settings: Arc::new(setup.api),
             health: Arc::new(health),
@@ -206,7 +221,7 @@ impl Service {
             let settings = WorkerSettings { name: "worker".to_owned(), ..WorkerSettings::default() };
             Worker::new(shared, embedder, time, settings)
         });
-        Self { engine, clock, store, router: router(state), worker, home }
+        Self { engine, clock, bodies, store, router: router(state), worker, home }
     }
 
     /// The router as it shows itself, with all paths.
@@ -264,6 +279,11 @@ impl Service {
     /// Where the embedded engine keeps its files.
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         self.home.downcast_ref::<tempfile::TempDir>().expect("the embedded engine").path()
+    }
+
+    /// The database of PostgreSQL.
+    pub(crate) fn database(&self) -> &TempDatabase {
+        self.home.downcast_ref::<TempDatabase>().expect("PostgreSQL")
     }
 
     /// Writes, which must succeed.

@@ -46,8 +46,25 @@ async fn work_that_is_stuck_makes_the_service_unready_until_it_is_done() {
     assert!(service.get("/health").await.status.is_success() && service.get("/health/live").await.status.is_success());
 
     service.drain().await;
+    assert_eq!(service.get("/health/ready").await.status, StatusCode::SERVICE_UNAVAILABLE, "as it was just now");
+    service.clock.advance(Duration::from_secs(1));
     let body = service.get("/health/ready").await.ok();
     assert_eq!((&body["ok"], &body["outbox"]["pending"]), (&json!(true), &json!(0)));
+}
+
+#[tokio::test]
+async fn a_flood_of_health_calls_costs_the_database_nothing() {
+    let service = Service::start();
+    service.get("/health/ready").await.ok();
+    // Whoever asks it from now on fails.
+    let database = service.data_dir().join(aionis_store::sqlite::DATABASE_FILE);
+    rusqlite::Connection::open(database).unwrap().execute_batch("DROP TABLE memory_outbox").unwrap();
+    for _ in 0..200 {
+        service.get("/health/ready").await.ok();
+    }
+    service.clock.advance(Duration::from_secs(1));
+    let answer = service.get("/health/ready").await;
+    assert_eq!((answer.status, &answer.json()["store"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("unavailable")));
 }
 
 #[tokio::test]

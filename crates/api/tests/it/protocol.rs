@@ -32,7 +32,7 @@ async fn unknown_members_are_ignored_everywhere() {
 
 #[tokio::test]
 async fn unknown_routes_have_one_shape() {
-    let service = Service::start();
+    let service = Service::with(|setup| setup.api.cors = CorsOrigins::Any);
     for (method, path) in [
         (Method::POST, "/x"),
         (Method::GET, "/"),
@@ -57,7 +57,7 @@ async fn unknown_routes_have_one_shape() {
 
 #[tokio::test]
 async fn options_is_answered_everywhere() {
-    let service = Service::start();
+    let service = Service::with(|setup| setup.api.cors = CorsOrigins::Any);
     for path in [WRITE, RECALL, "/health", "/metrics", "/nowhere", "*"] {
         let answer = request(&service, Method::OPTIONS, path, &[("origin", "https://a.example")]).await;
         assert_eq!((answer.status, answer.body.len()), (StatusCode::NO_CONTENT, 0), "{path}");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aionis_api::{ApiSettings, AppState, EmbeddingState, HealthState, router};
+use aionis_api::{ApiSettings, AppState, BodyBudget, EmbeddingState, HealthState, router};
 use aionis_embed::Provider;
 use aionis_engine::admission::{KEYS_MAX, LimitSettings, Limits};
 use aionis_store::Deployment;
@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     failure::{Failure, Verdict},
+    http_server::{self, Bounds},
     settings::{HttpSettings, Settings, env_file::EnvFileArgs},
     telemetry,
     wiring::{self, Parts},
@@ -53,12 +54,14 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     let mut stop_signal = StopSignal::new()?;
     let parts = wiring::open(&args.settings).await?;
     let production = args.settings.memory.is_production();
-    let auth = args.http.auth.with_stored(auth, &parts.store, &parts.clock, production).await?;
+    let lookups_max = args.settings.storage.key_lookups_max();
+    let auth = args.http.auth.with_stored(auth, &parts.store, &parts.clock, production, lookups_max).await?;
     let (stop, stopped) = watch::channel(false);
     let worker = if args.no_worker { None } else { parts.worker(&args.settings) };
     let limits = args.http.limits.limits(production);
     let state = AppState {
         engine: Arc::clone(&parts.engine),
+        bodies: Arc::new(BodyBudget::new(args.http.connections.bodies_max_bytes())),
         limits: Arc::new(Limits::new(&limits, KEYS_MAX, &parts.clock)),
         settings: Arc::new(ApiSettings {
             continue_trace: telemetry::continue_trace(traces.as_ref()),
@@ -87,7 +90,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
         tokio::spawn(upkeep(metrics)),
         tokio::spawn(telemetry::sampler::run(Arc::clone(&parts.store), Arc::clone(&parts.engine), started)),
     ];
-    let served = serve(listener, router(state), &stop, &mut stop_signal).await;
+    let served = serve(listener, router(state), args.http.connections.bounds(), &stop, &mut stop_signal).await;
     for task in background {
         task.abort();
     }
@@ -107,22 +110,21 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
 async fn serve(
     listener: TcpListener,
     app: axum::Router,
+    bounds: Bounds,
     stop: &watch::Sender<bool>,
     stop_signal: &mut StopSignal,
 ) -> Result<(), Failure> {
     let mut stopping = stop.subscribe();
-    let service = app.into_make_service_with_connect_info::<SocketAddr>();
-    let graceful = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let stopped = async move {
         // An error means that the sender is gone, which is a stop too.
         let _ = stopping.wait_for(|stop| *stop).await;
-    });
-    let server = tokio::spawn(async move { graceful.await });
+    };
+    let server = tokio::spawn(http_server::run(listener, app, bounds, stopped));
     stop_signal.wait().await;
     tracing::info!("stopping: no new connections, open requests are finished");
     stop.send_replace(true);
     match tokio::time::timeout(DRAIN, server).await {
-        Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(e))) => Err(Failure::new(format!("the server failed: {e}"))),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(Failure::new(format!("the server task failed: {e}"))),
         Err(_) => {
             tracing::warn!("some requests did not end in time and are cut off");
@@ -231,6 +233,9 @@ fn tell_settings(args: &ServeArgs, parts: &Parts, limits: &LimitSettings) {
         api_recall_queue_max = gates.api_recall_queue_max,
         api_write_max_inflight = gates.api_write_max_inflight,
         api_write_queue_max = gates.api_write_queue_max,
+        api_commit_waiters_max = gates.api_commit_waiters_max,
+        api_connections_max = args.http.connections.api_connections_max,
+        api_bodies_max_bytes = args.http.connections.api_bodies_max_bytes,
         slow_request_ms = args.settings.telemetry.slow_request_ms,
         slow_statement_ms = args.settings.telemetry.slow_statement_ms,
         traces = args.settings.telemetry.traces_url().is_some(),

@@ -37,6 +37,9 @@ pub(crate) struct GateArgs {
     /// How long one may wait, in ms.
     #[arg(long, env = "API_WRITE_QUEUE_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     pub(crate) api_write_queue_timeout_ms: u64,
+    /// Recalls that may wait for a commit (min_commit); of one tenant at most half.
+    #[arg(long, env = "API_COMMIT_WAITERS_MAX", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) api_commit_waiters_max: u32,
 }
 
 impl GateArgs {

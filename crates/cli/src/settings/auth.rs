@@ -107,6 +107,7 @@ impl AuthArgs {
         store: &Arc<dyn Deployment>,
         clock: &Arc<dyn Clock>,
         production: bool,
+        lookups_max: usize,
     ) -> Result<Auth, Failure> {
         if !auth.mode().takes_keys() {
             return Ok(auth);
@@ -114,7 +115,8 @@ impl AuthArgs {
         self.require_key(&**store, &**clock, production).await?;
         let store: Arc<dyn KeyStore> = Arc::clone(store) as Arc<dyn KeyStore>;
         let ttl = Duration::from_millis(self.key_cache_ttl_ms);
-        Ok(auth.with_keys(Arc::new(StoredKeys::new(store, Arc::clone(clock), ttl))))
+        let keys = StoredKeys::new(store, Arc::clone(clock), ttl).with_lookups_max(lookups_max);
+        Ok(auth.with_keys(Arc::new(keys)))
     }
 
     /// Refuses a production service that takes keys and has none, neither in the setting nor in the store.

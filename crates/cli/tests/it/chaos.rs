@@ -304,7 +304,9 @@ fn a_database_that_refuses_connections_makes_the_service_unready_until_it_takes_
     chaos.proxy.refuse();
     // As long as there are connections, no new one is asked for.
     chaos.proxy.cut();
-    let ready = chaos.get(READY);
+    // For a moment it is said what was so just now.
+    let ready =
+        until("the service is unready", PATIENCE, || Some(chaos.get(READY)).filter(|ready| ready.status != 200));
     assert_eq!((ready.status, &ready.body["store"]), (503, &json!("unavailable")), "{ready:?}");
     let refused = chaos.server.post(WRITE, &note(0));
     assert_eq!((refused.status, &refused.body["error"]), (503, &json!("storage_unavailable")), "{refused:?}");

@@ -5,6 +5,7 @@
 mod admission;
 mod chaos;
 mod configuration;
+mod connections;
 mod consolidation;
 mod defects;
 mod demo;

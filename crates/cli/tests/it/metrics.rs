@@ -103,7 +103,9 @@ fn documented() -> BTreeMap<String, String> {
 /// Only on PostgreSQL.
 const POOL: [&str; 3] = ["aionis_pool_connections", "aionis_pool_idle_connections", "aionis_pool_wait_seconds"];
 /// There from the start, at zero as long as nothing goes wrong or waits, or at what it is for a moment.
-const QUIET: [&str; 11] = [
+const QUIET: [&str; 13] = [
+    "aionis_body_held_bytes",
+    "aionis_commit_waiters",
     "aionis_gate_inflight",
     "aionis_gate_queued",
     "aionis_image_evictions_total",
@@ -116,11 +118,13 @@ const QUIET: [&str; 11] = [
     "aionis_recall_with_pending_total",
     "aionis_sample_failures_total",
 ];
-/// Not there before something waits, is refused or fails; other tests see them.
-const EVENTFUL: [&str; 4] = [
+/// Not there before something waits, is refused or fails, or a job is due; other tests see them.
+const EVENTFUL: [&str; 6] = [
     "aionis_admission_refused_total",
     "aionis_auth_refusals_total",
     "aionis_gate_wait_seconds",
+    "aionis_job_runs_total",
+    "aionis_job_seconds",
     "aionis_recall_downgraded_total",
 ];
 

@@ -192,8 +192,13 @@ fn failures_of_the_network_arrive_as_the_clients_own_errors() {
 
 #[test]
 fn a_saturated_service_is_waited_for_as_long_as_it_says() {
-    let narrow = [("API_RECALL_MAX_INFLIGHT", "1"), ("API_RECALL_QUEUE_MAX", "0")];
-    Deployed::start(Engine::Embedded, Callers::Anybody, &narrow).runs("saturated");
+    let rarely = [
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_BYPASS_LOOPBACK", "false"),
+        ("RECALL_RATE_LIMIT_RPS", "1"),
+        ("RECALL_RATE_LIMIT_BURST", "1"),
+    ];
+    Deployed::start(Engine::Embedded, Callers::Anybody, &rarely).runs("saturated");
 }
 
 #[test]

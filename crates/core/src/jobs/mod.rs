@@ -6,6 +6,7 @@
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
 pub mod consolidation;
+pub mod salience_decay;
 
 use std::{fmt, time::Duration};
 

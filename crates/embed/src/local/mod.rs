@@ -158,7 +158,13 @@ impl Embedder for LocalEmbedder {
         }
         let model = Arc::clone(&self.model);
         let texts = texts.to_vec();
-        tokio::task::spawn_blocking(move || model.embed_or_fallback(&texts)).await.map_err(|error| {
+        let held = aionis_core::held::share();
+        let work = move || {
+            // Nothing ends it once it has begun: the place of its request is taken until then.
+            let _held = held;
+            model.embed_or_fallback(&texts)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| {
             EmbedError::new(EmbedErrorKind::Unavailable, format!("the embedding task ended early: {error}"))
         })
     }

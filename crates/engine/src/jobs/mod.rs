@@ -8,6 +8,7 @@ mod consolidation;
 mod outbox_replay;
 mod report;
 mod runner;
+mod salience_decay;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use self::{
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
 };
 
@@ -41,6 +43,7 @@ pub const ALL: &[&JobInfo] = &[
     &consolidation::REDIRECT,
     &consolidation::UNDO,
     &outbox_replay::INFO,
+    &salience_decay::INFO,
 ];
 
 /// Work that maintains a memory.

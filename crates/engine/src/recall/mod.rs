@@ -2,6 +2,7 @@
 
 mod answer;
 mod arms;
+mod commit_wait;
 mod expand;
 mod text;
 
@@ -13,6 +14,7 @@ use std::{
 use aionis_core::{
     canon::{audit_vector_sha256, sha256_hex},
     error::{DomainError, ErrorKind},
+    held,
     ids::ScopeKey,
     model::{Viewer, real},
     ports::store::{RecallAudit, RecallReader, ScopeStatus, Store},
@@ -24,6 +26,7 @@ use serde_json::{Value, json};
 
 pub use self::answer::{DebugEmbedding, QueryInfo, RecallAnswer, Timings};
 use self::arms::Found;
+pub(crate) use self::commit_wait::CommitWaiters;
 use crate::{Engine, EvaluateRequest, stages};
 
 /// What is asked.
@@ -130,12 +133,20 @@ impl Engine {
         self.settings.profiles.resolve(request.scope.tenant(), request.endpoint())
     }
 
-    /// Refuses what cannot be debugged with the profile of the policy, before the recall waits for its turn.
+    /// Refuses what cannot be answered, or not be debugged with the profile of the policy, before the recall waits.
     ///
     /// # Errors
-    /// `debug_embeddings_requires_return_debug`, `debug_embeddings_limit_too_high`.
-    pub fn check_debug(&self, request: &RecallRequest) -> Result<(), DomainError> {
-        check_debug(request, &request.knobs.over(self.profile_of(request).profile.knobs()))
+    /// `invalid_request`, `debug_embeddings_requires_return_debug`, `debug_embeddings_limit_too_high`.
+    pub fn check_recall(&self, request: &RecallRequest) -> Result<(), DomainError> {
+        self.check(request, &request.knobs.over(self.profile_of(request).profile.knobs()))
+    }
+
+    fn check(&self, request: &RecallRequest, knobs: &Knobs) -> Result<(), DomainError> {
+        check_debug(request, knobs)?;
+        match &request.question {
+            Question::Vector(vector) => check_vector_at("query_embedding", vector, self.settings.write.embedding_dim),
+            Question::Text(_) => Ok(()),
+        }
     }
 
     /// Whether answering a question asks a provider: it is a text whose vector is not kept.
@@ -145,7 +156,8 @@ impl Engine {
         !question.is_empty() && !queries.has(&question)
     }
 
-    /// Answers a recall.
+    /// Answers a recall. Who admits recalls through a gate waits for the commit before it
+    /// ([`Engine::wait_for_commit`]) and asks for none here.
     ///
     /// # Errors
     /// A caller's mistake, a commit that does not become visible in time, a provider that fails, or a failure of storage.
@@ -153,10 +165,7 @@ impl Engine {
         stages::note_tenant(request.scope.tenant());
         let profile = request.profile.unwrap_or_else(|| self.profile_of(&request).profile);
         let knobs = request.knobs.over(profile.knobs());
-        check_debug(&request, &knobs)?;
-        if let Question::Vector(vector) = &request.question {
-            check_vector_at("query_embedding", vector, self.settings.write.embedding_dim)?;
-        }
+        self.check(&request, &knobs)?;
         self.wait_for_commit(&request).await?;
         let (timings, warnings) = (Timings::default(), Vec::new());
         let Some(state) = request.as_of else {
@@ -165,32 +174,16 @@ impl Engine {
         };
         let seq = self.state_of(&request.scope, state).await?;
         // Nobody waits for it: who waits holds a place that others could use.
-        let _one = self.building_past.try_acquire().map_err(|_| {
+        let one = Arc::clone(&self.building_past).try_acquire_owned().map_err(|_| {
             let message = "as many earlier states as this process holds at once are being recalled from";
             DomainError::new(ErrorKind::TooManyRequests, "as_of_busy", message).with_retry_after(Duration::from_secs(1))
         })?;
-        let store = self.store.past(&request.scope, seq, self.settings.as_of_nodes_max).await?;
-        Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await
-    }
-
-    async fn wait_for_commit(&self, request: &RecallRequest) -> Result<(), DomainError> {
-        let Some(min_commit) = request.min_commit else { return Ok(()) };
-        let wait = self.store.wait_for_commit(&request.scope, min_commit);
-        match tokio::time::timeout(request.max_wait, wait).await {
-            Ok(reached) => Ok(reached?),
-            Err(_) => {
-                let head = self.store.scope_status(&request.scope).await?.head_seq;
-                if head >= min_commit {
-                    return Ok(());
-                }
-                Err(DomainError::new(
-                    ErrorKind::Conflict,
-                    "min_commit_not_reached",
-                    format!("commit {min_commit} is not visible in this scope; the newest is {head}"),
-                )
-                .with_details(json!({ "min_commit": min_commit, "as_of_commit": head })))
-            }
-        }
+        // It is being built on also when the request is over.
+        held::holding(Arc::new((held::share(), one)), async {
+            let store = self.store.past(&request.scope, seq, self.settings.as_of_nodes_max).await?;
+            Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await
+        })
+        .await
     }
 }
 
@@ -246,6 +239,10 @@ impl Run<'_> {
         answer.warnings = std::mem::take(&mut self.warnings);
         answer.timings = self.timings;
         self.audit(&answer, &seeds, query_sha256);
+        if let (Some(usage), None) = (&self.engine.usage, self.request.as_of) {
+            let seeds = answer.seeds.iter().map(|seed| seed.id).collect();
+            usage.record(&self.request.scope, seeds, self.engine.clock.now());
+        }
         Ok(answer)
     }
 

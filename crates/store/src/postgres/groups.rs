@@ -9,6 +9,7 @@ use std::{
 };
 
 use aionis_core::{
+    held::{self, Held},
     ids::ScopeKey,
     ports::store::{StoreError, WriteStore},
     write::{PreparedWrite, WriteOutcome, check_vector_at},
@@ -31,6 +32,8 @@ pub(crate) struct Waiting {
     pub(crate) write: PreparedWrite,
     reply: oneshot::Sender<Result<WriteOutcome, StoreError>>,
     since: Instant,
+    /// The place of the request it is done for; kept also when nobody waits for the outcome any more.
+    held: Option<Held>,
 }
 
 /// Queues of writes by scope. A scope whose queue is not empty has a task that works it off.
@@ -72,7 +75,7 @@ impl Groups {
         }
         let (reply, answer) = oneshot::channel();
         let scope = write.parts[0].scope.clone();
-        let waiting = Waiting { write, reply, since: Instant::now() };
+        let waiting = Waiting { write, reply, since: Instant::now(), held: held::share() };
         let is_first = {
             let mut queues = self.state.queues.lock().unwrap_or_else(PoisonError::into_inner);
             let queue = queues.get_mut(&scope);
@@ -118,7 +121,7 @@ async fn work_off(shared: Arc<Shared>, state: Arc<State>, scope: ScopeKey) {
         for waiting in &group {
             metrics::histogram!("aionis_write_stage_seconds", "stage" => "queue").record(waiting.since.elapsed());
         }
-        let (writes, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.write, w.reply)).unzip();
+        let (writes, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|w| (w.write, (w.reply, w.held))).unzip();
         let count = writes.len();
         let (of_group, started) = (Arc::clone(&shared), Instant::now());
         // In a task of its own: should it panic, its callers are told and the scope's queue goes on.
@@ -128,7 +131,9 @@ async fn work_off(shared: Arc<Shared>, state: Arc<State>, scope: ScopeKey) {
         };
         metrics::histogram!("aionis_write_stage_seconds", "stage" => "transaction").record(started.elapsed());
         state.queued.fetch_sub(count, Ordering::Relaxed);
-        for (reply, outcome) in replies.into_iter().zip(outcomes) {
+        for ((reply, held), outcome) in replies.into_iter().zip(outcomes) {
+            // Before the answer: who has it finds the place free as soon as its own request is over.
+            drop(held);
             // The caller may have stopped waiting; there is nobody to tell then.
             let _ = reply.send(outcome);
         }

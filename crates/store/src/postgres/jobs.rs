@@ -16,14 +16,14 @@ use super::{
     rows::{choice, get, json_of, signed, unsigned},
     session::{For, begin},
 };
-use crate::jobs::not_begun;
+use crate::jobs::{left_open, not_begun};
 
 const TAKE: &str = "INSERT INTO job_states (scope_key, job, holder, fence, lease_until, cursor, last_started_at) \
                     VALUES ($1, $2, $3, 1, $4, NULL, $5) \
                     ON CONFLICT (scope_key, job) DO UPDATE SET holder = excluded.holder, fence = job_states.fence + 1, \
                         lease_until = excluded.lease_until, last_started_at = excluded.last_started_at \
                     WHERE (job_states.lease_until IS NULL OR job_states.lease_until <= $5) \
-                        AND ($6::bigint IS NULL OR job_states.last_started_at < $6) \
+                        AND ($6::bigint IS NULL OR job_states.last_started_at < $6 OR job_states.lease_until IS NOT NULL) \
                     RETURNING fence, cursor::text";
 const HELD: &str = "SELECT holder, lease_until FROM job_states WHERE scope_key = $1 AND job = $2";
 const STARTED: &str = "INSERT INTO job_states (scope_key, job, fence, last_started_at) VALUES ($1, $2, 0, $3) \
@@ -35,15 +35,16 @@ const NOTE: &str = "INSERT INTO job_runs (scope_key, id, job, holder, dry_run, s
                     VALUES ($1, $2, $3, $4, $5, 'running', $6::jsonb, $7)";
 const KEEP: &str = "UPDATE job_states SET lease_until = $4, cursor = coalesce($5::jsonb, cursor) \
                     WHERE scope_key = $1 AND job = $2 AND fence = $3";
-const GIVE_BACK: &str = "UPDATE job_states SET lease_until = NULL, cursor = $4::jsonb \
+const GIVE_BACK: &str = "UPDATE job_states SET lease_until = $5, cursor = $4::jsonb \
                          WHERE scope_key = $1 AND job = $2 AND fence = $3";
 const END: &str = "UPDATE job_runs SET status = $3, result = $4::jsonb, error = $5, finished_at = $6 \
                    WHERE scope_key = $1 AND id = $2 AND status = 'running'";
 const DUE: &str = "SELECT s.scope_key FROM memory_scopes s \
                    LEFT JOIN job_states j ON j.scope_key = s.scope_key AND j.job = $1 \
-                   WHERE s.state = 'open' AND (j.last_started_at IS NULL OR j.last_started_at < $2) \
+                   WHERE s.state = 'open' AND (j.last_started_at IS NULL OR j.last_started_at < $2 OR j.lease_until <= $3) \
                        AND (j.lease_until IS NULL OR j.lease_until <= $3) \
-                       AND (NOT $4 OR j.last_started_at IS NULL OR j.cursor IS NOT NULL OR s.updated_at > j.last_started_at) \
+                       AND (NOT $4 OR j.last_started_at IS NULL OR j.cursor IS NOT NULL \
+                           OR j.lease_until IS NOT NULL OR s.updated_at > j.last_started_at) \
                    ORDER BY j.last_started_at NULLS FIRST, s.scope_key LIMIT $5";
 const LAST: &str = "SELECT last_started_at FROM job_states WHERE scope_key = '' AND job = $1";
 const RUNS: &str = "SELECT scope_key, id, job, holder, dry_run, status, params::text, result::text, error, started_at, \
@@ -105,7 +106,7 @@ impl JobStore for PostgresStore {
         let mut tx = self.begin_job(&lease.target).await?;
         if lease.fence > 0 {
             let back = sqlx::query(GIVE_BACK).bind(key).bind(&lease.job).bind(signed(lease.fence));
-            let back = back.bind(end.cursor.as_ref().map(Value::to_string));
+            let back = back.bind(end.cursor.as_ref().map(Value::to_string)).bind(left_open(&end));
             if back.execute(&mut *tx).await.map_err(driver)?.rows_affected() == 0 {
                 return Ok(false);
             }

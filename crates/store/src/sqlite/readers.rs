@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aionis_core::ports::store::StoreError;
+use aionis_core::{held, ports::store::StoreError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
@@ -34,6 +34,11 @@ impl Readers {
         Ok(Self { free: Arc::new(Mutex::new(connections)), permits, slow })
     }
 
+    /// The same with one connection alone, which may be inside a transaction.
+    pub(crate) fn of_one(&self, connection: Connection) -> Self {
+        Self { free: Arc::new(Mutex::new(vec![connection])), permits: Arc::new(Semaphore::new(1)), slow: self.slow }
+    }
+
     /// Runs a reading closure on a connection of its own. The slow log names it by where it stands in the source.
     #[track_caller]
     pub(crate) fn run<T: Send + 'static, W>(
@@ -54,8 +59,10 @@ impl Readers {
         let closed = || StoreError::Unavailable("the store is closed".to_owned());
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| closed())?;
         let (free, slow, span) = (Arc::clone(&self.free), self.slow, tracing::Span::current());
+        let held = held::share();
         let task = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            // Nothing ends it once it has begun: the place of its request is taken until then.
+            let (_permit, _held) = (permit, held);
             let lease = Lease::take(&free)?;
             let started = Instant::now();
             let answer = lease.connection().map_or_else(|| Err(closed()), work);
@@ -98,6 +105,43 @@ impl Drop for Lease<'_> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.free.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use aionis_core::held::Held;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_place_is_taken_until_the_reading_that_has_begun_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("some.db");
+        Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+        let readers = Readers::open(&path, 1, None).unwrap();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (release, waits) = mpsc::channel::<()>();
+        let place: Held = Arc::new("a place at the gate");
+        let watched = Arc::downgrade(&place);
+        let reading = readers.run(move |_| {
+            begun.send(()).unwrap();
+            waits.recv().unwrap();
+            Ok(())
+        });
+        let mut request = Box::pin(held::holding(place, reading));
+        tokio::select! {
+            _ = &mut request => panic!("it is being read"),
+            begun = begins => begun.unwrap(),
+        }
+        drop(request);
+        assert!(watched.upgrade().is_some(), "the client has gone, the reading has not");
+        release.send(()).unwrap();
+        while watched.upgrade().is_some() {
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aionis_core::ports::store::StoreError;
+use aionis_core::{
+    held::{self, Held},
+    ports::store::StoreError,
+};
 use rusqlite::Connection;
 use tokio::sync::{Mutex, oneshot};
 
@@ -42,6 +45,8 @@ trait Work: Send {
 struct Task<F, T> {
     work: F,
     reply: oneshot::Sender<Result<T, StoreError>>,
+    /// The place of the request it is done for; kept also when nobody waits for the answer any more.
+    held: Option<Held>,
 }
 
 impl<F, T> Work for Task<F, T>
@@ -50,10 +55,12 @@ where
     T: Send + 'static,
 {
     fn run(self: Box<Self>, connection: &Connection, deltas: &mut Vec<Delta>) -> Done {
-        let Self { work, reply } = *self;
+        let Self { work, reply, held } = *self;
         let result = work(connection, deltas);
         let own_failure = result.as_ref().err().cloned();
         let answer: Answer = Box::new(move |failure| {
+            // Before the answer: who has it finds the place free as soon as its own request is over.
+            drop(held);
             // The caller may have stopped waiting; there is nobody to tell then.
             let _ = reply.send(match (failure, result) {
                 (Some(failure), Ok(_)) => Err(failure),
@@ -64,8 +71,9 @@ where
     }
 
     fn refuse(self: Box<Self>) -> Answer {
-        let reply = self.reply;
+        let Self { reply, held, .. } = *self;
         Box::new(move |failure| {
+            drop(held);
             let lost = || StoreError::Unavailable("the transaction was not started".to_owned());
             let _ = reply.send(Err(failure.unwrap_or_else(lost)));
         })
@@ -101,8 +109,9 @@ impl WriterQueue {
         work: impl FnOnce(&Connection, &mut Vec<Delta>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError> {
         let (reply, answer) = oneshot::channel();
+        let task = Task { work, reply, held: held::share() };
         self.queued.fetch_add(1, Ordering::Relaxed);
-        if let Err(refused) = self.queue.try_send(Message::Work(Box::new(Task { work, reply }), Instant::now())) {
+        if let Err(refused) = self.queue.try_send(Message::Work(Box::new(task), Instant::now())) {
             let queued = self.queued.fetch_sub(1, Ordering::Relaxed) - 1;
             return Err(match refused {
                 TrySendError::Full(_) => StoreError::QueueFull { queued },

@@ -152,6 +152,13 @@ pub async fn scopes_are_due_by_their_last_run(subject: &Subject) {
     let fence = begun(store, asked(4, &target("a"), 1_000)).await.0;
     store.end_run(&named(4, &target("a"), fence), end(RunStatus::Stopped, Some(json!(1)), 1_001)).await.unwrap();
     assert_eq!(due(2_000, 1_002, true).await, ["b", "a"]);
+    // What was stopped, and what died, is due at once; what failed waits for its time.
+    assert_eq!(due(0, 1_002, true).await, ["a"]);
+    assert_eq!(due(0, 1_030, true).await, ["a", "c"]);
+    let again = BeginRun { due_before: Some(at(0)), ..asked(5, &target("a"), 1_031) };
+    let fence = begun(store, again).await.0;
+    store.end_run(&named(5, &target("a"), fence), end(RunStatus::Failed, Some(json!(1)), 1_032)).await.unwrap();
+    assert_eq!(due(0, 1_040, true).await, ["c"]);
 }
 
 /// The history is listed the newest first, by job, tenant and scope.

@@ -99,6 +99,17 @@ impl TempDatabase {
     pub async fn execute(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&mut self.owner().await).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
+
+    /// Runs statements as its owner on a connection of their own; what they begin, such as a transaction with its locks,
+    /// ends when the connection is dropped.
+    ///
+    /// # Panics
+    /// One fails.
+    pub async fn hold(&self, sql: &'static str) -> PgConnection {
+        let mut connection = self.owner().await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        connection
+    }
 }
 
 impl Drop for TempDatabase {

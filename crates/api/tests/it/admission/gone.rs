@@ -6,7 +6,7 @@ use aionis_testkit::fixtures::{Reply, ScriptedEmbedder};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::gate;
+use super::{gate, until};
 use crate::harness::{DIM, RECALL_TEXT, Service, Vectors, WRITE, event, writing};
 
 /// A connection on which a request was sent.
@@ -14,18 +14,12 @@ async fn sent(address: SocketAddr, path: &str, body: &Value) -> TcpStream {
     let body = body.to_string();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: aionis\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(body.as_bytes()).await.unwrap();
     stream
-}
-
-async fn until(what: impl Fn() -> bool) {
-    while !what() {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]

@@ -1,7 +1,11 @@
 //! Who is admitted: rates, turns, and what recalls that waited get.
 
+mod bodies;
+mod browser;
+mod commits;
 mod fairness;
 mod gone;
+mod held;
 mod profiles;
 mod rates;
 
@@ -28,6 +32,13 @@ const fn rates(rate: Rate) -> Rates {
 
 const fn gate(max_inflight: usize, max_queue: usize) -> GateSettings {
     GateSettings { max_inflight, max_queue, queue_timeout: Duration::from_secs(30) }
+}
+
+/// Lets others go on until it is so.
+async fn until(what: impl Fn() -> bool) {
+    while !what() {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Posts as somebody with an address.

@@ -95,6 +95,7 @@ async fn auth_a_wrong_key_is_not_rescued_by_a_token() {
 async fn auth_leaves_health_metrics_preflight_and_unknown_paths_alone() {
     let service = Service::with(|setup| {
         setup.api.auth = keys();
+        setup.api.cors = aionis_api::CorsOrigins::Any;
         setup.metrics = Some(recorder());
     });
     for path in ["/health", "/health/live", "/health/ready", "/metrics"] {

@@ -9,7 +9,7 @@ pub(crate) use roles::registered;
 
 use std::sync::Arc;
 
-use aionis_api::{Auth, AuthMode, StaticKeys, TokenSettings, TokenVerifier};
+use aionis_api::{Auth, AuthMode, CorsOrigins, StaticKeys, TokenSettings, TokenVerifier};
 use aionis_testkit::fixtures::START;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
@@ -31,7 +31,10 @@ pub(crate) const KEYS: &str = r#"{
 const SECRET: &str = "a secret of more than thirty-two bytes";
 
 fn with_auth(auth: Auth) -> Service {
-    Service::with(|setup| setup.api.auth = auth)
+    Service::with(|setup| {
+        setup.api.auth = auth;
+        setup.api.cors = CorsOrigins::Any;
+    })
 }
 
 pub(crate) fn keys() -> Auth {

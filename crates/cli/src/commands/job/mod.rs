@@ -3,6 +3,7 @@
 mod consolidation;
 mod history;
 mod outbox_replay;
+mod salience_decay;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -44,6 +45,8 @@ enum Job {
     ConsolidationUndo(consolidation::UndoArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
+    /// Move what is faint and unused to a colder tier.
+    SalienceDecay(salience_decay::SalienceDecayArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
@@ -55,6 +58,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::ConsolidationRedirectEdges(args) => consolidation::redirect(args).await,
         Job::ConsolidationUndo(args) => consolidation::undo(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
+        Job::SalienceDecay(args) => salience_decay::run(args).await,
     }
 }
 

@@ -34,8 +34,9 @@ pub trait JobStore: Send + Sync {
     /// A failure of storage.
     async fn end_run(&self, lease: &RunLease, end: EndRun) -> Result<bool, StoreError>;
 
-    /// Scopes in which a job is due: its last run began before `before` or it never ran, and nobody runs it now. With
-    /// `only_changed` those that got a commit since. Those that wait longest come first, at most `limit`.
+    /// Scopes in which a job is due: its last run began before `before`, or was stopped, or died, or it never ran; and
+    /// nobody runs it now. With `only_changed` those that got a commit since, or were left unfinished. Those that wait
+    /// longest come first, at most `limit`.
     ///
     /// # Errors
     /// A failure of storage.

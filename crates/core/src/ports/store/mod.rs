@@ -7,6 +7,7 @@ mod forget;
 mod integrity;
 mod jobs;
 mod keys;
+mod lifecycle;
 mod maintenance;
 mod operate;
 mod outbox;
@@ -22,6 +23,7 @@ pub use integrity::{
 };
 pub use jobs::{JobStore, RUN_LEASE};
 pub use keys::KeyStore;
+pub use lifecycle::{LifecycleStore, TierPage};
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
@@ -45,6 +47,7 @@ pub trait Store:
     + KeyStore
     + JobStore
     + ConsolidationStore
+    + LifecycleStore
 {
 }
 
@@ -60,5 +63,6 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + ConsolidationStore
+        + LifecycleStore
 {
 }
