@@ -157,7 +157,7 @@ impl MergeNode {
     pub fn is_protected(&self) -> bool {
         let truthy = |value: &Value| match value {
             Value::Bool(held) => *held,
-            Value::String(text) => ["true", "1", "yes"].contains(&text.to_ascii_lowercase().as_str()),
+            Value::String(text) => ["true", "1", "yes", "on"].contains(&text.to_ascii_lowercase().as_str()),
             Value::Number(number) => number.as_f64() != Some(0.0),
             _ => false,
         };
