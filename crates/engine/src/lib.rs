@@ -186,7 +186,7 @@ impl Engine {
         self.commit_waiters.waiting()
     }
 
-    /// What waits in the outbox, as it was at most [`lately::STALE_MAX`] ago: however often it is asked, the database is
+    /// What waits in the outbox, as it was at most five seconds ago: however often it is asked, the database is
     /// asked about once a second and by one caller at a time.
     ///
     /// # Errors

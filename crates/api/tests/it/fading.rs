@@ -42,7 +42,7 @@ async fn answers_show_the_salience_of_now_and_score_by_it() {
 }
 
 #[tokio::test]
-async fn w_34_seeds_of_recalls_count_as_used() {
+async fn ops_34_seeds_of_recalls_count_as_used() {
     for postgres in [false, true] {
         let service = if postgres {
             Service::on_postgres_with(|setup| setup.recall_activates = true).await

@@ -85,7 +85,7 @@ fn tier_of(scope: &Scope, n: u128) -> Tier {
 }
 
 #[test]
-fn w_01_what_is_faint_and_unused_moves_one_tier() {
+fn ops_01_what_is_faint_and_unused_moves_one_tier() {
     let nodes = [
         node(1, Tier::Hot, 0.02, 500),
         node(2, Tier::Hot, 0.02, 3),

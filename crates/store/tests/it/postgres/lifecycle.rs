@@ -86,7 +86,7 @@ async fn figures(owner: &mut PgConnection) -> Figures {
 
 /// 2,000 nodes with vectors, of which some move: as many rows are written as nodes move, and no vector.
 #[tokio::test(flavor = "multi_thread")]
-async fn w_14_only_what_moves_is_written_and_no_vector() {
+async fn ops_14_only_what_moves_is_written_and_no_vector() {
     const NODES: usize = 2_000;
     const MOVED: usize = 1_200;
     let database = TempDatabase::new().await;
