@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use aionis_core::{
     clock::Timestamp,
     ids::NodeId,
-    jobs::consolidation::{Conflict, ConflictKind, MergePlan, Strength},
+    jobs::consolidation::{Conflict, ConflictKind, MergePlan, Strength, alias_of},
 };
 
 /// A strength from its columns; none without a weight.
@@ -34,10 +34,7 @@ pub(crate) fn conflict(kind: Option<ConflictKind>, score: Option<f64>, shared: O
 
 /// What nodes are aliases of after a plan, for those whose notes it changes.
 pub(crate) fn aliases_after(plan: &MergePlan) -> impl Iterator<Item = (NodeId, Option<NodeId>)> {
-    plan.notes.iter().map(|(id, notes)| {
-        let to = notes.as_ref().and_then(|notes| notes.get("alias_of")).and_then(|to| to.as_str());
-        (*id, to.and_then(|to| uuid::Uuid::parse_str(to).ok()).map(NodeId))
-    })
+    plan.notes.iter().map(|(id, notes)| (*id, alias_of(*id, notes.as_ref())))
 }
 
 /// Of what nodes became aliases, the newest merge counts; rows are duplicate, canonical, commit and place in it.

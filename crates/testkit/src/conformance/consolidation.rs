@@ -8,8 +8,10 @@ use aionis_core::{
         Candidate, CandidateQuery, CandidateState, Conflict, ConflictKind, MergeAction, MergeOutcome, PairScore,
         PreparedMerge, Queued, TYPES, UndoWhich, pair_key,
     },
-    model::NodeType,
-    ports::store::{EdgeQuery, LexicalQuery, StoreError},
+    lifecycle::{AgingNode, DecayPolicy},
+    model::{NodeType, Tier},
+    operate::{TierMove, prepare_maintenance},
+    ports::store::{EdgeQuery, LexicalQuery, StoreError, TierPage},
     text,
 };
 use serde_json::json;
@@ -64,7 +66,7 @@ async fn act(subject: &Subject, s: &ScopeKey, run: u128, action: MergeAction) ->
 
 fn applying(pairs: &[Candidate]) -> MergeAction {
     let pairs = pairs.iter().map(|pair| pair.pair_key.clone()).collect();
-    MergeAction::Apply { pairs, types: TYPES.to_vec(), allow_contradictory: false }
+    MergeAction::Apply { pairs, types: TYPES.to_vec(), allow_contradictory: false, decay: DecayPolicy::default() }
 }
 
 /// Queues pairs and merges them.
@@ -83,6 +85,21 @@ async fn merged(subject: &Subject, s: &ScopeKey, run: u128, pairs: &[(&str, &str
 async fn redirected(subject: &Subject, s: &ScopeKey) -> MergeOutcome {
     let aliases = subject.store.aliases(s, None, 1_000).await.unwrap();
     act(subject, s, 77, MergeAction::Redirect { aliases }).await
+}
+
+async fn forgotten(subject: &Subject, s: &ScopeKey, id: NodeId) {
+    let forget = |token| PreparedForget {
+        scope: s.clone(),
+        actor: "ann".to_owned(),
+        ids: vec![id],
+        missing_client_ids: Vec::new(),
+        viewer: None,
+        token,
+        request_digest: canonical_sha256(&json!([id])),
+        idempotency: None,
+    };
+    let look = subject.store.forget(forget(None)).await.unwrap();
+    subject.store.forget(forget(Some(Digest::from_hex(&look.token).unwrap()))).await.unwrap();
 }
 
 fn undoing(run: u128, force: bool) -> MergeAction {
@@ -282,18 +299,7 @@ pub async fn forgetting_takes_what_consolidation_keeps(subject: &Subject) {
     redirected(subject, &s).await;
     assert!(subject.inspect.kept_of(&s, done.merges[0].canonical_id).await > 0);
     let (canonical, alias) = (done.merges[0].canonical_id, done.merges[0].duplicate_id);
-    let forget = |token| PreparedForget {
-        scope: s.clone(),
-        actor: "ann".to_owned(),
-        ids: vec![canonical],
-        missing_client_ids: Vec::new(),
-        viewer: None,
-        token,
-        request_digest: canonical_sha256(&json!([canonical])),
-        idempotency: None,
-    };
-    let look = subject.store.forget(forget(None)).await.unwrap();
-    subject.store.forget(forget(Some(Digest::from_hex(&look.token).unwrap()))).await.unwrap();
+    forgotten(subject, &s, canonical).await;
     assert_eq!(subject.inspect.kept_of(&s, canonical).await, 0);
     assert!(subject.shows(&s, alias, &anyone()).await, "what stood for it is gone");
     assert!(subject.store.aliases(&s, None, 10).await.unwrap().is_empty());
@@ -379,6 +385,66 @@ pub async fn writes_between_merge_and_undo_are_told(subject: &Subject) {
     let pairs = waiting(subject, &s, &[CandidateState::Undone]).await;
     assert_eq!(pairs.len(), 1, "it is not merged again by itself");
     assert_eq!(queue(subject, &s, &pairs).await.decided, 1);
+}
+
+/// However faint an alias has become, it stays where recall searches for as long as it leads to its canonical node: what was
+/// planned before the merge is not done, and nothing is planned after it. Its fading itself goes on.
+pub async fn an_alias_leads_as_long_as_its_canonical_node_is_there(subject: &Subject) {
+    let s = scope("s");
+    subject.write(concepts(&s, "1", &["a", "b"])).await;
+    let (a, b) = (node_id(&s, "a"), node_id(&s, "b"));
+    subject.clock.advance(std::time::Duration::from_secs(2_000 * 86_400));
+    let aging = async |id| {
+        let page = TierPage { scope: s.clone(), tier: Tier::Hot, after: None, limit: 10 };
+        let node = subject.store.tier_page(page).await.unwrap().into_iter().find(|node| node.id == id);
+        node.expect("it is hot")
+    };
+    for id in [a, b] {
+        let (node, known) = (aging(id).await, subject.store.merge_nodes(&s, &[id]).await.unwrap());
+        assert_eq!(
+            (node.decay, node.salience),
+            (known[0].decay, known[0].salience),
+            "both read what fading depends on"
+        );
+        assert!(node.may_move(subject.now()) && node.alias_of.is_none());
+    }
+    let cooled = async |node: &AgingNode| {
+        let moves = vec![TierMove {
+            id: node.id,
+            from: Tier::Hot,
+            to: Tier::Cold,
+            salience: 0.01,
+            salience_at: subject.now(),
+            since: node.decay.since,
+            used_at: node.decay.used_at,
+            alias_of: node.alias_of,
+        }];
+        let operation = prepare_maintenance(s.clone(), "salience_decay", subject.now(), moves);
+        subject.store.operate(operation).await.unwrap().commit.is_some()
+    };
+    let before = [aging(a).await, aging(b).await];
+    let done = merged(subject, &s, 1, &[("a", "b")]).await;
+    let (canonical, alias) = (done.merges[0].canonical_id, done.merges[0].duplicate_id);
+    let before = before.iter().find(|node| node.id == alias).unwrap();
+    assert!(!cooled(before).await, "the move was planned for a node that led nowhere");
+    let leading = aging(alias).await;
+    assert_eq!((leading.alias_of, leading.leads), (Some(canonical), true));
+    assert!(!leading.may_move(subject.now()) && leading.decay == before.decay);
+    let vector = vector_for(if alias == b { "zebra b" } else { "zebra a" });
+    assert_eq!(subject.near(&s, &vector, 1).await[0].id, canonical);
+    act(subject, &s, 2, undoing(1, false)).await;
+    assert_eq!(aging(alias).await, *before, "it fades on as before");
+
+    // Once the canonical node is forgotten, what was its alias is a node as others are.
+    subject.write(concepts(&s, "2", &["c"])).await;
+    let done = merged(subject, &s, 3, &[("b", "c")]).await;
+    let (canonical, alias) = (done.merges[0].canonical_id, done.merges[0].duplicate_id);
+    assert!(aging(alias).await.leads);
+    forgotten(subject, &s, canonical).await;
+    let left = aging(alias).await;
+    assert_eq!((left.alias_of, left.leads), (Some(canonical), false));
+    assert!(left.may_move(subject.now()) && cooled(&left).await);
+    assert_sound(&*subject.store).await;
 }
 
 /// The statistics of words are those of the documents, aliases among them.

@@ -225,6 +225,7 @@ macro_rules! store_conformance {
                 forgetting_takes_what_consolidation_keeps,
                 random_graphs_are_merged_and_taken_back,
                 writes_between_merge_and_undo_are_told,
+                an_alias_leads_as_long_as_its_canonical_node_is_there,
                 words_of_aliases_are_counted_as_before,
             ];
             integrity: [

@@ -11,7 +11,10 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::{HowArgs, SelectionArgs, run_job};
-use crate::failure::{Failure, Verdict};
+use crate::{
+    failure::{Failure, Verdict},
+    settings::FadingSettings,
+};
 
 fn mergeable(name: &str) -> Result<NodeType, String> {
     let names = TYPES.map(NodeType::as_str);
@@ -109,6 +112,8 @@ pub(crate) struct ApplyArgs {
     #[arg(long)]
     allow_contradictory: bool,
     #[command(flatten)]
+    fading: FadingSettings,
+    #[command(flatten)]
     how: HowArgs,
 }
 
@@ -118,6 +123,7 @@ pub(crate) async fn apply(mut args: ApplyArgs) -> Result<Verdict, Failure> {
         types: args.types,
         limit: usize::from(args.limit_apply),
         allow_contradictory: args.allow_contradictory,
+        decay: args.fading.policy(),
     };
     run_job(&job, &args.selection.selection(), &args.how).await
 }

@@ -8,13 +8,13 @@ use super::{
     parse_pair_key,
     plan::Draft,
 };
-use crate::{derive_id::stable_uuid, ids::NodeId, model::NodeType};
+use crate::{derive_id::stable_uuid, ids::NodeId, lifecycle::DecayPolicy, model::NodeType};
 
 pub(super) fn plan(
     draft: &mut Draft<'_>,
     pairs: &[String],
-    types: &[NodeType],
-    allow_contradictory: bool,
+    (types, allow_contradictory): (&[NodeType], bool),
+    decay: &DecayPolicy,
 ) -> Option<Needs> {
     let mut wanted = Needs::default();
     for (low, high, _) in pairs.iter().filter_map(|key| parse_pair_key(key)) {
@@ -49,7 +49,7 @@ pub(super) fn plan(
         return Some(needs);
     }
     for group in &groups {
-        merge(draft, group);
+        merge(draft, group, decay);
     }
     None
 }
@@ -133,10 +133,11 @@ fn groups<'a>(draft: &mut Draft<'_>, viable: &[&'a Candidate], allow_contradicto
     groups
 }
 
-fn merge(draft: &mut Draft<'_>, group: &Group<'_>) {
+fn merge(draft: &mut Draft<'_>, group: &Group<'_>, decay: &DecayPolicy) {
     let nodes: BTreeMap<NodeId, &MergeNode> =
         group.members.iter().filter_map(|id| draft.state.nodes.get(id).map(|node| (*id, node))).collect();
-    let Some(canonical) = nodes.values().min_by(|a, b| a.before(b)).map(|node| node.id) else { return };
+    let first = nodes.values().min_by(|a, b| a.before(b, decay, draft.now));
+    let Some(canonical) = first.map(|node| node.id) else { return };
     for pair in &group.pairs {
         draft.candidates.insert(pair.pair_key.clone(), CandidateState::Applied);
     }

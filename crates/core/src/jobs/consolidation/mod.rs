@@ -30,6 +30,7 @@ use crate::{
     canon::Digest,
     clock::Timestamp,
     ids::{EdgeId, NodeId, ScopeKey},
+    lifecycle::{DecayBasis, DecayPolicy, is_pinned},
     model::{EdgeType, Lane, NodeType, Tier, text_enum},
     operate::CommitRef,
 };
@@ -132,12 +133,20 @@ pub struct MergeNode {
     pub owner_team_id: Option<String>,
     /// Tier.
     pub tier: Tier,
-    /// 0…1.
+    /// 0…1, as stored.
     pub salience: f64,
+    /// What the fading of its salience depends on.
+    pub decay: DecayBasis,
     /// When it was first written.
     pub created_at: Timestamp,
     /// Model of the vector of its present content, when it has one.
     pub vector_model: Option<String>,
+}
+
+/// What a node is an alias of by its notes, when a merge has made it one.
+pub fn alias_of(id: NodeId, notes: Option<&Value>) -> Option<NodeId> {
+    let noted = notes?.get("alias_of")?.as_str()?;
+    Uuid::parse_str(noted).ok().map(NodeId).filter(|to| *to != id)
 }
 
 impl MergeNode {
@@ -149,19 +158,12 @@ impl MergeNode {
 
     /// The node this one is an alias of, when a merge has made it one.
     pub fn alias_of(&self) -> Option<NodeId> {
-        let noted = self.activity.as_ref()?.get("alias_of")?.as_str()?;
-        Uuid::parse_str(noted).ok().map(NodeId).filter(|to| *to != self.id)
+        alias_of(self.id, self.activity.as_ref())
     }
 
     /// Whether it is pinned or on legal hold.
     pub fn is_protected(&self) -> bool {
-        let truthy = |value: &Value| match value {
-            Value::Bool(held) => *held,
-            Value::String(text) => ["true", "1", "yes", "on"].contains(&text.to_ascii_lowercase().as_str()),
-            Value::Number(number) => number.as_f64() != Some(0.0),
-            _ => false,
-        };
-        ["pin", "legal_hold"].iter().any(|key| self.noted(key).is_some_and(truthy))
+        is_pinned(&self.slots, self.activity.as_ref())
     }
 
     /// Why it takes no part in consolidation, if it does not.
@@ -201,11 +203,11 @@ impl MergeNode {
         parts.join(" ")
     }
 
-    /// Order of those that may be canonical: higher salience, older, smaller id; the first is the canonical one.
-    fn before(&self, other: &Self) -> std::cmp::Ordering {
-        other
-            .salience
-            .total_cmp(&self.salience)
+    /// Order of those that may be canonical: higher salience now, older, smaller id; the first is the canonical one.
+    fn before(&self, other: &Self, policy: &DecayPolicy, now: Timestamp) -> std::cmp::Ordering {
+        let salience = |node: &Self| policy.salience(node.salience, &node.decay, now);
+        salience(other)
+            .total_cmp(&salience(self))
             .then(self.created_at.cmp(&other.created_at))
             .then(self.id.cmp(&other.id))
     }
@@ -336,6 +338,8 @@ pub enum MergeAction {
         types: Vec<NodeType>,
         /// Whether pairs under review are merged too.
         allow_contradictory: bool,
+        /// How salience fades: of a group, the node that is salient now stays.
+        decay: DecayPolicy,
     },
     /// Moves the edges of aliases to what they are aliases of.
     Redirect {

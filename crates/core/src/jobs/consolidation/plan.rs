@@ -174,8 +174,8 @@ pub struct MergePlan {
 pub fn plan_merge(asked: &PreparedMerge, state: &MergeState, now: Timestamp) -> Result<Planned, DomainError> {
     let mut draft = Draft::new(asked, state, now);
     let needs = match &asked.action {
-        MergeAction::Apply { pairs, types, allow_contradictory } => {
-            apply::plan(&mut draft, pairs, types, *allow_contradictory)
+        MergeAction::Apply { pairs, types, allow_contradictory, decay } => {
+            apply::plan(&mut draft, pairs, (types, *allow_contradictory), decay)
         }
         MergeAction::Redirect { aliases } => redirect::plan(&mut draft, aliases)?,
         MergeAction::Undo { which, force } => undo::plan(&mut draft, which, *force)?,

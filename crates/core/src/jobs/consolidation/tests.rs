@@ -21,13 +21,23 @@ fn node(n: u8) -> MergeNode {
         owner_team_id: None,
         tier: Tier::Hot,
         salience: 0.5,
+        decay: fresh(i64::from(n)),
         created_at: Timestamp(i64::from(n)),
         vector_model: Some("m".to_owned()),
     }
 }
 
+/// What fades since a moment, used then for the last time.
+fn fresh(at: i64) -> DecayBasis {
+    DecayBasis { since: Timestamp(at), used_at: Timestamp(at), feedback: 0.0, held: false }
+}
+
 fn id(n: u8) -> NodeId {
     node(n).id
+}
+
+fn apply_all(pairs: Vec<String>, allow_contradictory: bool) -> MergeAction {
+    MergeAction::Apply { pairs, types: TYPES.to_vec(), allow_contradictory, decay: DecayPolicy::default() }
 }
 
 /// A store in memory: what planning asks for and says is kept by the rules of the engines.
@@ -166,7 +176,7 @@ impl Model {
 
     fn apply(&mut self, run: u128, pairs: &[(u8, u8)]) -> MergeOutcome {
         let pairs = pairs.iter().map(|(a, b)| pair_key(id(*a), id(*b), NodeType::Concept)).collect();
-        self.run(run, MergeAction::Apply { pairs, types: TYPES.to_vec(), allow_contradictory: false }).unwrap()
+        self.run(run, apply_all(pairs, false)).unwrap()
     }
 
     fn redirect(&mut self) -> MergeOutcome {
@@ -283,6 +293,22 @@ fn chains_and_several_duplicates_of_one_node_become_one_star() {
     assert_eq!(model.apply(2, &[(0, 1)]).skipped[0].reason, "decided");
 }
 
+/// What is salient now stays, not what was stored with the larger number long ago.
+#[test]
+fn salience_counts_as_it_is_now() {
+    let day = crate::lifecycle::DAY;
+    let (mut old, mut new) = (node(0), node(1));
+    (old.salience, old.decay) = (0.9, fresh(-150 * day));
+    (new.salience, new.decay) = (0.5, fresh(0));
+    for (feedback, stays) in [(0.0, 1), (1.0, 0)] {
+        // Good feedback halves the pace.
+        old.decay.feedback = feedback;
+        let mut model = Model::of([old.clone(), new.clone()]);
+        model.queue(0, 1, 0.9, CandidateState::Open);
+        assert_eq!(model.apply(1, &[(0, 1)]).merges[0].canonical_id, id(stays), "{feedback}");
+    }
+}
+
 #[test]
 fn an_alias_follows_its_canonical_node() {
     let mut nodes: Vec<MergeNode> = (0..3).map(node).collect();
@@ -327,7 +353,7 @@ fn what_is_under_review_is_merged_on_request_only() {
     let done = model.apply(1, &[(0, 1)]);
     assert_eq!((done.commit, done.skipped[0].reason), (None, "under_review"));
     let pairs = vec![pair_key(id(0), id(1), NodeType::Concept)];
-    model.run(1, MergeAction::Apply { pairs, types: TYPES.to_vec(), allow_contradictory: true }).unwrap();
+    model.run(1, apply_all(pairs, true)).unwrap();
     assert_eq!(model.nodes[&id(1)].alias_of(), Some(id(0)));
 }
 

@@ -6,6 +6,7 @@ use aionis_core::{
         JobInfo, Over,
         consolidation::{CandidateQuery, CandidateState, MergeAction},
     },
+    lifecycle::DecayPolicy,
     model::NodeType,
 };
 use async_trait::async_trait;
@@ -36,6 +37,8 @@ pub struct ConsolidationApply {
     pub limit: usize,
     /// Whether pairs under review are merged too.
     pub allow_contradictory: bool,
+    /// How salience fades.
+    pub decay: DecayPolicy,
 }
 
 /// Where a run stands in a scope.
@@ -64,7 +67,12 @@ impl Job for ConsolidationApply {
     }
 
     fn params(&self) -> Value {
-        json!({ "types": self.types, "limit_apply": self.limit, "allow_contradictory": self.allow_contradictory })
+        json!({
+            "types": self.types,
+            "limit_apply": self.limit,
+            "allow_contradictory": self.allow_contradictory,
+            "decay": self.decay,
+        })
     }
 
     async fn step(&self, on: &Step<'_>) -> Result<Stepped, DomainError> {
@@ -82,6 +90,7 @@ impl Job for ConsolidationApply {
             pairs: pairs.iter().map(|pair| pair.pair_key.clone()).collect(),
             types: self.types.clone(),
             allow_contradictory: self.allow_contradictory,
+            decay: self.decay.clone(),
         };
         let done = merge(on, action).await?;
         let applied = pairs.len() - done.skipped.len();

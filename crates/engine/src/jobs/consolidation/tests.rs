@@ -3,6 +3,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use aionis_core::{
     ids::{NodeId, ScopeKey},
     jobs::consolidation::{CandidateQuery, CandidateState, UndoWhich, pair_key},
+    lifecycle::DecayPolicy,
     model::NodeType,
     ports::store::Store,
 };
@@ -58,7 +59,12 @@ fn looking() -> ConsolidationCandidates {
 }
 
 fn applying(limit: usize) -> ConsolidationApply {
-    ConsolidationApply { types: CandidateSettings::default().types, limit, allow_contradictory: false }
+    ConsolidationApply {
+        types: CandidateSettings::default().types,
+        limit,
+        allow_contradictory: false,
+        decay: DecayPolicy::default(),
+    }
 }
 
 async fn queued(place: &Place, s: &ScopeKey, state: CandidateState) -> BTreeSet<(NodeId, NodeId)> {

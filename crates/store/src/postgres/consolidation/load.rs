@@ -4,6 +4,7 @@ use aionis_core::{
     clock::Timestamp,
     ids::{EdgeId, NodeId},
     jobs::consolidation::{MergeEdge, MergeNode, MergeRow, MergeState, Needs, RemovalRole, RemovedEdge, Strength},
+    lifecycle::DecayBasis,
     model::{EdgeType, Lane, NodeType, Tier},
     ports::store::StoreError,
 };
@@ -22,7 +23,8 @@ use crate::{
 
 const NODES: &str = "\
 SELECT n.id, n.type, n.digest, n.title, n.text_summary, n.slots::text, n.activity::text, n.memory_lane, n.owner_agent_id, \
-       n.owner_team_id, n.tier, n.salience, n.created_at, CASE WHEN n.embedding_status = 'ready' THEN n.embedding_model END \
+       n.owner_team_id, n.tier, n.salience, n.created_at, CASE WHEN n.embedding_status = 'ready' THEN n.embedding_model END, \
+       n.salience_at, n.last_activated \
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n ORDER BY n.id";
 
@@ -91,20 +93,25 @@ fn removed_sql() -> String {
 }
 
 fn node(row: &PgRow) -> Result<MergeNode, StoreError> {
+    let (node_type, tier) = (choice(row, 1, NodeType::parse)?, choice(row, 10, Tier::parse)?);
+    let (slots, activity) = (json(row, 5)?, get::<Option<&str>>(row, 6)?.map(json_of).transpose()?);
+    let created_at = Timestamp(get(row, 12)?);
+    let times = (Timestamp(get(row, 14)?), get::<Option<i64>>(row, 15)?.map(Timestamp), created_at);
     Ok(MergeNode {
         id: NodeId(get(row, 0)?),
-        node_type: choice(row, 1, NodeType::parse)?,
+        node_type,
+        decay: DecayBasis::of((node_type, tier), times, &slots, activity.as_ref()),
         digest: digest(row, 2)?,
         title: get(row, 3)?,
         text_summary: get(row, 4)?,
-        slots: json(row, 5)?,
-        activity: get::<Option<&str>>(row, 6)?.map(json_of).transpose()?,
+        slots,
+        activity,
         lane: choice(row, 7, Lane::parse)?,
         owner_agent_id: get(row, 8)?,
         owner_team_id: get(row, 9)?,
-        tier: choice(row, 10, Tier::parse)?,
+        tier,
         salience: get(row, 11)?,
-        created_at: Timestamp(get(row, 12)?),
+        created_at,
         vector_model: get(row, 13)?,
     })
 }

@@ -10,6 +10,7 @@ use aionis_core::{
         Candidate, CandidateQuery, CandidateState, ConflictKind, MergeNode, MergeOutcome, MergePlan, MergeState,
         PairScore, Planned, PreparedMerge, Queued, plan_merge,
     },
+    lifecycle::DecayBasis,
     model::{Lane, NodeType, Tier},
     ports::store::{ConsolidationStore, StoreError},
 };
@@ -72,24 +73,29 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
 /// A node with what is compared and decided by.
 pub(super) fn node(connection: &Connection, scope: &str, id: NodeId) -> Result<Option<MergeNode>, StoreError> {
     let sql = "SELECT id, type, digest, title, text_summary, slots, activity, memory_lane, owner_agent_id, owner_team_id, \
-                   tier, salience, created_at, CASE WHEN embedding_status = 'ready' THEN embedding_model END \
+                   tier, salience, created_at, CASE WHEN embedding_status = 'ready' THEN embedding_model END, salience_at, \
+                   last_activated \
                FROM memory_nodes WHERE scope_key = ?1 AND id = ?2";
     let read = |row: &Row<'_>| {
         let activity = row.get::<_, Option<String>>(6)?.map(|_| json(row, 6)).transpose()?;
+        let (node_type, tier) = (choice(row, 1, NodeType::parse)?, choice(row, 10, Tier::parse)?);
+        let (slots, created_at) = (json(row, 5)?, Timestamp(row.get(12)?));
+        let times = (Timestamp(row.get(14)?), row.get::<_, Option<i64>>(15)?.map(Timestamp), created_at);
         Ok(MergeNode {
             id: NodeId(uuid(row, 0)?),
-            node_type: choice(row, 1, NodeType::parse)?,
+            node_type,
+            decay: DecayBasis::of((node_type, tier), times, &slots, activity.as_ref()),
             digest: digest(row, 2)?,
             title: row.get(3)?,
             text_summary: row.get(4)?,
-            slots: json(row, 5)?,
+            slots,
             activity,
             lane: choice(row, 7, Lane::parse)?,
             owner_agent_id: row.get(8)?,
             owner_team_id: row.get(9)?,
-            tier: choice(row, 10, Tier::parse)?,
+            tier,
             salience: row.get(11)?,
-            created_at: Timestamp(row.get(12)?),
+            created_at,
             vector_model: row.get(13)?,
         })
     };
