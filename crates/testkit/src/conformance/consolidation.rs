@@ -169,7 +169,7 @@ pub async fn nodes_are_paged_by_id(subject: &Subject) {
 }
 
 /// An alias leads to its canonical node by meaning, words, name and id; it is itself not shown but read by id.
-pub async fn an_alias_counts_for_its_canonical_node(subject: &Subject) {
+pub async fn ops_12_an_alias_counts_for_its_canonical_node(subject: &Subject) {
     let s = scope("s");
     let far = WriteBuilder::new(&s).input("0").node("far", "far away").edge("b", "far");
     subject
@@ -219,7 +219,7 @@ pub async fn an_alias_counts_for_its_canonical_node(subject: &Subject) {
 }
 
 /// Edges go to the final node whatever the order; the counts add up; earlier states have what they had.
-pub async fn edges_are_moved_and_none_is_lost(subject: &Subject) {
+pub async fn ops_05_edges_are_moved_and_none_is_lost(subject: &Subject) {
     let s = scope("s");
     let write = concepts(&s, "1", &["a", "b", "c", "d", "e"]).node("x", "event");
     let write = write.edge("c", "x").strength(0.3, 0.7).edge("b", "x").strength(0.6, 0.4);

@@ -219,8 +219,8 @@ macro_rules! store_conformance {
             consolidation: [
                 pairs_wait_until_they_are_decided,
                 nodes_are_paged_by_id,
-                an_alias_counts_for_its_canonical_node,
-                edges_are_moved_and_none_is_lost,
+                ops_12_an_alias_counts_for_its_canonical_node,
+                ops_05_edges_are_moved_and_none_is_lost,
                 a_dry_run_changes_nothing,
                 forgetting_takes_what_consolidation_keeps,
                 random_graphs_are_merged_and_taken_back,

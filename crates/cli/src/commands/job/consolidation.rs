@@ -1,7 +1,7 @@
 //! `aionis job consolidation-…`.
 
 use aionis_core::{
-    jobs::consolidation::{TYPES, Thresholds, UndoWhich, parse_pair_key},
+    jobs::consolidation::{PAIRS_MAX, TYPES, Thresholds, UndoWhich, parse_pair_key},
     model::NodeType,
 };
 use aionis_engine::jobs::{
@@ -64,10 +64,10 @@ pub(crate) struct CandidatesArgs {
     #[arg(long)]
     strict: bool,
     /// Look for nothing; take this pair for the same. It is merged next, contradictory or not.
-    #[arg(long, value_name = "PAIR", value_parser = pair, requires_all = ["tenant", "scope"])]
+    #[arg(long, value_name = "PAIR", value_parser = pair, requires_all = ["tenant", "scope"], conflicts_with = "all")]
     accept: Vec<String>,
     /// Look for nothing; take this pair for two. It is not queued again.
-    #[arg(long, value_name = "PAIR", value_parser = pair, requires_all = ["tenant", "scope"])]
+    #[arg(long, value_name = "PAIR", value_parser = pair, requires_all = ["tenant", "scope"], conflicts_with = "all")]
     reject: Vec<String>,
     #[command(flatten)]
     how: HowArgs,
@@ -103,7 +103,7 @@ pub(crate) struct ApplyArgs {
     #[arg(long, value_delimiter = ',', default_value = "topic,concept,entity", value_parser = mergeable)]
     types: Vec<NodeType>,
     /// Most pairs merged in one scope; pairs that cannot be merged do not count.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=500))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=i64::from(PAIRS_MAX)))]
     limit_apply: u16,
     /// Merge; without it, only tell what would be merged.
     #[arg(long)]

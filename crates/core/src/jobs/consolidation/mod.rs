@@ -46,8 +46,8 @@ pub const UNDO_KIND: &str = "consolidation_undo";
 pub const TYPES: [NodeType; 5] =
     [NodeType::Topic, NodeType::Concept, NodeType::Entity, NodeType::Procedure, NodeType::SelfModel];
 
-/// Most pairs that one merge takes, and most merges that one undo takes back.
-pub const PAIRS_MAX: usize = 500;
+/// Most pairs that a run merges in one scope.
+pub const PAIRS_MAX: u16 = 500;
 
 text_enum!(
     /// How a queued pair stands.

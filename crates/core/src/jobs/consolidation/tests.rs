@@ -200,7 +200,7 @@ type DomainErrorCode = &'static str;
 
 /// Operations specification 7.4.
 #[test]
-fn consolidation_score() {
+fn spec_7_4_consolidation_score() {
     let rounded = |vector, lexical| (combined(vector, lexical) * 1e6).round() / 1e6;
     assert!((rounded(0.90, 0.50) - 0.82).abs() < 1e-12);
     assert!(rounded(0.86, 0.66) >= 0.82 && rounded(0.86, 0.659) < 0.82);
@@ -274,7 +274,7 @@ fn who_takes_no_part() {
 }
 
 #[test]
-fn chains_and_several_duplicates_of_one_node_become_one_star() {
+fn ops_05_chains_and_several_duplicates_of_one_node_become_one_star() {
     let mut nodes: Vec<MergeNode> = (0..5).map(node).collect();
     nodes[2].salience = 0.9;
     let mut model = Model::of(nodes);
@@ -359,7 +359,7 @@ fn what_is_under_review_is_merged_on_request_only() {
 
 /// Operations specification W-05: a chain, an edge between two aliases, and edges that meet.
 #[test]
-fn no_edge_is_lost() {
+fn ops_05_no_edge_is_lost() {
     let mut model = Model::of((0..6).map(node));
     for (a, b) in [(0, 1), (1, 2), (3, 4)] {
         model.queue(a, b, 0.9, CandidateState::Open);

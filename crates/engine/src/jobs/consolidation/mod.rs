@@ -2,6 +2,8 @@
 
 mod apply;
 mod candidates;
+#[cfg(test)]
+mod eval;
 mod redirect;
 #[cfg(test)]
 mod tests;

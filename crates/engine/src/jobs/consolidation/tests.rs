@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc};
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
@@ -12,7 +12,7 @@ use aionis_testkit::{
     fixtures::{DIM, FakeClock, Rng, WriteBuilder, node_id, scope},
     sqlite::TempStore,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use aionis_core::jobs::consolidation::Thresholds;
@@ -20,29 +20,29 @@ use aionis_core::jobs::consolidation::Thresholds;
 use super::*;
 use crate::jobs::{Job, JobReport, NoProgress, RunOptions, Runner, Selection, TargetStatus};
 
-struct Place {
-    store: Arc<dyn Store>,
+pub(super) struct Place {
+    pub(super) store: Arc<dyn Store>,
     runner: Runner,
-    _temp: TempStore,
+    pub(super) temp: TempStore,
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     let temp = TempStore::new();
     let store = temp.port();
-    Place { runner: Runner::new(Arc::clone(&store), FakeClock::new()), store, _temp: temp }
+    Place { runner: Runner::new(Arc::clone(&store), FakeClock::new()), store, temp }
 }
 
 /// A vector near the one of a seed; how near is said by `noise`.
-fn near(seed: u64, noise: f32) -> Vec<f32> {
+pub(super) fn near(seed: u64, noise: f32) -> Vec<f32> {
     let (base, mut other) = (Rng::new(seed).vector(DIM), Rng::new(seed + 1_000));
     base.iter().zip(other.vector(DIM)).map(|(x, y)| x + noise * y).collect()
 }
 
-fn concept(write: WriteBuilder, name: &str, text: &str, vector: Vec<f32>) -> WriteBuilder {
+pub(super) fn concept(write: WriteBuilder, name: &str, text: &str, vector: Vec<f32>) -> WriteBuilder {
     write.node(name, text).vector(vector).with(|node| node.node_type = NodeType::Concept)
 }
 
-async fn write(place: &Place, write: WriteBuilder) {
+pub(super) async fn write(place: &Place, write: WriteBuilder) {
     place.store.write(write.prepared()).await.unwrap();
 }
 
@@ -50,15 +50,15 @@ async fn run_with(place: &Place, job: &dyn Job, options: &RunOptions) -> JobRepo
     place.runner.run(job, &Selection::default(), options, &NoProgress).await.unwrap()
 }
 
-async fn run(place: &Place, job: &dyn Job) -> JobReport {
+pub(super) async fn run(place: &Place, job: &dyn Job) -> JobReport {
     run_with(place, job, &RunOptions::default()).await
 }
 
-fn looking() -> ConsolidationCandidates {
+pub(super) fn looking() -> ConsolidationCandidates {
     ConsolidationCandidates::new(CandidateSettings::default())
 }
 
-fn applying(limit: usize) -> ConsolidationApply {
+pub(super) fn applying(limit: usize) -> ConsolidationApply {
     ConsolidationApply {
         types: CandidateSettings::default().types,
         limit,
@@ -67,12 +67,12 @@ fn applying(limit: usize) -> ConsolidationApply {
     }
 }
 
-async fn queued(place: &Place, s: &ScopeKey, state: CandidateState) -> BTreeSet<(NodeId, NodeId)> {
+pub(super) async fn queued(place: &Place, s: &ScopeKey, state: CandidateState) -> BTreeSet<(NodeId, NodeId)> {
     let query = CandidateQuery { states: vec![state], after: None, limit: 10_000 };
     place.store.candidates(s, &query).await.unwrap().iter().map(|pair| (pair.low, pair.high)).collect()
 }
 
-fn ordered(s: &ScopeKey, a: &str, b: &str) -> (NodeId, NodeId) {
+pub(super) fn ordered(s: &ScopeKey, a: &str, b: &str) -> (NodeId, NodeId) {
     let (a, b) = (node_id(s, a), node_id(s, b));
     (a.min(b), a.max(b))
 }
@@ -134,7 +134,7 @@ async fn reports_hold_no_texts() {
 }
 
 #[tokio::test]
-async fn only_what_the_same_eyes_see_is_paired() {
+async fn ops_12_only_what_the_same_eyes_see_is_paired() {
     let (place, s) = (place(), scope("s"));
     let mut all = WriteBuilder::new(&s);
     for (n, (name, owner)) in [
@@ -163,7 +163,7 @@ async fn only_what_the_same_eyes_see_is_paired() {
 }
 
 #[tokio::test]
-async fn a_stopped_search_goes_on_until_every_node_was_looked_at() {
+async fn ops_12_a_stopped_search_goes_on_until_every_node_was_looked_at() {
     let (place, s) = (place(), scope("s"));
     let mut all = WriteBuilder::new(&s);
     for n in 0..10 {
@@ -209,7 +209,7 @@ async fn contradictions_wait_for_somebody_to_decide() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_merged_does_not_use_up_the_limit() {
+async fn ops_12_what_cannot_be_merged_does_not_use_up_the_limit() {
     let (place, s) = (place(), scope("s"));
     let mut all = WriteBuilder::new(&s);
     for n in 0..6 {
@@ -229,58 +229,4 @@ async fn what_cannot_be_merged_does_not_use_up_the_limit() {
     write(&place, changed).await;
     let applied = run(&place, &applying(2)).await;
     assert_eq!((applied.total.number("applied_pairs"), applied.total.number("skipped_pairs")), (2, 3));
-}
-
-/// A word of letters alone for a number.
-fn word(mut n: usize) -> String {
-    let mut word = "w".to_owned();
-    while n > 0 {
-        word.push(char::from(b'a' + u8::try_from(n % 26).unwrap()));
-        n /= 26;
-    }
-    word + "x"
-}
-
-/// 10,000 nodes with 500 planted duplicates: prints how many pairs were found, and how many of those found were planted.
-#[tokio::test]
-#[ignore = "takes a minute; run it to measure"]
-async fn planted_duplicates_are_found_among_ten_thousand_nodes() {
-    let (place, s) = (place(), scope("s"));
-    let mut rng = Rng::new(42);
-    let texts: Vec<Vec<String>> = (0..9_500).map(|_| (0..8).map(|_| word(rng.below(4_000))).collect()).collect();
-    let mut planted = BTreeSet::new();
-    let mut noise = Rng::new(43);
-    for chunk in 0..10 {
-        let mut all = WriteBuilder::new(&s).input(&format!("chunk {chunk}"));
-        for n in (chunk * 950)..((chunk + 1) * 950) {
-            all = concept(all, &format!("n{n}"), &texts[n].join(" "), near(n as u64, 0.0));
-            if n % 19 == 0 {
-                // One word of eight is another one; the vector is a little off.
-                let mut words = texts[n].clone();
-                words[noise.below(8)] = word(noise.below(4_000));
-                let off = 0.05 + 0.4 * noise.unit().abs();
-                all = concept(all, &format!("d{n}"), &words.join(" "), near(n as u64, off));
-                planted.insert(ordered(&s, &format!("n{n}"), &format!("d{n}")));
-            }
-        }
-        write(&place, all).await;
-    }
-    assert_eq!(planted.len(), 500);
-    let started = Instant::now();
-    let report = run(&place, &looking()).await;
-    let took = started.elapsed();
-    let (open, review) =
-        (queued(&place, &s, CandidateState::Open).await, queued(&place, &s, CandidateState::Review).await);
-    let found: BTreeSet<_> = open.union(&review).copied().collect();
-    let right = found.intersection(&planted).count();
-    let share = |of: usize| {
-        if of == 0 { 0.0 } else { f64::from(u32::try_from(right).unwrap()) / f64::from(u32::try_from(of).unwrap()) }
-    };
-    let figures = json!({
-        "nodes": 10_000, "planted": planted.len(), "found": found.len(), "right": right,
-        "under_review": review.len(), "precision": share(found.len()), "recall": share(planted.len()),
-        "seconds": took.as_secs_f64(), "report": Value::from(report.total),
-    });
-    println!("{figures}");
-    assert!(share(found.len()) > 0.95);
 }
