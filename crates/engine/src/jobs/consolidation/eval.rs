@@ -42,12 +42,12 @@ async fn plant(place: &Place) -> BTreeSet<(NodeId, NodeId)> {
     for chunk in 0..ORIGINALS / CHUNK {
         let mut all = WriteBuilder::new(&s).input(&format!("chunk {chunk}"));
         let first = written.len();
-        for n in (chunk * CHUNK)..((chunk + 1) * CHUNK) {
-            all = concept(all, &format!("n{n}"), &texts[n].join(" "), near(n as u64, 0.0));
+        for (n, words) in texts.iter().enumerate().skip(chunk * CHUNK).take(CHUNK) {
+            all = concept(all, &format!("n{n}"), &words.join(" "), near(n as u64, 0.0));
             written.push(format!("n{n}"));
             if n % 19 == 0 {
                 // One word of eight is another one; the vector is a little off.
-                let mut words = texts[n].clone();
+                let mut words = words.clone();
                 words[noise.below(8)] = word(noise.below(4_000));
                 let off = 0.05 + 0.4 * noise.unit().abs();
                 all = concept(all, &format!("d{n}"), &words.join(" "), near(n as u64, off));
@@ -74,6 +74,7 @@ fn share(part: usize, of: usize) -> f64 {
 /// 10,000 nodes with 500 planted duplicates among them: prints which share of the planted pairs is found and which share of
 /// the found ones was planted; then all of it is merged, the edges are moved, and it is taken back.
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 #[ignore = "takes minutes; scripts/consolidation-eval.sh runs it"]
 async fn planted_duplicates_are_found_merged_and_taken_back_among_ten_thousand_nodes() {
     let (place, s) = (place(), scope("s"));
