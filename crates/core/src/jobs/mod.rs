@@ -6,6 +6,7 @@
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
 pub mod consistency;
+pub mod consolidation;
 pub mod salience_decay;
 pub mod scope_purge;
 

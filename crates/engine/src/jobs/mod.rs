@@ -9,6 +9,7 @@ mod consistency_check;
 mod consistency_seeds;
 #[cfg(test)]
 mod consistency_tests;
+mod consolidation;
 mod outbox_replay;
 mod report;
 mod runner;
@@ -31,6 +32,10 @@ use uuid::Uuid;
 
 pub use self::{
     consistency_check::ConsistencyCheck,
+    consolidation::{
+        CandidateSettings, ConsolidationApply, ConsolidationCandidates, ConsolidationRedirect, ConsolidationUndo,
+        Decisions,
+    },
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
@@ -43,6 +48,10 @@ pub use self::{
 pub const ALL: &[&JobInfo] = &[
     &consistency_check::OF_SCOPES,
     &consistency_check::OF_THE_DEPLOYMENT,
+    &consolidation::APPLY,
+    &consolidation::CANDIDATES,
+    &consolidation::REDIRECT,
+    &consolidation::UNDO,
     &outbox_replay::INFO,
     &salience_decay::INFO,
     &scope_purge::INFO,

@@ -2,6 +2,7 @@
 //! suite proves that they agree.
 
 mod consistency;
+mod consolidation;
 mod error;
 mod forget;
 mod integrity;
@@ -17,6 +18,7 @@ mod recall;
 mod write;
 
 pub use consistency::{ConsistencyStore, ConsistencyView};
+pub use consolidation::ConsolidationStore;
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -49,6 +51,7 @@ pub trait Store:
     + KeyStore
     + JobStore
     + ConsistencyStore
+    + ConsolidationStore
     + LifecycleStore
     + PurgeStore
 {
@@ -66,6 +69,7 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + ConsistencyStore
+        + ConsolidationStore
         + LifecycleStore
         + PurgeStore
 {

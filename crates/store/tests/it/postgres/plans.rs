@@ -121,6 +121,7 @@ async fn exercise(store: &PostgresStore) {
     }
     operate(store).await;
     super::keys::exercise(store).await;
+    super::consolidation::exercise(store).await;
     super::lifecycle::exercise(store, &s).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
@@ -355,7 +356,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("operate_read", "AS q (decision_id)"),
     ("outbox_status", "(SELECT MIN(created_at) FROM memory_outbox"),
     ("past_changes", "SELECT changes FROM memory_commits"),
-    ("past_edges", "confidence, commit_seq FROM memory_edges"),
+    ("past_edges", "AS is_stored"),
     ("past_nodes", "v.version IS NOT NULL) ORDER BY n.id"),
     ("past_scope", "SELECT node_count FROM memory_scopes"),
     ("past_vectors", "SELECT node_id, source_digest, embedding"),
@@ -379,6 +380,9 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("purge_rule_defs", "DELETE FROM memory_rule_defs WHERE scope_key = $1 AND ctid"),
     ("purge_rule_feedback", "DELETE FROM memory_rule_feedback WHERE scope_key = $1 AND ctid"),
     ("purge_decisions", "DELETE FROM memory_decisions WHERE scope_key = $1 AND ctid"),
+    ("purge_candidates", "DELETE FROM memory_consolidation_candidates WHERE scope_key = $1 AND ctid"),
+    ("purge_merges", "DELETE FROM memory_merges WHERE scope_key = $1 AND ctid"),
+    ("purge_removed_edges", "DELETE FROM memory_removed_edges WHERE scope_key = $1 AND ctid"),
     ("purge_erasures", "DELETE FROM memory_erasures WHERE scope_key = $1 AND ctid"),
     ("purge_requests", "DELETE FROM memory_requests WHERE scope_key = $1 AND ctid"),
     ("purge_recall_audit", "DELETE FROM memory_recall_audit WHERE scope_key = $1 AND ctid"),
@@ -398,11 +402,13 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS
-        .iter()
-        .chain(super::keys::STATEMENTS)
-        .chain(super::lifecycle::STATEMENTS)
-        .chain(super::consistency::STATEMENTS)
+    let of_parts = [
+        super::consistency::STATEMENTS,
+        super::consolidation::STATEMENTS,
+        super::keys::STATEMENTS,
+        super::lifecycle::STATEMENTS,
+    ];
+    STATEMENTS.iter().chain(of_parts.into_iter().flatten())
 }
 
 fn name_of(sql: &str) -> &'static str {
