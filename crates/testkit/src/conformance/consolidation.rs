@@ -8,6 +8,7 @@ use aionis_core::{
         Candidate, CandidateQuery, CandidateState, Conflict, ConflictKind, MergeAction, MergeOutcome, PairScore,
         PreparedMerge, Queued, TYPES, UndoWhich, pair_key,
     },
+    jobs::scope_purge::{PurgeMode, plan_purge},
     lifecycle::{AgingNode, DecayPolicy},
     model::{NodeType, Tier},
     operate::{TierMove, prepare_maintenance},
@@ -458,4 +459,40 @@ pub async fn words_of_aliases_are_counted_as_before(subject: &Subject) {
     let after = subject.store.lexical(query()).await.unwrap();
     assert_eq!((before.total_docs, &before.doc_freq), (after.total_docs, &after.doc_freq));
     assert_eq!(after.docs.len(), 2, "two documents of one node do not use up the limit");
+}
+
+/// A scope that is being purged has no pairs, aliases or nodes to show, and takes none in; what consolidation kept goes too.
+pub async fn while_a_scope_is_purged_nothing_is_queued_or_merged(subject: &Subject) {
+    let (s, store) = (scope("s"), &subject.store);
+    subject.write(concepts(&s, "1", &["a", "b", "c", "d"]).edge("a", "c").edge("b", "c")).await;
+    merged(subject, &s, 1, &[("a", "b")]).await;
+    redirected(subject, &s).await;
+    let pair = candidate(subject, &s, ("c", "d"), 0.9).await;
+    assert_eq!(queue(subject, &s, std::slice::from_ref(&pair)).await.new, 1);
+    let survey = store.purge_survey(&s).await.unwrap();
+    let plan = plan_purge(&s, &survey, PurgeMode::Auto, false).unwrap();
+    assert!(store.begin_purge(&s, &plan, "ops", subject.now()).await.unwrap());
+    assert!(waiting(subject, &s, &[CandidateState::Open, CandidateState::Applied]).await.is_empty());
+    assert!(store.aliases(&s, None, 10).await.unwrap().is_empty());
+    assert!(store.node_ids(&s, None, 10).await.unwrap().is_empty());
+    assert!(store.merge_nodes(&s, &[pair.low, pair.high]).await.unwrap().is_empty());
+    let refused = |error| aionis_core::error::DomainError::from(error).code;
+    let queued = store.queue_candidates(&s, std::slice::from_ref(&pair), subject.now()).await;
+    assert_eq!(refused(queued.unwrap_err()), "scope_purging");
+    let decided = store.decide_candidate(&s, &pair.pair_key, CandidateState::Rejected, subject.now()).await;
+    assert_eq!(refused(decided.unwrap_err()), "scope_purging");
+    for action in [applying(std::slice::from_ref(&pair)), undoing(1, false)] {
+        assert_eq!(refused(store.merge(&asked(&s, 2, action)).await.unwrap_err()), "scope_purging");
+    }
+    let record = loop {
+        if let Some(record) = store.purge_step(&s, plan.hash, 3, subject.now()).await.unwrap().done {
+            break record;
+        }
+    };
+    for table in ["memory_consolidation_candidates", "memory_merges", "memory_removed_edges"] {
+        assert!(record.rows.contains_key(table), "{table}: {:?}", record.rows);
+    }
+    assert_eq!(queue(subject, &s, &[pair]).await.new, 0, "its nodes are gone");
+    assert_eq!(store.purge_survey(&s).await.unwrap().rows(), 0);
+    assert_sound(&**store).await;
 }

@@ -237,6 +237,7 @@ macro_rules! store_conformance {
                 writes_between_merge_and_undo_are_told,
                 an_alias_leads_as_long_as_its_canonical_node_is_there,
                 words_of_aliases_are_counted_as_before,
+                while_a_scope_is_purged_nothing_is_queued_or_merged,
             ];
             integrity: [
                 pages_cover_everything_once_in_order,

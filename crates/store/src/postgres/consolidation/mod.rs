@@ -15,20 +15,21 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 use hashbrown::HashSet;
-use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     PostgresStore, Shared,
-    error::{driver, is_transient},
+    error::{driver, is_transient, vanished},
     images::Freshness,
+    purge::{beside_purge, is_purging, unless_purging},
     rows::{choice, digest, get, parsed, signed, unsigned},
     session::{For, begin},
     write::lock_sql,
 };
 use crate::{
     consolidation::conflict,
-    transfer::{IMPORTING, importing},
+    purge::{check_state, purging},
 };
 
 /// How often a transaction that lost against another one is run again.
@@ -141,11 +142,11 @@ async fn merge(shared: &Shared, asked: &PreparedMerge) -> Result<MergeOutcome, S
     let mut state = MergeState::default();
     let mut change_no = 0;
     if let Some(row) = sqlx::query(HEAD).bind(scope.as_str()).fetch_optional(&mut *tx).await.map_err(driver)? {
-        if get::<&str>(&row, 3)? == IMPORTING {
-            return Err(importing(scope.as_str()));
-        }
+        check_state(get(&row, 3)?, scope.as_str())?;
         state.head = (unsigned(&row, 0)?, digest(&row, 1)?);
         change_no = get::<i64>(&row, 2)? + 1;
+    } else if !asked.dry_run {
+        return Err(vanished(scope.as_str()));
     }
     let plan = loop {
         match plan_merge(asked, &state, now)? {
@@ -171,11 +172,20 @@ async fn merge(shared: &Shared, asked: &PreparedMerge) -> Result<MergeOutcome, S
 }
 
 impl PostgresStore {
-    async fn begin_consolidation(
-        &self,
-        scope: &ScopeKey,
-    ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
-        begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
+    /// A transaction that reads a scope; nothing is there while it is purged.
+    async fn begin_look(&self, scope: &ScopeKey) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &unless_purging(scope)).await
+    }
+
+    /// A transaction that changes the queue of a scope; refused while it is purged.
+    async fn begin_queue(&self, scope: &ScopeKey) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &beside_purge(scope)).await?;
+        if is_purging(&mut tx, scope).await? {
+            return Err(purging(scope.as_str()));
+        }
+        Ok(tx)
     }
 }
 
@@ -190,7 +200,7 @@ impl ConsolidationStore for PostgresStore {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = self.begin_consolidation(scope).await?;
+                let mut tx = self.begin_look(scope).await?;
                 let page = sqlx::query(NODE_IDS).bind(scope.as_str()).bind(after.map_or(Uuid::nil(), |id| id.0));
                 let rows = page.bind(signed(limit as u64)).fetch_all(&mut *tx).await.map_err(driver)?;
                 rows.iter().map(|row| Ok((NodeId(get(row, 0)?), choice(row, 1, NodeType::parse)?))).collect()
@@ -202,7 +212,7 @@ impl ConsolidationStore for PostgresStore {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = self.begin_consolidation(scope).await?;
+                let mut tx = self.begin_look(scope).await?;
                 let mut ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
                 ids.sort_unstable();
                 ids.dedup();
@@ -220,7 +230,7 @@ impl ConsolidationStore for PostgresStore {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = self.begin_consolidation(scope).await?;
+                let mut tx = self.begin_queue(scope).await?;
                 let queued = queue(&mut tx, scope, found, now).await?;
                 tx.commit().await.map_err(driver)?;
                 Ok(queued)
@@ -232,7 +242,7 @@ impl ConsolidationStore for PostgresStore {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = self.begin_consolidation(scope).await?;
+                let mut tx = self.begin_look(scope).await?;
                 let sql = format!(
                     "SELECT {CANDIDATE} FROM memory_consolidation_candidates c \
                      WHERE c.scope_no = hashtextextended($1, 0) AND c.scope_key || '' = $1 AND c.state = ANY($2) \
@@ -258,7 +268,7 @@ impl ConsolidationStore for PostgresStore {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = self.begin_consolidation(scope).await?;
+                let mut tx = self.begin_queue(scope).await?;
                 let decide = sqlx::query(DECIDE).bind(scope.as_str()).bind(pair_key).bind(state.as_str()).bind(now.0);
                 let decided = decide.execute(&mut *tx).await.map_err(driver)?.rows_affected() > 0;
                 tx.commit().await.map_err(driver)?;
@@ -271,7 +281,7 @@ impl ConsolidationStore for PostgresStore {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = self.begin_consolidation(scope).await?;
+                let mut tx = self.begin_look(scope).await?;
                 let page = sqlx::query(ALIASES).bind(scope.as_str()).bind(after.map_or(Uuid::nil(), |id| id.0));
                 let rows = page.bind(signed(limit as u64)).fetch_all(&mut *tx).await.map_err(driver)?;
                 rows.iter().map(|row| row.try_get(0).map(NodeId).map_err(driver)).collect()

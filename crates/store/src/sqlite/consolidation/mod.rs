@@ -20,12 +20,13 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use super::{
     SqliteStore,
     error::driver,
+    purge::is_purging,
     rows::{blob, choice, digest, json, signed, unreadable, unsigned, uuid},
 };
 use crate::{
     consolidation::conflict,
     image::Delta,
-    transfer::{IMPORTING, importing},
+    purge::{check_state, purging},
 };
 
 /// The columns of [`candidate`], in its order.
@@ -142,6 +143,9 @@ fn queue(connection: &Connection, scope: &str, found: &[Candidate], now: Timesta
 }
 
 fn candidates(connection: &Connection, scope: &str, query: &CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
+    if is_purging(connection, scope)? {
+        return Ok(Vec::new());
+    }
     let states: Vec<&str> = query.states.iter().map(|state| state.as_str()).collect();
     let (score, key) = query.after.clone().unzip();
     let sql = format!(
@@ -167,9 +171,7 @@ fn planned(connection: &Connection, asked: &PreparedMerge, now: Timestamp) -> Re
         })
         .map_err(|e| unreadable("memory_scopes", scope, e))?;
     if let Some((seq, hash, mark)) = head {
-        if mark == IMPORTING {
-            return Err(importing(scope));
-        }
+        check_state(&mark, scope)?;
         state.head = (seq, hash);
     }
     loop {
@@ -194,6 +196,9 @@ impl ConsolidationStore for SqliteStore {
         let scope = scope.clone();
         self.readers
             .run(move |connection| {
+                if is_purging(connection, scope.as_str())? {
+                    return Ok(Vec::new());
+                }
                 let sql = "SELECT id, type FROM memory_nodes WHERE scope_key = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
                 let after: Vec<u8> = after.map(|id| blob(id.0).to_vec()).unwrap_or_default();
                 let read = |row: &Row<'_>| Ok((NodeId(uuid(row, 0)?), choice(row, 1, NodeType::parse)?));
@@ -212,6 +217,9 @@ impl ConsolidationStore for SqliteStore {
         let (scope, mut ids) = (scope.clone(), ids.to_vec());
         self.readers
             .run(move |connection| {
+                if is_purging(connection, scope.as_str())? {
+                    return Ok(Vec::new());
+                }
                 ids.sort_unstable();
                 ids.dedup();
                 ids.into_iter().filter_map(|id| node(connection, scope.as_str(), id).transpose()).collect()
@@ -226,7 +234,14 @@ impl ConsolidationStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Queued, StoreError> {
         let (scope, found) = (scope.clone(), found.to_vec());
-        self.writer.submit(move |connection, _| queue(connection, scope.as_str(), &found, now)).await
+        self.writer
+            .submit(move |connection, _| {
+                if is_purging(connection, scope.as_str())? {
+                    return Err(purging(scope.as_str()));
+                }
+                queue(connection, scope.as_str(), &found, now)
+            })
+            .await
     }
 
     async fn candidates(&self, scope: &ScopeKey, query: &CandidateQuery) -> Result<Vec<Candidate>, StoreError> {
@@ -244,6 +259,9 @@ impl ConsolidationStore for SqliteStore {
         let (scope, key) = (scope.clone(), pair_key.to_owned());
         self.writer
             .submit(move |connection, _| {
+                if is_purging(connection, scope.as_str())? {
+                    return Err(purging(scope.as_str()));
+                }
                 let sql = "UPDATE memory_consolidation_candidates SET state = ?3, updated_at = ?4 \
                            WHERE scope_key = ?1 AND pair_key = ?2 AND state IN ('open', 'review')";
                 run(connection, sql, params![scope.as_str(), key, state.as_str(), now.0]).map(|rows| rows > 0)
@@ -255,6 +273,9 @@ impl ConsolidationStore for SqliteStore {
         let scope = scope.clone();
         self.readers
             .run(move |connection| {
+                if is_purging(connection, scope.as_str())? {
+                    return Ok(Vec::new());
+                }
                 let sql = "SELECT DISTINCT duplicate_id FROM memory_merges WHERE scope_key = ?1 AND duplicate_id > ?2 \
                            AND undone_seq IS NULL ORDER BY duplicate_id LIMIT ?3";
                 let after: Vec<u8> = after.map(|id| blob(id.0).to_vec()).unwrap_or_default();
