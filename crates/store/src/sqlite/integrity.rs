@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{content::StoredContent, operate::feedback_source};
 
-const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
+pub(crate) const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id";
 
 /// A content, from the first columns of a row.

@@ -1,6 +1,7 @@
 //! The storage port. Narrow verbs, batch in and batch out; both engines implement all of them, and the conformance
 //! suite proves that they agree.
 
+mod backfill;
 mod error;
 mod forget;
 mod integrity;
@@ -11,8 +12,11 @@ mod operate;
 mod outbox;
 mod read;
 mod recall;
+mod reports;
+mod retention;
 mod write;
 
+pub use backfill::{BackfillStore, LackingPage, Queued};
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -28,6 +32,8 @@ pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
     RecallStore, ScopeStatus, SeedRules,
 };
+pub use reports::{ReportStore, RuleSignalQuery};
+pub use retention::{ExpiredDecisions, RetentionStore};
 pub use write::WriteStore;
 
 /// Everything a deployment stores.
@@ -42,6 +48,9 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + ReportStore
+    + RetentionStore
+    + BackfillStore
 {
 }
 
@@ -56,6 +65,8 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
-        + JobStore
+        + ReportStore
+        + RetentionStore
+        + BackfillStore
 {
 }

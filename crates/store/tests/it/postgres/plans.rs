@@ -150,6 +150,7 @@ async fn exercise(store: &PostgresStore) {
         derive(store, round == 0).await;
     }
     read_and_forget(store).await;
+    super::reports::exercise(store).await;
 }
 
 /// What is read apart from recall, and forgetting, in a scope of its own.
@@ -359,7 +360,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS)
+    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::reports::STATEMENTS)
 }
 
 fn name_of(sql: &str) -> &'static str {
