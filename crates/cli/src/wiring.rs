@@ -14,7 +14,7 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{Job, Runner, Scheduler, SchedulerSettings},
+    jobs::{Job, Retention, Runner, Scheduler, SchedulerSettings},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -215,7 +215,7 @@ impl Parts {
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.
 fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
-    let all: Vec<Arc<dyn Job>> = Vec::new();
+    let all: Vec<Arc<dyn Job>> = vec![Arc::new(Retention { days: settings.jobs.retention.days() })];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()
 }

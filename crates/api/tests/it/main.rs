@@ -21,6 +21,7 @@ mod reading;
 mod recall;
 mod refusals;
 mod repeat;
+mod suggestions;
 mod tenancy;
 mod tools;
 mod visibility;

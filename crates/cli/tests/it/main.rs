@@ -21,6 +21,7 @@ mod operations;
 mod ownership;
 mod postgres;
 mod provider_failures;
+mod reports;
 mod schema;
 mod sdk;
 mod settings;

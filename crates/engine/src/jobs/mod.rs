@@ -4,8 +4,14 @@
 //! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
+mod embedding_backfill;
 mod outbox_replay;
+mod owner_review;
 mod report;
+#[cfg(test)]
+mod report_tests;
+mod reports;
+mod retention;
 mod runner;
 mod scheduler;
 #[cfg(test)]
@@ -23,14 +29,28 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    embedding_backfill::EmbeddingBackfill,
     outbox_replay::OutboxReplay,
+    owner_review::OwnerReview,
     report::Report,
+    reports::{ExecutionLoop, GovernanceWeeklyReport, PolicyAdaptation, QualityEval, RulePromotionSuggest},
+    retention::Retention,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     scheduler::{Round, Scheduler, SchedulerSettings},
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO];
+pub const ALL: &[&JobInfo] = &[
+    &embedding_backfill::INFO,
+    &reports::EXECUTION_LOOP,
+    &reports::GOVERNANCE,
+    &outbox_replay::INFO,
+    &owner_review::INFO,
+    &reports::POLICY_ADAPTATION,
+    &reports::QUALITY_EVAL,
+    &retention::INFO,
+    &reports::RULE_PROMOTION,
+];
 
 /// Work that maintains a memory.
 #[async_trait]
