@@ -4,6 +4,7 @@ mod admission;
 mod auth;
 pub(crate) mod catalog;
 mod connections;
+mod decay;
 pub(crate) mod env_file;
 pub(crate) mod environment;
 mod jobs;
@@ -23,6 +24,7 @@ use aionis_embed::{
 use aionis_engine::WriteLimits;
 use clap::Args;
 
+pub(crate) use self::decay::DecaySettings;
 pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},
@@ -301,6 +303,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) jobs: JobSettings,
     #[command(flatten)]
+    pub(crate) decay: DecaySettings,
+    #[command(flatten)]
     pub(crate) telemetry: TelemetrySettings,
 }
 
@@ -474,6 +478,7 @@ impl Settings {
         problems.extend(self.recall.adaptive_wait_problem(self.gates.api_recall_queue_timeout_ms));
         problems.extend(self.telemetry.problems());
         problems.extend(self.jobs.problem());
+        problems.extend(self.decay.problem());
         if self.memory.is_production() {
             problems.extend(environment::unknown().iter().map(ToString::to_string));
         }

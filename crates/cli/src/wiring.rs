@@ -14,7 +14,7 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{Job, Retention, Runner, Scheduler, SchedulerSettings},
+    jobs::{Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -74,6 +74,8 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
         recall_gate: settings.gates.recall_gate(&settings.storage),
         write_gate: settings.gates.write_gate(),
         commit_waiters_max: settings.gates.api_commit_waiters_max as usize,
+        decay: settings.decay.policy().decay,
+        recall_activates: settings.recall.recall_activates,
         audit_queue_max: AUDIT_QUEUE_MAX,
         as_of_nodes_max: settings.recall.as_of_nodes_max,
         cursor_key: cursor_key(&*store).await?,
@@ -215,7 +217,8 @@ impl Parts {
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.
 fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
-    let all: Vec<Arc<dyn Job>> = vec![Arc::new(Retention { days: settings.jobs.retention.days() })];
+    let retention = Retention { days: settings.jobs.retention.days() };
+    let all: Vec<Arc<dyn Job>> = vec![Arc::new(retention), Arc::new(SalienceDecay::new(settings.decay.policy()))];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()
 }

@@ -100,7 +100,7 @@ impl Engine {
         };
         let eyes = Eyes::Of(request.viewer);
         let ids = request.filter.ids.clone();
-        let FindPage { nodes, next } = self
+        let FindPage { mut nodes, next } = self
             .store
             .find(FindQuery {
                 scope: request.scope.clone(),
@@ -114,6 +114,7 @@ impl Engine {
                 maybe_named,
             })
             .await?;
+        nodes = nodes.into_iter().map(|node| FoundNode { row: self.aged(node.row), ..node }).collect();
         let erased = if ids.is_empty() { Vec::new() } else { self.erased(&request.scope, &ids, &eyes).await? };
         let next_cursor = next.map(|place: Place| key.seal(place, &question)).transpose()?;
         Ok(Found { nodes, erased, next_cursor, as_of_commit: head })

@@ -28,6 +28,9 @@ pub(crate) struct RecallSettings {
     /// Nodes of a scope up to which recall answers from an earlier state (as_of), which it builds in memory first.
     #[arg(long, env = "AIONIS_AS_OF_NODES_MAX", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pub(crate) as_of_nodes_max: u64,
+    /// Whether the nodes a recall begins with count as used: they fade more slowly and keep their tier.
+    #[arg(long, env = "AIONIS_RECALL_ACTIVATES", default_value = "true", value_parser = boolean, action = clap::ArgAction::Set)]
+    pub(crate) recall_activates: bool,
 }
 
 fn profile(text: &str) -> Result<Profile, String> {

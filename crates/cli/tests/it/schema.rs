@@ -17,7 +17,8 @@ const MIGRATIONS: [&str; 9] = [
     "0006_reading_and_forgetting",
     "0007_api_keys",
     "0008_jobs",
-    "0009_reports",
+    "0009_lifecycle",
+    "0011_reports",
 ];
 
 #[test]

@@ -14,6 +14,7 @@ pub mod policy_adaptation;
 pub mod quality_eval;
 pub mod retention;
 pub mod rule_promotion;
+pub mod salience_decay;
 pub mod state_change;
 pub mod tenants;
 

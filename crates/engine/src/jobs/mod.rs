@@ -13,6 +13,7 @@ mod report_tests;
 mod reports;
 mod retention;
 mod runner;
+mod salience_decay;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,7 @@ pub use self::{
     reports::{ExecutionLoop, GovernanceWeeklyReport, PolicyAdaptation, QualityEval, RulePromotionSuggest},
     retention::Retention,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
 };
 
@@ -50,6 +52,7 @@ pub const ALL: &[&JobInfo] = &[
     &reports::QUALITY_EVAL,
     &retention::INFO,
     &reports::RULE_PROMOTION,
+    &salience_decay::INFO,
 ];
 
 /// Work that maintains a memory.

@@ -13,6 +13,7 @@ mod images;
 mod integrity;
 mod jobs;
 mod keys;
+mod lifecycle;
 mod maintenance;
 mod migrate;
 mod operate;

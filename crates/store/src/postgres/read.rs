@@ -91,24 +91,24 @@ pub(crate) fn found(row: &PgRow, as_of: Option<u64>) -> Result<FoundNode, StoreE
     let number = |at: usize| get::<i64>(row, at).map(|version| u32::try_from(version).unwrap_or(0));
     let mut node = FoundNode {
         row: node_row(row)?,
-        version: number(27)?,
-        digest: digest(row, 28)?,
-        content_seq: unsigned(row, 29)?,
+        version: number(28)?,
+        digest: digest(row, 29)?,
+        content_seq: unsigned(row, 30)?,
     };
     if as_of.is_none() {
         return Ok(node);
     }
-    if let Some(text) = get::<Option<&str>>(row, 31)? {
+    if let Some(text) = get::<Option<&str>>(row, 32)? {
         let id = node.row.id;
-        node.version = number(30)?;
+        node.version = number(31)?;
         node.digest = sha256(text);
         as_it_was(&mut node.row, &content(id, node.version, text)?)
             .map_err(|problem| unreadable_version(id, node.version, &problem))?;
         rule_as_it_was(&mut node.row);
     }
-    node.content_seq = unsigned(row, 32)?;
+    node.content_seq = unsigned(row, 33)?;
     node.row.commit_seq = node.content_seq;
-    (node.row.commit_id, node.row.updated_at) = (CommitId(get(row, 33)?), Timestamp(get(row, 34)?));
+    (node.row.commit_id, node.row.updated_at) = (CommitId(get(row, 34)?), Timestamp(get(row, 35)?));
     Ok(node)
 }
 

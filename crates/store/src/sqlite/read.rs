@@ -50,9 +50,9 @@ pub(crate) fn found(
     let read = || -> rusqlite::Result<FoundNode> {
         Ok(FoundNode {
             row: node_row(row)?,
-            version: row.get(24)?,
-            digest: digest(row, 25)?,
-            content_seq: unsigned(row, 26)?,
+            version: row.get(25)?,
+            digest: digest(row, 26)?,
+            content_seq: unsigned(row, 27)?,
         })
     };
     let mut node = read().map_err(damaged)?;
@@ -60,15 +60,15 @@ pub(crate) fn found(
         node.row.rule = rule_of(connection, scope, node.row.id.0)?;
     }
     if as_of.is_some() {
-        if let Some(text) = row.get::<_, Option<String>>(28).map_err(damaged)? {
-            node.version = row.get(27).map_err(damaged)?;
+        if let Some(text) = row.get::<_, Option<String>>(29).map_err(damaged)? {
+            node.version = row.get(28).map_err(damaged)?;
             node.digest = sha256(&text);
             let id = node.row.id;
             as_it_was(&mut node.row, &content(id, node.version, &text)?)
                 .map_err(|problem| unreadable_version(id, node.version, &problem))?;
             rule_as_it_was(&mut node.row);
         }
-        let then = || Ok((unsigned(row, 29)?, CommitId(uuid(row, 30)?), Timestamp(row.get(31)?)));
+        let then = || Ok((unsigned(row, 30)?, CommitId(uuid(row, 31)?), Timestamp(row.get(32)?)));
         (node.content_seq, node.row.commit_id, node.row.updated_at) = then().map_err(damaged)?;
         node.row.commit_seq = node.content_seq;
     }

@@ -40,7 +40,7 @@ async fn look(subject: &Subject, scope: &ScopeKey, ids: &[NodeId]) -> ForgetOutc
     subject.store.forget(asked(scope, ids, None)).await.expect("there is something to look at")
 }
 
-async fn forget(subject: &Subject, scope: &ScopeKey, ids: &[NodeId]) -> ForgetOutcome {
+pub(super) async fn forget_nodes(subject: &Subject, scope: &ScopeKey, ids: &[NodeId]) -> ForgetOutcome {
     let token = token(&look(subject, scope, ids).await);
     subject.store.forget(asked(scope, ids, token)).await.expect("it is erased")
 }
@@ -83,7 +83,7 @@ pub async fn a_forgotten_node_is_gone_everywhere(subject: &Subject) {
     assert_eq!((&seen.nodes, seen.edges, seen.versions, &seen.commit), (&vec![a], 2, 1, &None));
     assert_eq!(subject.status(&s).await, before, "a look changes nothing");
 
-    let done = forget(subject, &s, &[a]).await;
+    let done = forget_nodes(subject, &s, &[a]).await;
     let commit = done.commit.expect("erasing is a commit");
     assert_eq!(commit.seq, before.head_seq + 1);
     assert!(subject.rows(&s, &[a]).await.is_empty());
@@ -142,7 +142,7 @@ pub async fn a_forgotten_node_may_be_written_again(subject: &Subject) {
     subject.drain().await;
     let (a, b) = (node_id(&s, "a"), node_id(&s, "b"));
     subject.found(&s, "zebra").await;
-    forget(subject, &s, &[a]).await;
+    forget_nodes(subject, &s, &[a]).await;
     let again = subject
         .write(WriteBuilder::new(&s).deriving().input("2").node("a", "giraffe").node("b", "lion").edge("a", "b"))
         .await;
@@ -156,7 +156,7 @@ pub async fn a_forgotten_node_may_be_written_again(subject: &Subject) {
     assert_eq!(history.iter().map(|version| version.version).collect::<Vec<_>>(), [1]);
     assert!(subject.store.erased(&s, &[a]).await.unwrap().is_empty(), "it is not erased now");
     assert_sound(subject.store.as_ref()).await;
-    forget(subject, &s, &[a]).await;
+    forget_nodes(subject, &s, &[a]).await;
     assert_eq!(subject.store.erased(&s, &[a]).await.unwrap().len(), 1);
     assert_sound(subject.store.as_ref()).await;
 }
@@ -178,7 +178,7 @@ pub async fn a_forgotten_rule_takes_its_feedback_and_policies(subject: &Subject)
     subject.store.operate(operation(&s, None, feedback)).await.unwrap();
     let made = Uuid::from_u128(5);
     subject.store.put_decision(&s, decision(made, None, &[r])).await.unwrap();
-    let done = forget(subject, &s, &[r]).await;
+    let done = forget_nodes(subject, &s, &[r]).await;
     assert_eq!(done.feedback, 1);
     assert!(subject.store.rule(&s, r).await.unwrap().is_none());
     assert!(subject.store.live_rules(&s).await.unwrap().is_empty());
@@ -214,7 +214,7 @@ pub async fn a_decision_stored_while_its_rule_is_forgotten_keeps_nothing_of_it(s
             let (store, s) = (std::sync::Arc::clone(&subject.store), s.clone());
             deciding.spawn(async move { store.put_decision(&s, new).await.expect("it is stored") });
         }
-        forget(subject, &s, &[r]).await;
+        forget_nodes(subject, &s, &[r]).await;
         while let Some(stored) = deciding.join_next().await {
             assert!(stored.expect("it ends").is_some());
         }
@@ -252,7 +252,7 @@ pub async fn a_forgotten_node_that_was_a_rule_takes_its_feedback_too(subject: &S
     shadow.metadata = json!({ "rules_with_shadow": [r], "said": "psql" });
     subject.store.put_decision(&s, shadow).await.unwrap();
     subject.write(WriteBuilder::new(&s).input("2").node("r", "an event now")).await;
-    assert_eq!(forget(subject, &s, &[r]).await.feedback, 1);
+    assert_eq!(forget_nodes(subject, &s, &[r]).await.feedback, 1);
     assert!(subject.store.feedback(&s, None, 10).await.unwrap().is_empty());
     for made in [by_rule, by_shadow] {
         let kept = subject.store.decision(&s, made).await.unwrap().unwrap().decision;
@@ -269,7 +269,7 @@ pub async fn work_under_way_on_a_forgotten_node_stores_nothing(subject: &Subject
     let items = subject.claim("w", 10).await;
     let derived = subject.derive(&items).await;
     assert_eq!(derived.len(), 2);
-    forget(subject, &s, &[a]).await;
+    forget_nodes(subject, &s, &[a]).await;
     assert_eq!(subject.complete_with(&items, derived).await, 1);
     assert!(subject.store.stored_vectors(&s, &[a]).await.unwrap().is_empty());
     assert_eq!(subject.vector_state(&s, b).await, EmbeddingStatus::Ready);
@@ -336,6 +336,6 @@ pub async fn unreadable_work_does_not_keep_a_node(subject: &Subject) {
     subject.inspect.spoil_work(&s).await;
     assert!(subject.claim("w", 10).await.is_empty());
     assert_eq!(subject.store.outbox_status().await.unwrap().dead, 1);
-    assert_eq!(forget(subject, &s, &[node_id(&s, "a")]).await.nodes.len(), 1);
+    assert_eq!(forget_nodes(subject, &s, &[node_id(&s, "a")]).await.nodes.len(), 1);
     assert_sound(subject.store.as_ref()).await;
 }

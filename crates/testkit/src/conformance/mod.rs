@@ -10,6 +10,7 @@ pub mod integrity;
 pub mod jobs;
 pub mod keys;
 pub mod lexical;
+pub mod lifecycle;
 pub mod maintenance;
 pub mod named;
 pub mod operate;
@@ -216,6 +217,17 @@ macro_rules! store_conformance {
                 an_owner_is_given_by_a_write_of_a_job,
                 a_job_does_not_write_over_what_changed,
             ];
+            lifecycle: [
+                a_tier_is_read_page_by_page,
+                what_fading_depends_on_is_the_same_everywhere,
+                a_planned_move_is_made_and_noted,
+                a_move_is_planned_again_against_what_is_stored,
+                moves_are_counted_and_hide_what_turns_cold,
+                a_live_rule_holds_in_any_tier,
+                use_is_noted_without_a_commit,
+                what_comes_back_does_not_go_at_once,
+                a_forgotten_node_is_counted_no_more,
+            ];
             keys: [
                 a_key_is_found_by_its_digest,
                 a_key_is_stored_once,
@@ -260,6 +272,7 @@ mod tests {
             include_str!("integrity.rs"),
             include_str!("keys.rs"),
             include_str!("lexical.rs"),
+            include_str!("lifecycle.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),
             include_str!("operate.rs"),

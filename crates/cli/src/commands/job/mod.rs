@@ -10,6 +10,7 @@ mod policy_adaptation;
 mod quality_eval;
 mod retention;
 mod rule_promotion_suggest;
+mod salience_decay;
 mod strictness;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -60,6 +61,8 @@ enum Job {
     Retention(retention::RetentionArgs),
     /// Suggest drafts and shadow rules that have earned their next state.
     RulePromotionSuggest(rule_promotion_suggest::RulePromotionSuggestArgs),
+    /// Move what is faint and unused to a colder tier.
+    SalienceDecay(salience_decay::SalienceDecayArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
@@ -75,6 +78,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::QualityEval(args) => quality_eval::run(args).await,
         Job::Retention(args) => retention::run(args).await,
         Job::RulePromotionSuggest(args) => rule_promotion_suggest::run(args).await,
+        Job::SalienceDecay(args) => salience_decay::run(args).await,
     }
 }
 

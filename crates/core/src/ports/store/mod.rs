@@ -7,6 +7,7 @@ mod forget;
 mod integrity;
 mod jobs;
 mod keys;
+mod lifecycle;
 mod maintenance;
 mod operate;
 mod outbox;
@@ -24,6 +25,7 @@ pub use integrity::{
 };
 pub use jobs::{JobStore, RUN_LEASE};
 pub use keys::KeyStore;
+pub use lifecycle::{LifecycleStore, TierPage};
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
@@ -48,6 +50,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + LifecycleStore
     + ReportStore
     + RetentionStore
     + BackfillStore
@@ -65,6 +68,7 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
+        + LifecycleStore
         + ReportStore
         + RetentionStore
         + BackfillStore

@@ -65,7 +65,7 @@ async fn sequential_scans(connection: &mut PgConnection) -> Vec<(String, i64)> {
 }
 
 /// Waits until nobody else is connected: a backend tells its figures when it is idle or ends.
-async fn alone(connection: &mut PgConnection) {
+pub(super) async fn alone(connection: &mut PgConnection) {
     let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
                   AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
     while sqlx::query(others).fetch_one(&mut *connection).await.unwrap().get::<i64, _>(0) > 0 {
@@ -120,6 +120,7 @@ async fn exercise(store: &PostgresStore) {
     }
     operate(store).await;
     super::keys::exercise(store).await;
+    super::lifecycle::exercise(store, &s).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
         assert_eq!(status.head_seq, 81 + OPERATED);
@@ -349,7 +350,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("refresh", "n.change_no > $2"),
     ("rule", "LIMIT 1) c WHERE r.scope_key = $1 AND r.rule_node_id"),
     ("rules_live", "r.state IN ('active', 'shadow')"),
-    ("rows", "n.activity::text FROM UNNEST($2"),
+    ("rows", "n.activity::text, n.salience_at FROM UNNEST($2"),
     ("stored_vectors", "SELECT q.id, v.embedding"),
     ("vectors_estimate", "SELECT reltuples FROM pg_class"),
     ("write_apply", "WITH head AS"),
@@ -360,7 +361,8 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::reports::STATEMENTS)
+    let parts = [super::keys::STATEMENTS, super::lifecycle::STATEMENTS, super::reports::STATEMENTS];
+    STATEMENTS.iter().chain(parts.into_iter().flatten())
 }
 
 fn name_of(sql: &str) -> &'static str {
