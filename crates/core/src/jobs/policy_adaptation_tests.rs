@@ -82,7 +82,7 @@ fn disable_confidence_7_4() {
 }
 
 #[test]
-fn w_10_the_error_check_fails_with_default_settings() {
+fn ops_10_the_error_check_fails_with_default_settings() {
     let of = report;
     let report = of(vec![forsaken(1, votes(10, 6, 6))]);
     assert_eq!(states(&report), [CheckState::Fail, CheckState::Pass]);

@@ -18,9 +18,9 @@ use aionis_core::{
     ports::store::Store,
 };
 use aionis_testkit::{
+    assert_sound,
     conformance::Subject,
     fixtures::{WriteBuilder, agent, anyone, node_id, operation, scope, scope_of},
-    sound::assert_sound,
     sqlite::subject,
 };
 use serde_json::{Value, json};

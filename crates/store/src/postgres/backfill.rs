@@ -28,7 +28,7 @@ use super::{
 
 const LACKING: &str = "\
 SELECT n.id, n.type, n.title, n.text_summary, n.digest, v.source_digest IS DISTINCT FROM n.digest \
-FROM (SELECT * FROM memory_nodes WHERE scope_key = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $4) n \
+FROM (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id > $2 ORDER BY id LIMIT $4) n \
 LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
     WHERE scope_key = $1 AND node_id = n.id AND model = $3 LIMIT 1) v ON true \
 ORDER BY n.id";
@@ -41,17 +41,26 @@ LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
 WHERE v.source_digest IS DISTINCT FROM q.digest";
 const OPEN: &str = "SELECT payload FROM memory_outbox \
                     WHERE tenant_id = $2 AND published_at IS NULL AND failed_at IS NULL AND scope_key || '' = $1";
-const WAIT: &str = "UPDATE memory_nodes SET embedding_status = 'pending', embedding_pending_at = $3, \
-                    embedding_last_error = NULL, change_no = $4 WHERE scope_key = $1 AND id = ANY($2)";
-const GIVE_UP: &str = "UPDATE memory_nodes SET embedding_status = 'failed', embedding_last_attempt_at = $3, \
-                       embedding_last_error = 'no_text', change_no = $4 \
-                       WHERE scope_key = $1 AND id = ANY($2) AND embedding_status <> 'failed'";
+/// Each node is sought by its key, whatever the planner knows of the table.
+const WAIT: &str = "\
+UPDATE memory_nodes m SET embedding_status = 'pending', embedding_pending_at = $3, embedding_last_error = NULL, \
+    change_no = $4 \
+FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) o \
+WHERE m.scope_key = o.scope_key AND m.id = o.id";
+const GIVE_UP: &str = "\
+UPDATE memory_nodes m SET embedding_status = 'failed', embedding_last_attempt_at = $3, \
+    embedding_last_error = 'no_text', change_no = $4 \
+FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_nodes \
+    WHERE scope_key = $1 AND id = q.id AND embedding_status <> 'failed' LIMIT 1) o \
+WHERE m.scope_key = o.scope_key AND m.id = o.id";
 const OWNERLESS: &str = "\
 SELECT n.id, n.client_id, n.type, n.title, n.text_summary, n.slots::text, n.raw_ref, n.evidence_ref, n.memory_lane, \
     n.producer_agent_id, n.owner_agent_id, n.owner_team_id, n.digest, n.embedding_model, v.embedding \
 FROM (SELECT * FROM memory_nodes WHERE scope_no = hashtextextended($1, 0) AND scope_key || '' = $1 \
     AND memory_lane = 'private' AND owner_agent_id IS NULL AND owner_team_id IS NULL \
-    AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $4) n \
+    AND id > $2 ORDER BY id LIMIT $4) n \
 LEFT JOIN LATERAL (SELECT embedding FROM memory_vectors \
     WHERE scope_key = $1 AND node_id = n.id AND model = $3 AND source_digest = n.digest LIMIT 1) v ON true \
 ORDER BY n.id";
@@ -72,7 +81,7 @@ impl BackfillStore for PostgresStore {
         limit: usize,
     ) -> Result<LackingPage, StoreError> {
         let mut tx = self.begin_backfill(scope).await?;
-        let page = sqlx::query(LACKING).bind(scope.as_str()).bind(after.map(|id| id.0)).bind(&generation.name);
+        let page = sqlx::query(LACKING).bind(scope.as_str()).bind(place(after)).bind(&generation.name);
         let rows = page.bind(signed(limit as u64)).fetch_all(&mut *tx).await.map_err(driver)?;
         let mut page = LackingPage::default();
         for row in &rows {
@@ -129,7 +138,7 @@ impl BackfillStore for PostgresStore {
         limit: usize,
     ) -> Result<Vec<OwnerlessNode>, StoreError> {
         let mut tx = self.begin_backfill(scope).await?;
-        let page = sqlx::query(OWNERLESS).bind(scope.as_str()).bind(after.map(|id| id.0));
+        let page = sqlx::query(OWNERLESS).bind(scope.as_str()).bind(place(after));
         let page = page.bind(&self.shared.space.name).bind(signed(limit as u64));
         let rows = page.fetch_all(&mut *tx).await.map_err(driver)?;
         let mut nodes = Vec::with_capacity(rows.len());
@@ -140,6 +149,11 @@ impl BackfillStore for PostgresStore {
         }
         Ok(nodes)
     }
+}
+
+/// Before the first node, or a node.
+fn place(after: Option<NodeId>) -> Uuid {
+    after.map_or(Uuid::nil(), |id| id.0)
 }
 
 async fn still_lacking(

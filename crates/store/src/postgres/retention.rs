@@ -45,22 +45,22 @@ LEFT JOIN LATERAL (SELECT true AS found FROM memory_rule_feedback \
 ORDER BY d.created_at, d.scope_key, d.id";
 /// Feedback on a decision is given under the lock of its scope, which is held here: none comes in between.
 const DECISIONS: &str = "\
-DELETE FROM memory_decisions d USING ( \
+DELETE FROM memory_decisions r USING ( \
     SELECT d.scope_key, d.id FROM UNNEST($2::uuid[]) AS q (id) \
     CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_decisions \
         WHERE scope_key = $1 AND id = q.id AND created_at < $3 AND commit_seq IS NULL LIMIT 1) d \
     LEFT JOIN LATERAL (SELECT true AS found FROM memory_rule_feedback \
         WHERE decision_id = q.id AND scope_key = $1 LIMIT 1) f ON true \
     WHERE f.found IS NULL) o \
-WHERE d.scope_key = o.scope_key AND d.id = o.id";
+WHERE r.scope_key = o.scope_key AND r.id = o.id";
 const COUNT_OUTBOX: &str = "SELECT count(*) FROM memory_outbox WHERE published_at < $1";
 const COUNT_AUDITS: &str = "SELECT count(*) FROM memory_recall_audit WHERE created_at < $1";
 const COUNT_RUNS: &str = "SELECT count(*) FROM job_runs WHERE started_at < $1 AND finished_at < $1";
 const COUNT_DECISIONS: &str = "\
-SELECT count(*) FROM memory_decisions d \
+SELECT count(*) FROM memory_decisions r \
 LEFT JOIN LATERAL (SELECT true AS found FROM memory_rule_feedback \
-    WHERE decision_id = d.id AND scope_key = d.scope_key LIMIT 1) f ON true \
-WHERE d.created_at < $1 AND d.commit_seq IS NULL AND f.found IS NULL";
+    WHERE decision_id = r.id AND scope_key = r.scope_key LIMIT 1) f ON true \
+WHERE r.created_at < $1 AND r.commit_seq IS NULL AND f.found IS NULL";
 
 impl PostgresStore {
     async fn begin_retention(&self, whose: For<'_>) -> Result<Transaction<'static, Postgres>, StoreError> {

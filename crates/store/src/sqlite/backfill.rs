@@ -18,7 +18,7 @@ use rusqlite::{Connection, params};
 use super::{
     SqliteStore,
     error::driver,
-    integrity::{CONTENT_COLUMNS, read_content},
+    integrity::{CONTENT_COLUMNS, after_id, read_content},
     maintenance::enqueue,
     rows::{blob, choice, digest, signed, unreadable, uuid, vector},
 };
@@ -27,7 +27,7 @@ use crate::image::Delta;
 const LACKING: &str = "\
 SELECT n.id, n.type, n.title, n.text_summary, n.digest, NOT EXISTS (SELECT 1 FROM memory_vectors v \
     WHERE v.scope_key = ?1 AND v.node_id = n.id AND v.model = ?3 AND v.source_digest = n.digest) \
-FROM memory_nodes n WHERE n.scope_key = ?1 AND (?2 IS NULL OR n.id > ?2) ORDER BY n.id LIMIT ?4";
+FROM memory_nodes n WHERE n.scope_key = ?1 AND n.id > ?2 ORDER BY n.id LIMIT ?4";
 const STILL: &str = "\
 SELECT EXISTS (SELECT 1 FROM memory_nodes WHERE scope_key = ?1 AND id = ?2 AND digest = ?3) \
     AND NOT EXISTS (SELECT 1 FROM memory_vectors \
@@ -90,7 +90,7 @@ fn lacking_in(
     limit: usize,
 ) -> Result<LackingPage, StoreError> {
     let mut statement = connection.prepare_cached(LACKING).map_err(driver)?;
-    let asked = params![scope.as_str(), after.map(|id| blob(id.0)), model, signed(limit as u64)];
+    let asked = params![scope.as_str(), after_id(after.map(|id| id.0)), model, signed(limit as u64)];
     let rows: Vec<(PendingText, bool)> = statement
         .query_map(asked, |row| {
             let (title, summary): (Option<String>, Option<String>) = (row.get(2)?, row.get(3)?);
@@ -164,10 +164,10 @@ fn ownerless(
         "SELECT {CONTENT_COLUMNS}, digest, embedding_model, (SELECT v.vector FROM memory_vectors v \
              WHERE v.scope_key = ?1 AND v.node_id = n.id AND v.model = ?3 AND v.source_digest = n.digest) \
          FROM memory_nodes n WHERE scope_key = ?1 AND memory_lane = 'private' AND owner_agent_id IS NULL \
-             AND owner_team_id IS NULL AND (?2 IS NULL OR id > ?2) ORDER BY id LIMIT ?4"
+             AND owner_team_id IS NULL AND n.id > ?2 ORDER BY id LIMIT ?4"
     );
     let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
-    let asked = params![scope.as_str(), after.map(|id| blob(id.0)), model, signed(limit as u64)];
+    let asked = params![scope.as_str(), after_id(after.map(|id| id.0)), model, signed(limit as u64)];
     statement
         .query_map(asked, |row| {
             let label: Option<String> = row.get(13)?;

@@ -84,7 +84,7 @@ fn scopes_sql() -> String {
 }
 
 /// A lower bound for ids: nothing is below it, and an empty blob sorts before every id.
-fn after_id(after: Option<Uuid>) -> Vec<u8> {
+pub(super) fn after_id(after: Option<Uuid>) -> Vec<u8> {
     after.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
 }
 
