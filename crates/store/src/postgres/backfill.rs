@@ -43,18 +43,15 @@ const OPEN: &str = "SELECT payload FROM memory_outbox \
                     WHERE tenant_id = $2 AND published_at IS NULL AND failed_at IS NULL AND scope_key || '' = $1";
 /// Each node is sought by its key, whatever the planner knows of the table.
 const WAIT: &str = "\
-UPDATE memory_nodes m SET embedding_status = 'pending', embedding_pending_at = $3, embedding_last_error = NULL, \
+UPDATE memory_nodes n SET embedding_status = 'pending', embedding_pending_at = $3, embedding_last_error = NULL, \
     change_no = $4 \
-FROM UNNEST($2::uuid[]) AS q (id) \
-CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) o \
-WHERE m.scope_key = o.scope_key AND m.id = o.id";
+FROM UNNEST(array_fill($1::text, ARRAY[cardinality($2)]), $2::uuid[]) AS q (scope_key, id) \
+WHERE n.scope_key = q.scope_key AND n.id = q.id";
 const GIVE_UP: &str = "\
-UPDATE memory_nodes m SET embedding_status = 'failed', embedding_last_attempt_at = $3, \
+UPDATE memory_nodes n SET embedding_status = 'failed', embedding_last_attempt_at = $3, \
     embedding_last_error = 'no_text', change_no = $4 \
-FROM UNNEST($2::uuid[]) AS q (id) \
-CROSS JOIN LATERAL (SELECT scope_key, id FROM memory_nodes \
-    WHERE scope_key = $1 AND id = q.id AND embedding_status <> 'failed' LIMIT 1) o \
-WHERE m.scope_key = o.scope_key AND m.id = o.id";
+FROM UNNEST(array_fill($1::text, ARRAY[cardinality($2)]), $2::uuid[]) AS q (scope_key, id) \
+WHERE n.scope_key = q.scope_key AND n.id = q.id AND n.embedding_status || '' <> 'failed'";
 const OWNERLESS: &str = "\
 SELECT n.id, n.client_id, n.type, n.title, n.text_summary, n.slots::text, n.raw_ref, n.evidence_ref, n.memory_lane, \
     n.producer_agent_id, n.owner_agent_id, n.owner_team_id, n.digest, n.embedding_model, v.embedding \

@@ -28,7 +28,7 @@ pub(crate) const STATEMENTS: &[(&str, &str)] = &[
     ("backfill_still", "q.id AS still_lacking"),
     ("backfill_open", "SELECT payload FROM memory_outbox WHERE tenant_id"),
     ("backfill_wait", "SET embedding_status = 'pending', embedding_pending_at = $3"),
-    ("backfill_give_up", "AND embedding_status <> 'failed' LIMIT 1"),
+    ("backfill_give_up", "AND n.embedding_status || '' <> 'failed'"),
     ("backfill_enqueue", "UNNEST($2::uuid[], $3::text[], $4::text[]) AS q (id, key, payload)"),
     ("ownerless", "AND memory_lane = 'private' AND owner_agent_id IS NULL"),
     ("report_activity", "WITH ORDINALITY AS q (scope_key, place)"),
