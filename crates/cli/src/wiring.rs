@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::{Clock, SystemClock},
+    jobs::consistency::{Asked, Mode, Thresholds},
     ports::{
         embed::Embedder,
         store::{RUN_LEASE, Store},
@@ -14,7 +15,7 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings},
+    jobs::{ConsistencyCheck, Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -217,8 +218,30 @@ impl Parts {
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.
 fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
-    let retention = Retention { days: settings.jobs.retention.days() };
-    let all: Vec<Arc<dyn Job>> = vec![Arc::new(retention), Arc::new(SalienceDecay::new(settings.decay.policy()))];
+    let consistency = consistency(settings);
+    let all: Vec<Arc<dyn Job>> = vec![
+        Arc::new(ConsistencyCheck::of_scopes(consistency.clone())),
+        Arc::new(ConsistencyCheck::of_the_deployment(consistency)),
+        Arc::new(Retention { days: settings.jobs.retention.days() }),
+        Arc::new(SalienceDecay::new(settings.decay.policy())),
+    ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()
+}
+
+/// The checks a worker makes by itself: what indexes find, every day.
+fn consistency(settings: &Settings) -> Asked {
+    let (outbox, tiers) = (&settings.outbox, settings.decay.policy());
+    Asked {
+        mode: Mode::Fast,
+        thresholds: Thresholds {
+            cold_below: tiers.cold_below,
+            hot_budget: tiers.hot_node_budget,
+            active_budget: tiers.active_node_budget,
+            attempts_max: outbox.outbox_max_attempts,
+            claim_timeout: Duration::from_millis(outbox.outbox_claim_timeout_ms),
+            ..Thresholds::default()
+        },
+        ..Asked::default()
+    }
 }

@@ -6,6 +6,7 @@
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
 pub mod checks;
+pub mod consistency;
 pub mod counts;
 pub mod execution_loop;
 pub mod governance;
@@ -15,6 +16,7 @@ pub mod quality_eval;
 pub mod retention;
 pub mod rule_promotion;
 pub mod salience_decay;
+pub mod scope_purge;
 pub mod state_change;
 pub mod tenants;
 

@@ -4,6 +4,11 @@
 //! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
+mod consistency_check;
+#[cfg(test)]
+mod consistency_seeds;
+#[cfg(test)]
+mod consistency_tests;
 mod embedding_backfill;
 mod outbox_replay;
 mod owner_review;
@@ -15,6 +20,7 @@ mod retention;
 mod runner;
 mod salience_decay;
 mod scheduler;
+mod scope_purge;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +36,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    consistency_check::ConsistencyCheck,
     embedding_backfill::EmbeddingBackfill,
     outbox_replay::OutboxReplay,
     owner_review::OwnerReview,
@@ -39,10 +46,13 @@ pub use self::{
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
+    scope_purge::ScopePurge,
 };
 
 /// Every job there is, in the order of their names.
 pub const ALL: &[&JobInfo] = &[
+    &consistency_check::OF_SCOPES,
+    &consistency_check::OF_THE_DEPLOYMENT,
     &embedding_backfill::INFO,
     &reports::EXECUTION_LOOP,
     &reports::GOVERNANCE,
@@ -53,6 +63,7 @@ pub const ALL: &[&JobInfo] = &[
     &retention::INFO,
     &reports::RULE_PROMOTION,
     &salience_decay::INFO,
+    &scope_purge::INFO,
 ];
 
 /// Work that maintains a memory.
@@ -60,6 +71,11 @@ pub const ALL: &[&JobInfo] = &[
 pub trait Job: Send + Sync {
     /// What it is.
     fn info(&self) -> &'static JobInfo;
+
+    /// The one target it was made for, whether a scope of that name is listed or not; most jobs are for any.
+    fn target(&self) -> Option<Target> {
+        None
+    }
 
     /// What it was started with, for the history: no text of a memory, no secrets.
     fn params(&self) -> Value;

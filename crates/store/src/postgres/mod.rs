@@ -5,6 +5,7 @@
 //! for what has changed since its image was made. See `docs/adr/0013-postgresql-engine.md`.
 
 mod backfill;
+mod consistency;
 mod dense;
 mod error;
 mod forget;
@@ -20,6 +21,7 @@ mod operate;
 mod outbox;
 mod past;
 mod patience;
+mod purge;
 mod read;
 mod recall;
 mod recode;

@@ -21,10 +21,7 @@ use super::{
     rows::{blob, choice, digest, edge_type, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
-use crate::{
-    image::Delta,
-    transfer::{IMPORTING, importing},
-};
+use crate::{image::Delta, purge::check_state};
 
 /// Characters of an id as it is written.
 const ID_LEN: usize = 36;
@@ -80,9 +77,7 @@ fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState
         })
         .map_err(|e| unreadable("memory_scopes", scope, e))?;
     if let Some((seq, hash, mark)) = head {
-        if mark == IMPORTING {
-            return Err(importing(scope));
-        }
+        check_state(&mark, scope)?;
         state.head = (seq, hash);
     }
     for id in &asked.ids {

@@ -7,6 +7,7 @@ use aionis_core::{
     chain::{CommitHeader, StoredCommit, changes_sha256},
     clock::Timestamp,
     ids::{CommitId, EdgeId, NodeId, ScopeKey},
+    jobs::scope_purge::PurgeRecord,
     model::{Lane, NodeType, RuleState},
     operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use super::{
     SqliteStore, connect,
     error::driver,
+    purge,
     readers::Readers,
     rows::{blob, choice, digest, edge_type, json, optional_uuid, signed, unreadable, unsigned, uuid},
 };
@@ -76,7 +78,7 @@ fn scopes_sql() -> String {
     format!(
         "WITH RECURSIVE {} SELECT k, COALESCE(head_seq, 0), COALESCE(head_hash, zeroblob(32)), COALESCE(node_count, 0), \
          COALESCE(edge_count, 0) FROM ({}) LEFT JOIN memory_scopes ON scope_key = k \
-         WHERE (?1 IS NULL OR substr(k, 1, instr(k, '/') - 1) = ?1) \
+         WHERE COALESCE(state, 'open') <> 'purging' AND (?1 IS NULL OR substr(k, 1, instr(k, '/') - 1) = ?1) \
            AND (?2 IS NULL OR substr(k, instr(k, '/') + 1) = ?2) ORDER BY k",
         walks.join(", "),
         union.join(" UNION ")
@@ -282,6 +284,14 @@ impl IntegrityStore for Readers {
         .await
     }
 
+    async fn purges(&self, after: u64, limit: usize) -> Result<Vec<PurgeRecord>, StoreError> {
+        self.run(move |connection| purge::records(connection, after, limit)).await
+    }
+
+    async fn purges_head(&self) -> Result<Option<(u64, Digest)>, StoreError> {
+        self.run(purge::newest).await
+    }
+
     async fn physical_check(&self) -> Result<Vec<String>, StoreError> {
         self.run(|connection| {
             // A connection of its own: FTS5 checks against the segments a connection remembers, and reports damage
@@ -297,15 +307,18 @@ impl IntegrityStore for Readers {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError> {
-        let begin = |connection: &Connection| {
-            // A connection of its own, so that requests keep theirs. The first reading settles what is seen.
-            let own = connect(Path::new(connection.path().unwrap_or_default()))?;
-            own.pragma_update(None, "query_only", true).map_err(driver)?;
-            own.execute_batch("BEGIN; SELECT 1 FROM memory_scopes LIMIT 1").map_err(driver)?;
-            Ok(own)
-        };
-        Ok(Arc::new(self.of_one(self.run(begin).await?)))
+        Ok(Arc::new(self.of_one(self.run(frozen).await?)))
     }
+}
+
+/// A connection of its own, so that requests keep theirs, in a transaction that sees one state and changes nothing.
+pub(super) fn frozen(beside: &Connection) -> Result<Connection, StoreError> {
+    let path = beside.path().ok_or_else(|| StoreError::Driver("the database has no file".to_owned()))?;
+    let own = connect(Path::new(path))?;
+    own.pragma_update(None, "query_only", true).map_err(driver)?;
+    // The first reading settles what is seen.
+    own.execute_batch("BEGIN; SELECT 1 FROM memory_scopes LIMIT 1").map_err(driver)?;
+    Ok(own)
 }
 
 /// Feedback, from the first columns of a row.

@@ -5,6 +5,7 @@
 //! database, brought up to date by the writer after each commit, and dropped when memory runs short.
 
 mod backfill;
+mod consistency;
 mod error;
 mod forget;
 mod images;
@@ -19,6 +20,7 @@ mod migrate;
 mod operate;
 mod outbox;
 mod past;
+mod purge;
 mod read;
 mod readers;
 mod recall;

@@ -294,8 +294,8 @@ pub async fn quality_is_counted(subject: &Subject) {
 pub async fn a_random_history_is_counted_as_it_was_told(subject: &Subject) {
     let s = scope("s");
     let mut rules = Vec::new();
-    for n in 0..4 {
-        rules.push(rule(subject, &s, &format!("r{n}"), ANY[n]).await);
+    for (n, state) in ANY.iter().enumerate() {
+        rules.push(rule(subject, &s, &format!("r{n}"), *state).await);
     }
     let mut rng = Rng::new(11);
     let mut told: Vec<(usize, Outcome, Option<String>, Timestamp)> = Vec::new();

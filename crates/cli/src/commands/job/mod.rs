@@ -1,5 +1,6 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
+mod consistency_check;
 mod embedding_backfill;
 mod execution_loop;
 mod governance_weekly_report;
@@ -11,6 +12,7 @@ mod quality_eval;
 mod retention;
 mod rule_promotion_suggest;
 mod salience_decay;
+mod scope_purge;
 mod strictness;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -19,6 +21,7 @@ use aionis_core::{clock::SystemClock, ports::store::RUN_LEASE};
 use aionis_engine::jobs::{
     Job as AnyJob, JobReport, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus,
 };
+use aionis_store::Deployment;
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
@@ -43,6 +46,8 @@ enum Job {
     List(history::ListArgs),
     /// List what was run, the newest first.
     Runs(history::RunsArgs),
+    /// Check whether what is stored fits together.
+    ConsistencyCheck(Box<consistency_check::ConsistencyCheckArgs>),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
     /// Queue nodes that have no vector of the present embedding model, whatever their state says.
@@ -63,12 +68,15 @@ enum Job {
     RulePromotionSuggest(rule_promotion_suggest::RulePromotionSuggestArgs),
     /// Move what is faint and unused to a colder tier.
     SalienceDecay(salience_decay::SalienceDecayArgs),
+    /// Remove everything one scope holds, by a plan that was looked at before.
+    ScopePurge(scope_purge::ScopePurgeArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
     match args.job {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
+        Job::ConsistencyCheck(args) => consistency_check::run(*args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
         Job::EmbeddingBackfill(args) => embedding_backfill::run(args).await,
         Job::ExecutionLoop(args) => execution_loop::run(args).await,
@@ -79,6 +87,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::Retention(args) => retention::run(args).await,
         Job::RulePromotionSuggest(args) => rule_promotion_suggest::run(args).await,
         Job::SalienceDecay(args) => salience_decay::run(args).await,
+        Job::ScopePurge(args) => scope_purge::run(args).await,
     }
 }
 
@@ -140,9 +149,28 @@ pub(crate) async fn run_job_then(
     how: &HowArgs,
     then: impl FnOnce(&mut JobReport) -> Result<(), Failure>,
 ) -> Result<Verdict, Failure> {
+    let store = wiring::open_existing(&how.storage).await?;
+    let report = run_on(&store, job, selection, how).await;
+    store.close().await;
+    let mut report = report?;
+    then(&mut report)?;
+    if how.json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    verdict(&report)
+}
+
+/// Runs a job on a store that is open; SIGTERM and Ctrl-C stop it after the batch it is in.
+async fn run_on(
+    store: &Arc<dyn Deployment>,
+    job: &dyn AnyJob,
+    selection: &Selection,
+    how: &HowArgs,
+) -> Result<JobReport, Failure> {
     let mut signal = StopSignal::new()?;
     let (stop, stopped) = watch::channel(false);
-    let store = wiring::open_existing(&how.storage).await?;
     let options = RunOptions {
         dry_run: how.dry_run,
         max_batches: how.max_batches,
@@ -151,7 +179,7 @@ pub(crate) async fn run_job_then(
         stop: Some(stopped),
         ..RunOptions::default()
     };
-    let runner = Runner::new(Arc::clone(&store) as _, Arc::new(SystemClock));
+    let runner = Runner::new(Arc::clone(store) as _, Arc::new(SystemClock));
     let bar = Shown { bar: output::Bar::default(), job: job.info().name };
     let report = {
         let running = runner.run(job, selection, &options, &bar);
@@ -165,15 +193,7 @@ pub(crate) async fn run_job_then(
         }
     };
     bar.bar.clear();
-    store.close().await;
-    let mut report = report?;
-    then(&mut report)?;
-    if how.json {
-        output::json(&report)?;
-    } else {
-        print(&report);
-    }
-    verdict(&report)
+    Ok(report?)
 }
 
 struct Shown {

@@ -2,6 +2,7 @@
 //! suite proves that they agree.
 
 mod backfill;
+mod consistency;
 mod error;
 mod forget;
 mod integrity;
@@ -11,6 +12,7 @@ mod lifecycle;
 mod maintenance;
 mod operate;
 mod outbox;
+mod purge;
 mod read;
 mod recall;
 mod reports;
@@ -18,6 +20,7 @@ mod retention;
 mod write;
 
 pub use backfill::{BackfillStore, LackingPage, Queued};
+pub use consistency::{ConsistencyStore, ConsistencyView};
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -29,6 +32,7 @@ pub use lifecycle::{LifecycleStore, TierPage};
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
+pub use purge::PurgeStore;
 pub use read::{FindPage, FindQuery, ReadStore, StoredErasure};
 pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
@@ -50,7 +54,9 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + ConsistencyStore
     + LifecycleStore
+    + PurgeStore
     + ReportStore
     + RetentionStore
     + BackfillStore
@@ -68,7 +74,9 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
+        + ConsistencyStore
         + LifecycleStore
+        + PurgeStore
         + ReportStore
         + RetentionStore
         + BackfillStore

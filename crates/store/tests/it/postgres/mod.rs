@@ -1,5 +1,6 @@
 //! What only the PostgreSQL engine has: tenants apart by row-level security, many processes, plans, a server that goes away.
 
+mod consistency;
 mod deadline;
 mod growth;
 mod isolation;
@@ -8,6 +9,7 @@ mod lifecycle;
 mod migrations;
 mod plans;
 mod processes;
+mod purge;
 mod recall_quality;
 mod reports;
 mod vectors;
