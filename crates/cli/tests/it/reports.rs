@@ -175,7 +175,7 @@ fn owners_are_given_only_when_it_is_said_to_whom_and_that() {
     assert_eq!(told["assigned"], 1);
     let database = crate::support::db::read_only(&place.data());
     let shared = "SELECT COUNT(*) FROM memory_nodes WHERE memory_lane <> 'private'";
-    assert_eq!(crate::support::db::count(&database, shared), 0, "w_09: nothing was shared");
+    assert_eq!(crate::support::db::count(&database, shared), 0, "ops_09: nothing was shared");
     let kept = "SELECT COUNT(*) FROM memory_commits WHERE kind = 'private_lane_owner_backfill' AND actor = 'job'";
     assert_eq!(crate::support::db::count(&database, kept), 2);
     drop(database);

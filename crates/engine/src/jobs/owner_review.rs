@@ -74,7 +74,8 @@ impl Job for OwnerReview {
         report.count("assigned", 0);
         for node in &page {
             report.count(&format!("without_owner_{}", node.node_type), 1);
-            report.list("nodes", json!({ "id": node.id, "type": node.node_type, "client_id": node.client_id }));
+            // Not the client id: callers choose it, and the history of jobs outlives a node that is forgotten.
+            report.list("nodes", json!({ "id": node.id, "type": node.node_type }));
         }
         if let Some(assignment) = &self.assignment {
             let chosen: Vec<_> = page.into_iter().filter(|node| assignment.concerns(node.id)).collect();

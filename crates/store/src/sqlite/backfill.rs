@@ -20,6 +20,7 @@ use super::{
     error::driver,
     integrity::{CONTENT_COLUMNS, after_id, read_content},
     maintenance::enqueue,
+    purge::is_purging,
     rows::{blob, choice, digest, signed, unreadable, uuid, vector},
 };
 use crate::image::Delta;
@@ -116,8 +117,12 @@ fn queue_lacking(
     (model, nodes): (&str, &[PendingText]),
     now: Timestamp,
 ) -> Result<(Queued, Vec<NodeId>), StoreError> {
-    let named = named_in_queue(connection, scope)?;
     let mut done = Queued::default();
+    if is_purging(connection, scope.as_str())? {
+        done.moved_on = nodes.len() as u64;
+        return Ok((done, Vec::new()));
+    }
+    let named = named_in_queue(connection, scope)?;
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let mut still = connection.prepare_cached(STILL).map_err(driver)?;
     for node in nodes {

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
-    jobs::owner_review::{COMMIT_KIND, Owner, assign},
+    jobs::{
+        owner_review::{COMMIT_KIND, Owner, assign},
+        scope_purge::{PurgeMode, plan_purge},
+    },
     model::{EmbeddingStatus, Lane, NodeType},
     operate::{NodeNames, Operation, Outcome},
     ports::{
         embed::EmbeddingSpace,
-        store::{FailedItem, PendingText, Queued, StoreError},
+        store::{PendingText, Queued, StoreError},
     },
 };
 use serde_json::json;
@@ -46,13 +49,10 @@ fn ids(nodes: &[PendingText]) -> BTreeSet<NodeId> {
 async fn some(subject: &Subject, s: &ScopeKey) {
     let write = WriteBuilder::new(s).input("refused").deriving().node("refused", "refused");
     subject.write(write).await;
-    let failed = |item| FailedItem { item, error: "no".to_owned(), retry_at: None, counts: false };
-    let mut items = subject.claim("w", 10).await;
+    let items = subject.claim("w", 10).await;
     let mut nodes = subject.derive(&items).await;
     nodes[0].result = Err("the provider refuses it".to_owned());
     subject.complete_with(&items, nodes).await;
-    items.clear();
-    subject.store.fail(items.into_iter().map(failed).collect(), subject.now()).await.unwrap();
     let write = WriteBuilder::new(s).input("not asked").node("not asked", "nobody asked for a vector");
     subject.write(write).await;
     subject.write(WriteBuilder::new(s).input("silent").node("silent", "")).await;
@@ -93,7 +93,7 @@ pub async fn nodes_without_a_vector_are_queued_once(subject: &Subject) {
     assert_eq!(subject.vector_state(&s, node_id(&s, "silent")).await, EmbeddingStatus::Failed);
     assert_eq!(ids(&lacking(subject, &s, &present(), 100).await), BTreeSet::from([node_id(&s, "silent")]));
     let row = subject.row(&s, node_id(&s, "has one")).await;
-    assert_eq!(row.embedding_model, before, "w_21: a vector keeps the label of the model it came from");
+    assert_eq!(row.embedding_model, before, "ops_21: a vector keeps the label of the model it came from");
     crate::sound::assert_sound(&*subject.store).await;
 }
 
@@ -112,6 +112,22 @@ pub async fn what_moved_on_is_left_alone(subject: &Subject) {
     let nowhere = subject.store.queue_lacking(&scope("nowhere"), &present(), found, subject.now()).await.unwrap();
     assert_eq!(nowhere, Queued { moved_on: 3, ..Queued::default() });
     assert!(subject.claim("w", 10).await.is_empty());
+}
+
+/// While a scope is purged nothing is queued in it: nothing of it is left when the purge has ended.
+pub async fn a_scope_that_is_purged_gets_no_work(subject: &Subject) {
+    let s = scope("s");
+    subject.write(WriteBuilder::new(&s).node("a", "text").node("silent", "")).await;
+    let found = lacking(subject, &s, &present(), 100).await;
+    assert_eq!(found.len(), 2);
+    let plan = plan_purge(&s, &subject.store.purge_survey(&s).await.unwrap(), PurgeMode::Auto, false).unwrap();
+    assert!(subject.store.begin_purge(&s, &plan, "ops", subject.now()).await.unwrap());
+    let queued = subject.store.queue_lacking(&s, &present(), found, subject.now()).await.unwrap();
+    assert_eq!(queued, Queued { moved_on: 2, ..Queued::default() });
+    assert!(subject.claim("w", 10).await.is_empty());
+    while subject.store.purge_step(&s, plan.hash, 100, subject.now()).await.unwrap().done.is_none() {}
+    let left = subject.store.purge_survey(&s).await.unwrap();
+    assert!(left.tables.iter().all(|table| table.rows == 0), "{left:?}");
 }
 
 async fn ownerless(subject: &Subject, s: &ScopeKey, limit: usize) -> Vec<NodeId> {

@@ -214,6 +214,7 @@ macro_rules! store_conformance {
                 nodes_without_a_vector_are_listed_whatever_their_state,
                 nodes_without_a_vector_are_queued_once,
                 what_moved_on_is_left_alone,
+                a_scope_that_is_purged_gets_no_work,
                 private_nodes_without_owner_are_listed,
                 an_owner_is_given_by_a_write_of_a_job,
                 a_job_does_not_write_over_what_changed,
