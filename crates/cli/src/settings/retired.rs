@@ -29,7 +29,10 @@ const CROSS_SCOPE: Why =
 const TOPICS: Why = ("this version does not cluster topics", "nothing; write topic nodes and part_of edges yourself");
 const SHADOW: Why = ("there is one set of tables, so nothing is written twice", "nothing; unset it");
 const COMPRESSION: Why = ("this version has no compression job", "`token_budget` in recalls bounds the context");
-const CONSOLIDATION: Why = ("this version has no consolidation job", "nothing; unset it");
+const PAIRS: Why = ("pairs that are alike are queued, all of them", "`--limit-apply` bounds what is merged at once");
+const ALIAS_EDGES: Why = ("all edges of an alias are moved, however many there are", "nothing; unset it");
+const CONTRADICTORY: Why =
+    ("pairs that may contradict each other wait for review", "`--accept` one pair, or `--allow-contradictory`");
 
 const RETIRED: &[Retired] = &[
     of("DB_POOL_IDLE_TIMEOUT_MS", IDLE),
@@ -48,16 +51,9 @@ const RETIRED: &[Retired] = &[
     of("MEMORY_COMPRESSION_MAX_TOPICS_PER_RUN", COMPRESSION),
     of("MEMORY_COMPRESSION_MAX_EVENTS_PER_TOPIC", COMPRESSION),
     of("MEMORY_COMPRESSION_MAX_TEXT_LEN", COMPRESSION),
-    of("MEMORY_CONSOLIDATION_MIN_VECTOR_SIM", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_MIN_SCORE", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_MAX_ANCHORS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_NEIGHBORS_PER_NODE", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_MAX_PAIRS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_ALIASES", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_EDGES_PER_ALIAS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_BLOCK_CONTRADICTORY", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_CONFLICT_MIN_SHARED_TOKENS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_CONFLICT_NEGATION_LEXICAL_MIN", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_MAX_PAIRS", PAIRS),
+    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_EDGES_PER_ALIAS", ALIAS_EDGES),
+    of("MEMORY_CONSOLIDATION_BLOCK_CONTRADICTORY", CONTRADICTORY),
 ];
 
 #[cfg(test)]

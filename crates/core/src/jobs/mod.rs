@@ -7,6 +7,7 @@
 
 pub mod checks;
 pub mod consistency;
+pub mod consolidation;
 pub mod counts;
 pub mod execution_loop;
 pub mod governance;

@@ -9,6 +9,7 @@ mod consistency_check;
 mod consistency_seeds;
 #[cfg(test)]
 mod consistency_tests;
+mod consolidation;
 mod embedding_backfill;
 mod outbox_replay;
 mod owner_review;
@@ -37,6 +38,10 @@ use uuid::Uuid;
 
 pub use self::{
     consistency_check::ConsistencyCheck,
+    consolidation::{
+        CandidateSettings, ConsolidationApply, ConsolidationCandidates, ConsolidationRedirect, ConsolidationUndo,
+        Decisions,
+    },
     embedding_backfill::EmbeddingBackfill,
     outbox_replay::OutboxReplay,
     owner_review::OwnerReview,
@@ -53,6 +58,10 @@ pub use self::{
 pub const ALL: &[&JobInfo] = &[
     &consistency_check::OF_SCOPES,
     &consistency_check::OF_THE_DEPLOYMENT,
+    &consolidation::APPLY,
+    &consolidation::CANDIDATES,
+    &consolidation::REDIRECT,
+    &consolidation::UNDO,
     &embedding_backfill::INFO,
     &reports::EXECUTION_LOOP,
     &reports::GOVERNANCE,

@@ -6,6 +6,7 @@
 
 mod backfill;
 mod consistency;
+mod consolidation;
 mod dense;
 mod error;
 mod forget;

@@ -6,6 +6,7 @@
 
 mod backfill;
 mod consistency;
+mod consolidation;
 mod error;
 mod forget;
 mod images;

@@ -1,6 +1,7 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
 mod consistency_check;
+mod consolidation;
 mod embedding_backfill;
 mod execution_loop;
 mod governance_weekly_report;
@@ -48,6 +49,14 @@ enum Job {
     Runs(history::RunsArgs),
     /// Check whether what is stored fits together.
     ConsistencyCheck(Box<consistency_check::ConsistencyCheckArgs>),
+    /// Merge queued pairs: one node of a group stays, the others become its aliases.
+    ConsolidationApply(consolidation::ApplyArgs),
+    /// Look for nodes that say the same and queue them in pairs.
+    ConsolidationCandidates(consolidation::CandidatesArgs),
+    /// Move the edges of aliases to the nodes they stand for.
+    ConsolidationRedirectEdges(consolidation::RedirectArgs),
+    /// Take merges back: aliases and their edges become what they were.
+    ConsolidationUndo(consolidation::UndoArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
     /// Queue nodes that have no vector of the present embedding model, whatever their state says.
@@ -77,6 +86,10 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
         Job::ConsistencyCheck(args) => consistency_check::run(*args).await,
+        Job::ConsolidationApply(args) => consolidation::apply(args).await,
+        Job::ConsolidationCandidates(args) => consolidation::candidates(args).await,
+        Job::ConsolidationRedirectEdges(args) => consolidation::redirect(args).await,
+        Job::ConsolidationUndo(args) => consolidation::undo(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
         Job::EmbeddingBackfill(args) => embedding_backfill::run(args).await,
         Job::ExecutionLoop(args) => execution_loop::run(args).await,

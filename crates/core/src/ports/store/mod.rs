@@ -3,6 +3,7 @@
 
 mod backfill;
 mod consistency;
+mod consolidation;
 mod error;
 mod forget;
 mod integrity;
@@ -21,6 +22,7 @@ mod write;
 
 pub use backfill::{BackfillStore, LackingPage, Queued};
 pub use consistency::{ConsistencyStore, ConsistencyView};
+pub use consolidation::ConsolidationStore;
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -55,6 +57,7 @@ pub trait Store:
     + KeyStore
     + JobStore
     + ConsistencyStore
+    + ConsolidationStore
     + LifecycleStore
     + PurgeStore
     + ReportStore
@@ -75,6 +78,7 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + ConsistencyStore
+        + ConsolidationStore
         + LifecycleStore
         + PurgeStore
         + ReportStore
