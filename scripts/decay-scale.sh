@@ -27,7 +27,7 @@ sql() { psql -qAt -v ON_ERROR_STOP=1 "$url" "$@"; }
 
 psql -q "$server" -c "CREATE DATABASE $database"
 cd "$work"
-export DATABASE_URL="$url" AIONIS_VECTOR_SEARCH=hnsw
+export DATABASE_URL="$url"
 # The first opening makes the schema.
 "$aionis" job runs --json >/dev/null
 echo "filling $nodes nodes"
@@ -41,18 +41,21 @@ sql -c "UPDATE memory_nodes SET last_activated = $now, salience_at = $now" \
     -c "UPDATE memory_nodes SET last_activated = $now - 30 * 86400000000::bigint, salience = 0.1
         WHERE id IN (SELECT id FROM memory_nodes ORDER BY id LIMIT $faint)" \
     -c "UPDATE memory_vectors SET embedding = (SELECT array_agg(random() - 0.5) FROM generate_series(1, dim) WHERE node_id IS NOT NULL)::vector"
-# With vectors that differ; the opening makes the index.
-"$aionis" job runs --json >/dev/null
+# With vectors that differ; this opening makes the index.
+AIONIS_VECTOR_SEARCH=hnsw "$aionis" job runs --json >/dev/null
 ann="$(sql -c "SELECT indexrelid::regclass FROM pg_stat_user_indexes WHERE indexrelname LIKE 'memory_vectors_hnsw_%'")"
-test -n "$ann" || { echo "decay-scale: there is no HNSW index" >&2; exit 1; }
+[ "$(wc -l <<<"$ann")" = 1 ] && [ -n "$ann" ] || { echo "decay-scale: not one HNSW index: $ann" >&2; exit 1; }
 sql -c "VACUUM FULL ANALYZE memory_nodes" -c "VACUUM FULL ANALYZE memory_vectors" -c "SELECT pg_stat_reset()" >/dev/null
 
 # What a table's files hold, and where its tiers stand.
 bytes() { sql -c CHECKPOINT -c "SELECT md5(pg_read_binary_file(pg_relation_filepath('$1'))), pg_relation_size('$1')"; }
 tiers() { sql -F ' ' -c "SELECT tier, count(*) FROM memory_nodes GROUP BY 1 ORDER BY 1" | tr '\n' ' '; }
 before_ann="$(bytes "$ann")" before_vectors="$(bytes memory_vectors)" before_tiers="$(tiers)"
+for part in "$before_ann" "$before_vectors"; do
+    [ -n "$part" ] || { echo "decay-scale: the files of the vectors cannot be read" >&2; exit 1; }
+done
 indexes_before="$(sql -c "SELECT pg_indexes_size('memory_nodes')")"
-"$aionis" job salience-decay --scope scale --tier-max-daily-mutation-ratio 0.2 --json >"$work/decay.json"
+AIONIS_VECTOR_SEARCH=hnsw "$aionis" job salience-decay --scope scale --tier-max-daily-mutation-ratio 0.2 --json >"$work/decay.json"
 sleep 2 # The figures of a session are in when it has ended.
 figures() {
     sql -c "SELECT pg_stat_force_next_flush()" -F ' ' -c "SELECT n_tup_ins, n_tup_upd, n_tup_hot_upd, n_tup_del
