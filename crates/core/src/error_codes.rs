@@ -423,6 +423,12 @@ pub const CODES: &[ErrorCode] = &[
     ),
     command("key_not_active", Conflict, "the key to rotate is revoked, expired or replaced", "create a new key"),
     command("key_not_found", NotFound, "no key has this id", "take an id that `aionis keys list --all` shows"),
+    command(
+        "source_changed",
+        Conflict,
+        "what something was derived from changed again and again while it was being derived",
+        "nothing; the next run derives it",
+    ),
     command("scope_exists", Conflict, "the target of a copy holds the scope already", "copy into an empty store"),
 ];
 

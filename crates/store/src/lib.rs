@@ -3,6 +3,7 @@
 
 mod content;
 mod deployment;
+mod forget;
 mod gauges;
 mod image;
 mod jobs;
@@ -15,6 +16,7 @@ pub mod postgres;
 mod read;
 mod space;
 pub mod sqlite;
+mod topics;
 mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};

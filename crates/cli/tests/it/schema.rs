@@ -17,6 +17,7 @@ const MIGRATIONS: [&str; 8] = [
     "0006_reading_and_forgetting",
     "0007_api_keys",
     "0008_jobs",
+    "0009_topics",
 ];
 
 #[test]

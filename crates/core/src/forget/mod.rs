@@ -2,6 +2,11 @@
 //!
 //! What is named is looked at first, which changes nothing and gives a token; the token is made of exactly what would be
 //! erased, and erasing requires it. Whatever changes in between makes the token worthless.
+//!
+//! What jobs made of a node quotes it and goes with it, whoever owns that: summaries, and topics that it began. They are made
+//! again, without it, from what is left.
+
+mod derived;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -9,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+pub use self::derived::{Made, made_of};
 use crate::{
     canon::{Digest, canonical_json, sha256},
     chain::{Change, ChangeOp, CommitHeader, ObjectKind, changes_sha256},
     clock::Timestamp,
     error::{DomainError, ErrorKind},
     ids::{EdgeId, NodeId, ScopeKey},
-    model::{Lane, Viewer},
+    model::{EdgeType, Lane, Viewer},
     operate::CommitRef,
     write::{IdempotencyKey, NewCommit},
 };
@@ -61,6 +67,8 @@ pub struct ForgettableNode {
     pub owner_agent_id: Option<String>,
     /// Owning team of a private node.
     pub owner_team_id: Option<String>,
+    /// What a job made it of, or once made it of.
+    pub made: Option<Made>,
 }
 
 /// What is stored of a scope, as far as forgetting needs to know.
@@ -76,11 +84,17 @@ pub struct ForgetState {
     pub feedback: BTreeMap<Uuid, (NodeId, Digest)>,
     /// Kept earlier versions of each node.
     pub versions: HashMap<NodeId, usize>,
+    /// Nodes that were made of those named, or of one another.
+    pub derived: BTreeMap<NodeId, ForgettableNode>,
+    /// Nodes that were looked at and are not.
+    pub others: HashSet<NodeId>,
 }
 
 /// A stored edge, as far as forgetting needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct ForgettableEdge {
+    /// Kind.
+    pub edge_type: EdgeType,
     /// From.
     pub src: NodeId,
     /// To.
@@ -108,6 +122,9 @@ pub struct ForgetOutcome {
     pub feedback: usize,
     /// The token that erases exactly this, in hex.
     pub token: String,
+    /// How many nodes that jobs made of them go with them.
+    #[serde(default)]
+    pub derived: usize,
     /// Whether this answer repeats an earlier one.
     pub replayed: bool,
 }
@@ -139,11 +156,16 @@ pub fn token<'a>(scope: &ScopeKey, nodes: impl Iterator<Item = (&'a NodeId, &'a 
 /// # Errors
 /// Nothing to forget, too much at once, or a token of something else.
 pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestamp) -> Result<ForgetPlan, DomainError> {
-    state.nodes.retain(|_, node| {
+    let may_change = |node: &ForgettableNode| {
         let owners = (node.owner_agent_id.as_deref(), node.owner_team_id.as_deref());
         asked.viewer.as_ref().is_none_or(|viewer| viewer.may_change(node.lane, owners))
-    });
-    let ForgetState { head, nodes, mut edges, mut feedback, versions } = state;
+    };
+    let (nodes, hidden): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(&mut state.nodes).into_iter().partition(|(_, node)| may_change(node));
+    // What others own goes only with what it was made of.
+    state.derived.extend(hidden);
+    state.nodes = nodes;
+    let ForgetState { head, mut nodes, mut edges, mut feedback, versions, derived, .. } = state;
     let missing: Vec<NodeId> = asked.ids.iter().copied().filter(|id| !nodes.contains_key(id)).collect();
     if nodes.is_empty() {
         return Err(DomainError::new(
@@ -152,10 +174,13 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
             "nothing that was named is stored in this scope; check the scope and the ids",
         ));
     }
+    let named: Vec<NodeId> = nodes.keys().copied().collect();
+    nodes.extend(derived::made_of_going(&named, &derived, &edges));
+    let derived = nodes.len() - named.len();
     let going: HashSet<NodeId> = nodes.keys().copied().collect();
     edges.retain(|_, edge| going.contains(&edge.src) || going.contains(&edge.dst));
     feedback.retain(|_, (rule, _)| going.contains(rule));
-    if nodes.len() > NODES_MAX || edges.len() > EDGES_MAX {
+    if named.len() > NODES_MAX || derived > NODES_MAX || edges.len() > EDGES_MAX {
         return Err(DomainError::new(
             ErrorKind::Invalid,
             "forget_too_large",
@@ -166,13 +191,14 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
     let token = token(&asked.scope, nodes.iter());
     let mut outcome = ForgetOutcome {
         commit: None,
-        nodes: nodes.keys().copied().collect(),
+        nodes: named,
         missing,
         missing_client_ids: asked.missing_client_ids.clone(),
         edges: edges.len(),
         versions: nodes.keys().filter_map(|id| versions.get(id)).sum(),
         feedback: feedback.len(),
         token: token.to_hex(),
+        derived,
         replayed: false,
     };
     let commit = match asked.token {

@@ -5,7 +5,13 @@
 //! was. One runner at a time holds the lease of a job in a scope. What is applied is checked again against what is
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
+mod audience;
+pub mod rollup;
+pub mod topics;
+
 use std::{fmt, time::Duration};
+
+pub use self::audience::Audience;
 
 use serde::Serialize;
 use serde_json::Value;

@@ -14,6 +14,9 @@ use crate::{
     model::{EdgeType, EmbeddingStatus, Lane, RuleState, Tier},
 };
 
+/// Code of the error that what a write was made of has changed.
+pub const SOURCE_CHANGED: &str = "source_changed";
+
 /// What is stored of a scope, as far as one part of a write needs to know.
 #[derive(Debug, Default)]
 pub struct PartState {
@@ -232,6 +235,7 @@ pub fn plan_part(
 ) -> Result<PartPlan, DomainError> {
     let mut warnings = Vec::new();
     check_parent(write, state, &mut warnings)?;
+    check_expected(part, state)?;
     let mut changes = Vec::new();
     let mut embed = Vec::new();
     let mut nodes = Vec::with_capacity(part.nodes.len());
@@ -290,6 +294,20 @@ fn check_parent(write: &PreparedWrite, state: &PartState, warnings: &mut Vec<War
         }
         Some(ParentState::Head) | None => Ok(()),
     }
+}
+
+/// What was made of nodes is stored only while they are what it was made of.
+fn check_expected(part: &PreparedPart, state: &PartState) -> Result<(), DomainError> {
+    for (id, expected) in &part.expected {
+        if state.nodes.get(id).map(|node| node.digest) != *expected {
+            return Err(DomainError::new(
+                ErrorKind::Conflict,
+                SOURCE_CHANGED,
+                format!("node {id} got other content meanwhile; what was made of it has to be made again"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A private node is written to by those who see it. To others it looks like an id that is taken.
@@ -418,7 +436,7 @@ fn new_commit(
         scope_key: part.scope.as_str().to_owned(),
         seq: state.head.0 + 1,
         parent_hash: state.head.1,
-        kind: "write".to_owned(),
+        kind: write.kind.to_owned(),
         actor: write.actor.clone(),
         model_version: write.model_version.clone(),
         prompt_version: write.prompt_version.clone(),

@@ -14,10 +14,14 @@ use crate::{
     derive_id,
     error::{DomainError, ErrorKind, Issue},
     ids::{EdgeId, NodeId, ScopeKey},
+    jobs::rollup::ROLLUP_TITLE,
     model::{EdgeType, Lane, NodeType, RuleScope, Tier, Viewer, real},
     redact::{RedactionCounts, Redactor},
     text,
 };
+
+/// Kind of the commit of a caller's write.
+pub const WRITE_KIND: &str = "write";
 
 /// Settings that shape a write.
 #[derive(Debug)]
@@ -63,6 +67,8 @@ pub struct PreparedWrite {
     pub edge_order: Vec<(usize, usize)>,
     /// Who writes, when that is known.
     pub writer: Option<Viewer>,
+    /// Kind of its commits.
+    pub kind: &'static str,
 }
 
 /// The items of one scope.
@@ -74,6 +80,9 @@ pub struct PreparedPart {
     pub nodes: Vec<PreparedNode>,
     /// Its edges.
     pub edges: Vec<PreparedEdge>,
+    /// What it was made of: nodes among its nodes and the ends of its edges, each with the content digest it must still
+    /// have, or none if there must be no such node.
+    pub expected: Vec<(NodeId, Option<Digest>)>,
 }
 
 /// A node ready to be stored.
@@ -134,9 +143,11 @@ impl PreparedNode {
     }
 }
 
-/// The text a node's vector is derived from: the summary first for what was said or done, the title first for names.
+/// The text a node's vector is derived from: the summary first for what was said or done, the title first for names. The title
+/// of a rolled up summary names its topic, and the vector is to be that of what it says.
 pub fn embed_text<'a>(node_type: NodeType, title: Option<&'a str>, summary: Option<&'a str>) -> Option<&'a str> {
     let text = match node_type {
+        NodeType::Concept if title.is_some_and(|title| title.starts_with(ROLLUP_TITLE)) => summary.or(title),
         NodeType::Entity | NodeType::Topic | NodeType::Concept => title.or(summary),
         _ => summary.or(title),
     };
@@ -285,6 +296,7 @@ impl<'a> Preparation<'a> {
             idempotency: request.idempotency,
             received_at: request.received_at,
             writer: request.writer,
+            kind: WRITE_KIND,
             node_order: self.node_order,
             edge_order: self.edge_order,
         })
@@ -294,7 +306,7 @@ impl<'a> Preparation<'a> {
         if let Some(&at) = self.part_of_scope.get(scope) {
             return at;
         }
-        self.parts.push(PreparedPart { scope: scope.clone(), nodes: Vec::new(), edges: Vec::new() });
+        self.parts.push(PreparedPart { scope: scope.clone(), nodes: Vec::new(), edges: Vec::new(), expected: Vec::new() });
         self.part_of_scope.insert(scope.clone(), self.parts.len() - 1);
         self.parts.len() - 1
     }

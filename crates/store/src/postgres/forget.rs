@@ -1,5 +1,7 @@
 //! Forgetting: lock the scope, read, plan, erase.
 
+use std::collections::{BTreeMap, HashMap};
+
 use aionis_core::{
     chain::{ObjectKind, changes_json},
     clock::Timestamp,
@@ -17,13 +19,14 @@ use uuid::Uuid;
 use super::{
     PostgresStore, Shared,
     error::{driver, inconsistent, is_transient},
-    images::Freshness,
+    images::{Entry, Freshness},
     integrity::feedback_row,
-    rows::{choice, digest, get, signed, unsigned},
+    rows::{choice, digest, get, json, json_of, signed, unsigned},
     session::{For, begin},
     write::lock_sql,
 };
 use crate::{
+    forget::made,
     operate::text,
     transfer::{IMPORTING, importing},
 };
@@ -35,7 +38,8 @@ const NODES: &str = "\
 SELECT n.id, n.digest, n.type = 'rule' OR (SELECT 1 FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id \
            AND strpos(content, '\"type\":\"rule\"') > 0 LIMIT 1) IS NOT NULL, \
        n.memory_lane, n.owner_agent_id, n.owner_team_id, \
-       (SELECT count(*) FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id) \
+       (SELECT count(*) FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id), n.slots::text, \
+       (SELECT content FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id ORDER BY version LIMIT 1) \
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n";
 
@@ -119,8 +123,8 @@ struct Head {
     earlier: Option<(aionis_core::canon::Digest, String)>,
 }
 
-fn ids(asked: &PreparedForget) -> Vec<Uuid> {
-    asked.ids.iter().map(|id| id.0).collect()
+fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.0).collect()
 }
 
 async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetState) -> Result<Head, StoreError> {
@@ -138,34 +142,73 @@ async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetS
     Ok(Head { change_no: get(&row, 2)?, earlier })
 }
 
-/// Reads what the nodes are made of. `known` are the edges an image knows at them, as of its change `seen`.
+type Found = BTreeMap<NodeId, ForgettableNode>;
+
+/// Reads the nodes, what jobs made of them, and what is around all of these.
 async fn read(
     tx: &mut PgConnection,
     asked: &PreparedForget,
-    (known, seen): (Vec<Uuid>, i64),
+    image: &Entry,
     state: &mut ForgetState,
 ) -> Result<(), StoreError> {
-    let scope = asked.scope.as_str();
-    let rows = sqlx::query(NODES).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
+    state.nodes = nodes(tx, asked.scope.as_str(), &asked.ids, &mut state.versions).await?;
+    let named: Vec<NodeId> = state.nodes.keys().copied().collect();
+    around(tx, asked.scope.as_str(), (&named, image), state).await?;
+    loop {
+        let ids = state.to_look_at();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let found = nodes(tx, asked.scope.as_str(), &ids, &mut state.versions).await?;
+        let derived = state.look_at(&ids, found);
+        around(tx, asked.scope.as_str(), (&derived, image), state).await?;
+    }
+}
+
+async fn nodes(
+    tx: &mut PgConnection,
+    scope: &str,
+    ids: &[NodeId],
+    versions: &mut HashMap<NodeId, usize>,
+) -> Result<Found, StoreError> {
+    let rows = sqlx::query(NODES).bind(scope).bind(uuids(ids)).fetch_all(tx).await.map_err(driver)?;
+    let mut found = Found::new();
     for row in &rows {
         let id = NodeId(get(row, 0)?);
+        let first = get::<Option<&str>>(row, 8)?.map(json_of).transpose()?;
         let node = ForgettableNode {
             digest: digest(row, 1)?,
             was_rule: get(row, 2)?,
             lane: choice(row, 3, Lane::parse)?,
             owner_agent_id: get(row, 4)?,
             owner_team_id: get(row, 5)?,
+            made: made(&json(row, 7)?, first.as_ref()),
         };
-        state.versions.insert(id, usize::try_from(get::<i64>(row, 6)?).unwrap_or(0));
-        state.nodes.insert(id, node);
+        versions.insert(id, usize::try_from(get::<i64>(row, 6)?).unwrap_or(0));
+        found.insert(id, node);
     }
-    let rows = sqlx::query(EDGES).bind(scope).bind(known).bind(seen).bind(ids(asked)).fetch_all(&mut *tx).await;
+    Ok(found)
+}
+
+/// Reads the edges at nodes, and the feedback on those that were rules. Edges the image knows are named by id.
+async fn around(
+    tx: &mut PgConnection,
+    scope: &str,
+    (ids, image): (&[NodeId], &Entry),
+    state: &mut ForgetState,
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let (seen, known) = (image.seen(), image.read(|image| image.edge_ids_at(ids)));
+    let rows = sqlx::query(EDGES).bind(scope).bind(known).bind(seen).bind(uuids(ids)).fetch_all(&mut *tx).await;
     for row in &rows.map_err(driver)? {
         let (id, edge) = edge(row)?;
         state.edges.insert(id, edge);
     }
-    if state.nodes.values().any(|node| node.was_rule) {
-        let rows = sqlx::query(FEEDBACK).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
+    let was_rule = |id| [&state.nodes, &state.derived].iter().any(|all| all.get(id).is_some_and(|node| node.was_rule));
+    if ids.iter().any(was_rule) {
+        let rows = sqlx::query(FEEDBACK).bind(scope).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
         for row in &rows {
             let row = feedback_row(row)?;
             state.feedback.insert(row.id, (row.rule, feedback_digest(&row)));
@@ -177,8 +220,9 @@ async fn read(
 fn edge(row: &PgRow) -> Result<(EdgeId, ForgettableEdge), StoreError> {
     let (id, src, dst) = (EdgeId(get(row, 0)?), NodeId(get(row, 2)?), NodeId(get(row, 3)?));
     let weights = (get(row, 4)?, get(row, 5)?, get(row, 6)?);
-    let digest = edge_digest(id, choice(row, 1, EdgeType::parse)?, (src, dst), weights);
-    Ok((id, ForgettableEdge { src, dst, digest }))
+    let edge_type = choice(row, 1, EdgeType::parse)?;
+    let digest = edge_digest(id, edge_type, (src, dst), weights);
+    Ok((id, ForgettableEdge { edge_type, src, dst, digest }))
 }
 
 async fn erase(
@@ -228,8 +272,6 @@ async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome
     let now = shared.clock.now();
     // Before the lock: reading an image may take as long as the scope is large.
     let image = shared.images.get(shared, &asked.scope, Freshness::Now).await?;
-    let seen = image.seen();
-    let known = image.read(|image| image.edge_ids_at(&asked.ids));
     let is_look = asked.token.is_none();
     let lock = if is_look { String::new() } else { lock_sql(std::iter::once(&asked.scope), now) };
     let tenant = For::Tenant(asked.scope.tenant());
@@ -244,7 +286,7 @@ async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome
         earlier.replayed = true;
         return Ok(earlier);
     }
-    read(&mut tx, asked, (known, seen), &mut state).await?;
+    read(&mut tx, asked, &image, &mut state).await?;
     let mut plan = plan_forget(asked, state, now)?;
     let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
     let change_no = head.change_no + 1;

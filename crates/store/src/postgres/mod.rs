@@ -24,6 +24,7 @@ mod recode;
 mod rows;
 mod session;
 mod space;
+mod topics;
 mod transfer;
 mod wake;
 mod write;

@@ -1,5 +1,7 @@
 //! Forgetting, inside the writing thread's transaction.
 
+use std::collections::BTreeMap;
+
 use aionis_core::{
     chain::ObjectKind,
     clock::Timestamp,
@@ -18,10 +20,11 @@ use super::{
     SqliteStore,
     error::driver,
     integrity::feedback_row,
-    rows::{blob, choice, digest, edge_type, signed, unreadable, unsigned, uuid},
+    rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
 use crate::{
+    forget::made,
     image::Delta,
     transfer::{IMPORTING, importing},
 };
@@ -86,9 +89,26 @@ fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState
         state.head = (seq, hash);
     }
     for id in &asked.ids {
-        node(connection, scope, *id, &mut state, &mut numbers)?;
+        if let Some(node) = node(connection, scope, *id, &mut state, &mut numbers)? {
+            around(connection, scope, (*id, node.was_rule), &mut state)?;
+            state.nodes.insert(*id, node);
+        }
     }
-    Ok((state, numbers))
+    // What jobs made of them, of that, and so on.
+    loop {
+        let ids = state.to_look_at();
+        if ids.is_empty() {
+            return Ok((state, numbers));
+        }
+        let mut found = BTreeMap::new();
+        for id in &ids {
+            found.extend(node(connection, scope, *id, &mut state, &mut numbers)?.map(|node| (*id, node)));
+        }
+        for id in state.look_at(&ids, found) {
+            let was_rule = state.derived.get(&id).is_some_and(|node| node.was_rule);
+            around(connection, scope, (id, was_rule), &mut state)?;
+        }
+    }
 }
 
 fn node(
@@ -97,35 +117,49 @@ fn node(
     id: NodeId,
     state: &mut ForgetState,
     numbers: &mut HashMap<NodeId, i64>,
-) -> Result<(), StoreError> {
+) -> Result<Option<ForgettableNode>, StoreError> {
     let sql = "SELECT digest, type = 'rule' OR EXISTS (SELECT 1 FROM memory_node_versions v WHERE v.scope_key = n.scope_key \
                        AND v.node_id = n.id AND instr(v.content, '\"type\":\"rule\"') > 0), \
                    memory_lane, owner_agent_id, owner_team_id, node_no, \
-                   (SELECT COUNT(*) FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id) \
+                   (SELECT COUNT(*) FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id), \
+                   slots, (SELECT v.content FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id \
+                       ORDER BY v.version LIMIT 1) \
                FROM memory_nodes n WHERE scope_key = ?1 AND id = ?2";
     let found = connection
         .prepare_cached(sql)
         .and_then(|mut statement| {
             let read = |row: &rusqlite::Row<'_>| {
+                let first = row.get::<_, Option<String>>(8)?.map(|_| json(row, 8)).transpose()?;
                 let node = ForgettableNode {
                     digest: digest(row, 0)?,
                     was_rule: row.get(1)?,
                     lane: choice(row, 2, Lane::parse)?,
                     owner_agent_id: row.get(3)?,
                     owner_team_id: row.get(4)?,
+                    made: made(&json(row, 7)?, first.as_ref()),
                 };
                 Ok((node, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?))
             };
             statement.query_row((scope, blob(id.0)), read).optional()
         })
         .map_err(|e| unreadable("memory_nodes", id, e))?;
-    let Some((node, number, versions)) = found else { return Ok(()) };
+    let Some((node, number, versions)) = found else { return Ok(None) };
     numbers.insert(id, number);
     state.versions.insert(id, usize::try_from(versions).unwrap_or(0));
+    Ok(Some(node))
+}
+
+/// Reads the edges at a node, and the feedback on it if it was a rule.
+fn around(
+    connection: &Connection,
+    scope: &str,
+    (id, was_rule): (NodeId, bool),
+    state: &mut ForgetState,
+) -> Result<(), StoreError> {
     for which in ["src_id", "dst_id"] {
         edges(connection, scope, which, id, state)?;
     }
-    if node.was_rule {
+    if was_rule {
         let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id FROM memory_rule_feedback \
                    WHERE scope_key = ?1 AND rule_node_id = ?2";
         let mut statement = connection.prepare_cached(sql).map_err(driver)?;
@@ -135,7 +169,6 @@ fn node(
             state.feedback.insert(row.id, (id, feedback_digest(&row)));
         }
     }
-    state.nodes.insert(id, node);
     Ok(())
 }
 
@@ -153,8 +186,9 @@ fn edges(
     let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
     let read = |row: &rusqlite::Row<'_>| {
         let (edge, ends) = (EdgeId(uuid(row, 0)?), (NodeId(uuid(row, 2)?), NodeId(uuid(row, 3)?)));
-        let digest = edge_digest(edge, edge_type(row, 1)?, ends, (row.get(4)?, row.get(5)?, row.get(6)?));
-        Ok((edge, ForgettableEdge { src: ends.0, dst: ends.1, digest }))
+        let edge_type = edge_type(row, 1)?;
+        let digest = edge_digest(edge, edge_type, ends, (row.get(4)?, row.get(5)?, row.get(6)?));
+        Ok((edge, ForgettableEdge { edge_type, src: ends.0, dst: ends.1, digest }))
     };
     let rows = statement.query_map((scope, blob(id.0)), read).map_err(driver)?;
     for row in rows {

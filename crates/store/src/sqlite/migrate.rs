@@ -21,6 +21,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 7, name: "api_keys", sql: include_str!("migrations/0007_api_keys.sql") },
     Migration { version: 8, name: "jobs", sql: include_str!("migrations/0008_jobs.sql") },
+    Migration { version: 9, name: "topics", sql: include_str!("migrations/0009_topics.sql") },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
@@ -95,6 +96,7 @@ mod tests {
             "0006_reading_and_forgetting",
             "0007_api_keys",
             "0008_jobs",
+            "0009_topics",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);

@@ -23,6 +23,7 @@ mod recall;
 mod residue;
 mod rows;
 mod space;
+mod topics;
 mod transfer;
 mod vector_index;
 mod write;

@@ -11,6 +11,7 @@ mod operate;
 mod outbox;
 mod read;
 mod recall;
+mod topics;
 mod write;
 
 pub use error::StoreError;
@@ -28,6 +29,9 @@ pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
     RecallStore, ScopeStatus, SeedRules,
 };
+pub use topics::{
+    EventPage, EventQuery, ScanCounts, SourceNode, TopicEvent, TopicGroup, TopicMean, TopicStore,
+};
 pub use write::WriteStore;
 
 /// Everything a deployment stores.
@@ -42,6 +46,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + TopicStore
 {
 }
 
@@ -57,5 +62,6 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + JobStore
+    + TopicStore
 {
 }
