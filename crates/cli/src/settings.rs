@@ -10,6 +10,7 @@ mod jobs;
 mod recall;
 pub(crate) mod retired;
 pub(crate) mod telemetry;
+pub(crate) mod topics;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -29,6 +30,7 @@ use self::{
     connections::ConnectionArgs,
     jobs::JobSettings,
     recall::RecallSettings,
+    topics::{CompressionSettings, TopicClusterSettings},
 };
 use crate::failure::Failure;
 
@@ -299,6 +301,10 @@ pub(crate) struct Settings {
     pub(crate) outbox: OutboxSettings,
     #[command(flatten)]
     pub(crate) jobs: JobSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicClusterSettings,
+    #[command(flatten)]
+    pub(crate) compression: CompressionSettings,
     #[command(flatten)]
     pub(crate) telemetry: TelemetrySettings,
 }

@@ -14,7 +14,7 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{Job, Runner, Scheduler, SchedulerSettings},
+    jobs::{CompressionRollup, Job, Runner, Scheduler, SchedulerSettings, TopicCluster},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -204,7 +204,12 @@ impl Parts {
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.
 fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
-    let all: Vec<Arc<dyn Job>> = Vec::new();
+    let tenant = settings.memory.memory_tenant_id.as_str();
+    let can_embed = settings.embedding.embedding_provider != ProviderKind::None;
+    let all: Vec<Arc<dyn Job>> = vec![
+        Arc::new(CompressionRollup::new(settings.compression.to_job(tenant, can_embed))),
+        Arc::new(TopicCluster::new(settings.topics.to_job(tenant))),
+    ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()
 }

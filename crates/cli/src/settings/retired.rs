@@ -26,7 +26,10 @@ const IDLE: Why =
     ("connections are kept; closed ones are replaced when they are used", "nothing; DB_POOL_MAX bounds them");
 const CROSS_SCOPE: Why =
     ("the ends of an edge are always in the edge's own scope", "nothing; write both nodes into one scope");
-const TOPICS: Why = ("this version does not cluster topics", "nothing; write topic nodes and part_of edges yourself");
+const TOPICS: Why = (
+    "topics are clustered by a job of the workers, never within a write",
+    "`trigger_topic_cluster` in writes that should not wait for the next hour",
+);
 const SHADOW: Why = ("there is one set of tables, so nothing is written twice", "nothing; unset it");
 const TIERS: Why = (
     "this version has no job that moves nodes to colder tiers",
@@ -34,17 +37,11 @@ const TIERS: Why = (
 );
 const DECAY: Why = ("this version has no job that lowers salience with age", "nothing; unset it");
 const BUDGETS: Why = ("this version has no job that keeps a scope within a number of nodes", "nothing; unset it");
-const COMPRESSION: Why = ("this version has no compression job", "`token_budget` in recalls bounds the context");
 const CONSOLIDATION: Why = ("this version has no consolidation job", "nothing; unset it");
 
 const RETIRED: &[Retired] = &[
     of("DB_POOL_IDLE_TIMEOUT_MS", IDLE),
     of("ALLOW_CROSS_SCOPE_EDGES", CROSS_SCOPE),
-    of("TOPIC_SIM_THRESHOLD", TOPICS),
-    of("TOPIC_MIN_EVENTS_PER_TOPIC", TOPICS),
-    of("TOPIC_CLUSTER_BATCH_SIZE", TOPICS),
-    of("TOPIC_MAX_CANDIDATES_PER_EVENT", TOPICS),
-    of("TOPIC_CLUSTER_STRATEGY", TOPICS),
     of("AUTO_TOPIC_CLUSTER_ON_WRITE", TOPICS),
     of("TOPIC_CLUSTER_ASYNC_ON_WRITE", TOPICS),
     of("MEMORY_SHADOW_DUAL_WRITE_ENABLED", SHADOW),
@@ -66,11 +63,6 @@ const RETIRED: &[Retired] = &[
     of("MEMORY_ADAPTIVE_DECAY_SCALE_MAX", DECAY),
     of("MEMORY_SCOPE_HOT_NODE_BUDGET", BUDGETS),
     of("MEMORY_SCOPE_ACTIVE_NODE_BUDGET", BUDGETS),
-    of("MEMORY_COMPRESSION_LOOKBACK_DAYS", COMPRESSION),
-    of("MEMORY_COMPRESSION_TOPIC_MIN_EVENTS", COMPRESSION),
-    of("MEMORY_COMPRESSION_MAX_TOPICS_PER_RUN", COMPRESSION),
-    of("MEMORY_COMPRESSION_MAX_EVENTS_PER_TOPIC", COMPRESSION),
-    of("MEMORY_COMPRESSION_MAX_TEXT_LEN", COMPRESSION),
     of("MEMORY_CONSOLIDATION_MIN_VECTOR_SIM", CONSOLIDATION),
     of("MEMORY_CONSOLIDATION_MIN_SCORE", CONSOLIDATION),
     of("MEMORY_CONSOLIDATION_MAX_ANCHORS", CONSOLIDATION),

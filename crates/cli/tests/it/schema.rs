@@ -8,7 +8,7 @@ use crate::support::{
     program::{aionis_on, fake, run},
 };
 
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     "0001_memory",
     "0002_vector_index",
     "0003_pending_since",

@@ -4,12 +4,15 @@
 //! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
+mod compression_rollup;
+mod derived_write;
 mod outbox_replay;
 mod report;
 mod runner;
 mod scheduler;
 #[cfg(test)]
 mod tests;
+mod topic_cluster;
 
 use aionis_core::{
     clock::Timestamp,
@@ -23,14 +26,19 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    compression_rollup::{CompressionRollup, RollupSettings},
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     scheduler::{Round, Scheduler, SchedulerSettings},
+    topic_cluster::{Strategy, TopicCluster, TopicSettings},
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&outbox_replay::INFO];
+pub const ALL: &[&JobInfo] = &[&compression_rollup::INFO, &outbox_replay::INFO, &topic_cluster::INFO];
+
+/// Name of the job that a write may ask for.
+pub const TOPIC_CLUSTER: &str = topic_cluster::INFO.name;
 
 /// Work that maintains a memory.
 #[async_trait]
@@ -51,6 +59,11 @@ pub trait Job: Send + Sync {
     /// Whether what it judges holds, after the last step; for jobs that judge.
     fn holds(&self, _report: &Report) -> bool {
         true
+    }
+
+    /// Whether it has to look again when it is due the next time, even where nothing is committed until then.
+    fn comes_back(&self, _report: &Report) -> bool {
+        false
     }
 }
 

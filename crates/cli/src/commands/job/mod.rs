@@ -1,7 +1,9 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
+mod compression_rollup;
 mod history;
 mod outbox_replay;
+mod topic_cluster;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -35,6 +37,10 @@ enum Job {
     Runs(history::RunsArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
+    /// Put events that are alike into topics.
+    TopicCluster(topic_cluster::TopicClusterArgs),
+    /// Sum up topics by what their newest events say.
+    CompressionRollup(compression_rollup::CompressionRollupArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
@@ -42,6 +48,8 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
+        Job::TopicCluster(args) => topic_cluster::run(args).await,
+        Job::CompressionRollup(args) => compression_rollup::run(args).await,
     }
 }
 

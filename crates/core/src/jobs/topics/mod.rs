@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use self::nodes::{CLUSTER_KIND, CREATED_BY, edge_input};
+pub use self::nodes::{CLUSTER_KIND, CREATED_BY, edge_input, topic_id};
 use crate::{
     canon::Digest,
     clock::Timestamp,
@@ -54,6 +54,24 @@ pub struct ClusterPlan {
     pub expected: Vec<(NodeId, Option<Digest>)>,
     /// Counts.
     pub counts: ClusterCounts,
+}
+
+impl ClusterPlan {
+    /// Adds the plan of another group.
+    pub fn add(&mut self, other: Self) {
+        self.nodes.extend(other.nodes);
+        self.edges.extend(other.edges);
+        self.expected.extend(other.expected);
+        let (sum, more) = (&mut self.counts, other.counts);
+        sum.processed += more.processed;
+        sum.assigned += more.assigned;
+        sum.alone += more.alone;
+        sum.created += more.created;
+        sum.promoted += more.promoted;
+        sum.touched += more.touched;
+        sum.small += more.small;
+        sum.similarity_sum += more.similarity_sum;
+    }
 }
 
 /// What a plan amounts to.
@@ -139,7 +157,8 @@ pub fn plan_online(
     plan
 }
 
-/// Makes a topic of each cluster of a group, or puts it into the stored topic most like it. What is in no cluster stays out.
+/// Makes a topic of each cluster of a group, or puts it into the stored topic most like it. What is in no cluster stays out, and
+/// so does what is unlike the middle of its cluster.
 pub fn plan_clusters(
     params: &ClusterParams,
     events: &[SourceNode],
@@ -151,12 +170,16 @@ pub fn plan_clusters(
     let mut open: Vec<OpenTopic<'_>> = topics.into_iter().map(OpenTopic::stored).collect();
     open.sort_by_key(|topic| topic.id);
     for cluster in clusters {
-        let members: Vec<(&SourceNode, &Vec<f32>)> = cluster
+        let mut members: Vec<(&SourceNode, &Vec<f32>)> = cluster
             .iter()
             .filter_map(|at| events.get(*at))
             .filter_map(|event| event.vector.as_ref().map(|v| (event, v)))
             .collect();
         let Some(mean) = mean_of(members.iter().map(|(_, vector)| vector.as_slice())) else { continue };
+        members.retain(|(_, vector)| cosine(vector, &mean).is_some_and(|like| like >= params.similarity_min));
+        if (members.len() as u64) < params.events_min.max(2) {
+            continue;
+        }
         let at = match most_like(&open, &mean, params.similarity_min) {
             Some(at) => at,
             None => {

@@ -36,7 +36,7 @@ fn seed_text(event: &SourceNode) -> String {
 }
 
 /// The id of the topic that an event begins.
-pub(super) fn topic_id(reference_key: &str, seed: &SourceNode) -> NodeId {
+pub fn topic_id(reference_key: &str, seed: &SourceNode) -> NodeId {
     let text = sha256_hex(seed_text(seed));
     NodeId(stable_uuid(&format!("{reference_key}:topic:draft:{text}:{}", seed.id)))
 }
