@@ -199,7 +199,12 @@ fn citation(event: &SourceNode) -> Value {
 }
 
 /// The attributes: what a summary says of itself, over what else was written to it, such as a pin.
-fn slots_of(wanted: &Wanted, stored: Option<&SourceNode>, (hash, citations): (String, Vec<Value>), now: Timestamp) -> Value {
+fn slots_of(
+    wanted: &Wanted,
+    stored: Option<&SourceNode>,
+    (hash, citations): (String, Vec<Value>),
+    now: Timestamp,
+) -> Value {
     let mut slots: BTreeMap<String, Value> = stored
         .and_then(|stored| stored.slots.as_object())
         .map(|slots| slots.iter().map(|(key, value)| (key.clone(), value.clone())).collect())

@@ -16,7 +16,7 @@ pub use plan::{
     Warning, WriteOutcome, plan_part,
 };
 pub use prepare::{
-    EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WRITE_KIND, WriteSettings, check_vector_at,
-    embed_text, prepare, rule_of_slots,
+    EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WRITE_KIND, WriteSettings,
+    check_vector_at, embed_text, prepare, rule_of_slots,
 };
 pub use request::{EdgeInput, EndInput, IdempotencyKey, NodeInput, WriteRequest};

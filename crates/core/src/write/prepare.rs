@@ -306,7 +306,12 @@ impl<'a> Preparation<'a> {
         if let Some(&at) = self.part_of_scope.get(scope) {
             return at;
         }
-        self.parts.push(PreparedPart { scope: scope.clone(), nodes: Vec::new(), edges: Vec::new(), expected: Vec::new() });
+        self.parts.push(PreparedPart {
+            scope: scope.clone(),
+            nodes: Vec::new(),
+            edges: Vec::new(),
+            expected: Vec::new(),
+        });
         self.part_of_scope.insert(scope.clone(), self.parts.len() - 1);
         self.parts.len() - 1
     }

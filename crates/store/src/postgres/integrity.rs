@@ -132,7 +132,15 @@ impl IntegrityStore for PostgresStore {
                     Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
                     Err::<_, StoreError>(e) => (Err(e.to_string()), 0),
                 };
-                Ok(StoredEdgeRow { id: get(row, 0)?, recomputed, commit_seq, ends_stored: get(row, 8)? })
+                let (edge_type, ends) = (get(row, 1)?, (get(row, 2)?, get(row, 3)?));
+                Ok(StoredEdgeRow {
+                    id: get(row, 0)?,
+                    recomputed,
+                    commit_seq,
+                    edge_type,
+                    ends,
+                    ends_stored: get(row, 8)?,
+                })
             })
             .collect()
     }

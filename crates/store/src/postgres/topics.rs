@@ -5,9 +5,7 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     jobs::Audience,
     model::{EmbeddingStatus, Lane, NodeType, Tier},
-    ports::store::{
-        EventPage, EventQuery, SourceNode, StoreError, TopicEvent, TopicGroup, TopicMean, TopicStore,
-    },
+    ports::store::{EventPage, EventQuery, SourceNode, StoreError, TopicEvent, TopicGroup, TopicMean, TopicStore},
 };
 use async_trait::async_trait;
 use hashbrown::HashMap;
@@ -248,7 +246,10 @@ impl TopicStore for PostgresStore {
             for row in &query.fetch_all(&mut *tx).await.map_err(driver)? {
                 let topic = NodeId(get(row, 0)?);
                 let mean = get::<Option<Vector>>(row, 3)?.map(|mean| mean.to_vec());
-                found.insert(topic, TopicMean { topic, members: unsigned(row, 1)?, with_vector: unsigned(row, 2)?, mean });
+                found.insert(
+                    topic,
+                    TopicMean { topic, members: unsigned(row, 1)?, with_vector: unsigned(row, 2)?, mean },
+                );
             }
             let none = |topic| TopicMean { topic, members: 0, with_vector: 0, mean: None };
             Ok(topics.iter().map(|topic| found.remove(topic).unwrap_or_else(|| none(*topic))).collect())

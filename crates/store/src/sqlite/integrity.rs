@@ -176,7 +176,9 @@ impl IntegrityStore for SqliteStore {
                             Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
                             Err::<_, rusqlite::Error>(e) => (Err(e.to_string()), 0),
                         };
-                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, ends_stored: row.get(8)? })
+                        let (edge_type, ends) = (row.get(1)?, (uuid(row, 2)?, uuid(row, 3)?));
+                        let ends_stored = row.get(8)?;
+                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, edge_type, ends, ends_stored })
                     })
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_edges", scope.as_str(), e))

@@ -7,9 +7,7 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     jobs::{Audience, topics::cosine},
     model::{EmbeddingStatus, Lane, NodeType, Tier},
-    ports::store::{
-        EventPage, EventQuery, SourceNode, StoreError, TopicEvent, TopicGroup, TopicMean, TopicStore,
-    },
+    ports::store::{EventPage, EventQuery, SourceNode, StoreError, TopicEvent, TopicGroup, TopicMean, TopicStore},
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod read;
 pub mod rows;
 mod subject;
+pub mod topics;
 pub mod write;
 
 pub use self::subject::{ATTEMPTS_MAX, AuditRow, Inspect, LEASE, MODEL, Subject, soon};
@@ -191,6 +192,17 @@ macro_rules! store_conformance {
                 scopes_are_due_by_their_last_run,
                 runs_are_listed_the_newest_first,
             ];
+            topics: [
+                events_in_no_topic_come_in_pages_oldest_first,
+                a_look_for_events_is_bounded_and_counts_what_it_sees,
+                the_nearest_topics_are_those_of_the_group,
+                a_mean_is_that_of_the_members_of_the_group,
+                events_of_a_topic_come_newest_first,
+                sources_come_in_full_and_in_the_order_asked,
+                what_was_made_of_changed_sources_is_not_stored,
+                what_jobs_made_is_forgotten_with_what_it_quotes,
+                a_job_is_made_due,
+            ];
             keys: [
                 a_key_is_found_by_its_digest,
                 a_key_is_stored_once,
@@ -239,6 +251,7 @@ mod tests {
             include_str!("outbox.rs"),
             include_str!("read.rs"),
             include_str!("rows.rs"),
+            include_str!("topics.rs"),
             include_str!("write.rs"),
         ] {
             for line in source.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {

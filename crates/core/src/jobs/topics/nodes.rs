@@ -135,7 +135,8 @@ fn begun(topic: &OpenTopic<'_>, seed: &SourceNode, (mut slots, active): (Map<Str
     slots.insert("seed_event_id".into(), json!(seed.id));
     slots.insert("seed_summary".into(), json!(normalize(&text, SEED_MAX)));
     slots.insert("created_by".into(), json!(CREATED_BY));
-    let title = if text.is_empty() { format!("Topic {}", &topic.id.to_string()[..8]) } else { normalize(&text, TITLE_MAX) };
+    let title =
+        if text.is_empty() { format!("Topic {}", &topic.id.to_string()[..8]) } else { normalize(&text, TITLE_MAX) };
     NodeInput {
         tier: Some(Tier::Hot),
         title: Some(title),
@@ -144,7 +145,11 @@ fn begun(topic: &OpenTopic<'_>, seed: &SourceNode, (mut slots, active): (Map<Str
     }
 }
 
-fn blank(topic: &OpenTopic<'_>, audience: &Audience, (slots, model): (Map<String, Value>, Option<String>)) -> NodeInput {
+fn blank(
+    topic: &OpenTopic<'_>,
+    audience: &Audience,
+    (slots, model): (Map<String, Value>, Option<String>),
+) -> NodeInput {
     NodeInput {
         id: Some(topic.id.0),
         client_id: None,

@@ -55,6 +55,10 @@ pub struct StoredEdgeRow {
     pub recomputed: Result<Digest, String>,
     /// Stored number of its last commit.
     pub commit_seq: u64,
+    /// Kind, as stored.
+    pub edge_type: String,
+    /// From and to.
+    pub ends: (Uuid, Uuid),
     /// Whether both ends are stored.
     pub ends_stored: bool,
 }

@@ -29,9 +29,7 @@ pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
     RecallStore, ScopeStatus, SeedRules,
 };
-pub use topics::{
-    EventPage, EventQuery, ScanCounts, SourceNode, TopicEvent, TopicGroup, TopicMean, TopicStore,
-};
+pub use topics::{EventPage, EventQuery, ScanCounts, SourceNode, TopicEvent, TopicGroup, TopicMean, TopicStore};
 pub use write::WriteStore;
 
 /// Everything a deployment stores.
@@ -62,6 +60,6 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + JobStore
-    + TopicStore
+        + TopicStore
 {
 }

@@ -14,8 +14,8 @@ use aionis_core::{
     jobs::{
         JobInfo, Over, Schedule,
         topics::{
-            CLUSTER_KIND, ClusterParams, ClusterPlan, KnownTopic, events_by_group, group_of, is_eligible, plan_clusters,
-            plan_online, topic_id,
+            CLUSTER_KIND, ClusterParams, ClusterPlan, KnownTopic, events_by_group, group_of, is_eligible,
+            plan_clusters, plan_online, topic_id,
         },
     },
     ports::store::{EventQuery, SourceNode, Store, TopicGroup},
@@ -231,12 +231,8 @@ impl Job for TopicCluster {
             Strategy::OnlineKnn => self.settings.batch_size,
             Strategy::OfflineHdbscan => DENSITY_EVENTS_MAX,
         };
-        let query = EventQuery {
-            after: so_far.after,
-            limit,
-            scan_max: SCAN_MAX,
-            merged_since: Progress::merged_since(on.now),
-        };
+        let query =
+            EventQuery { after: so_far.after, limit, scan_max: SCAN_MAX, merged_since: Progress::merged_since(on.now) };
         let page = on.store.unassigned_events(on.scope()?, query).await?;
         so_far.begin_step(&page.counts);
         if !page.events.is_empty() {
