@@ -8,4 +8,5 @@ mod migrations;
 mod plans;
 mod processes;
 mod recall_quality;
+mod topics;
 mod vectors;

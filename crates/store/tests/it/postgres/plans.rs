@@ -120,6 +120,7 @@ async fn exercise(store: &PostgresStore) {
     }
     operate(store).await;
     super::keys::exercise(store).await;
+    super::topics::exercise(store).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
         assert_eq!(status.head_seq, 81 + OPERATED);
@@ -356,7 +357,7 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS)
+    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::topics::STATEMENTS)
 }
 
 fn name_of(sql: &str) -> &'static str {
