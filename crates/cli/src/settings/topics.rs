@@ -11,7 +11,7 @@ pub(crate) struct TopicClusterSettings {
     #[arg(long, env = "TOPIC_SIM_THRESHOLD", default_value_t = 0.78, allow_negative_numbers = true, value_parser = cosine)]
     pub(crate) topic_sim_threshold: f64,
     /// Members from which on a topic is active.
-    #[arg(long, env = "TOPIC_MIN_EVENTS_PER_TOPIC", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "TOPIC_MIN_EVENTS_PER_TOPIC", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) topic_min_events_per_topic: u32,
     /// Stored topics an event is compared with at most.
     #[arg(long, env = "TOPIC_MAX_CANDIDATES_PER_EVENT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
@@ -42,7 +42,7 @@ pub(crate) struct CompressionSettings {
     #[arg(long, env = "MEMORY_COMPRESSION_LOOKBACK_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub(crate) compression_lookback_days: u32,
     /// Least events of a topic.
-    #[arg(long, env = "MEMORY_COMPRESSION_TOPIC_MIN_EVENTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "MEMORY_COMPRESSION_TOPIC_MIN_EVENTS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) compression_topic_min_events: u32,
     /// Topics that are summed up in one transaction; a run goes on until all are.
     #[arg(long, env = "MEMORY_COMPRESSION_MAX_TOPICS_PER_RUN", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=500))]
