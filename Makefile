@@ -95,8 +95,10 @@ fuzz-http: toolchain ## Fuzz a server of its own over HTTP by the OpenAPI docume
 	$(CARGO) build --locked -p aionis
 	scripts/fuzz-http.sh '$(DEV_BIN)' $(if $(filter command line environment,$(origin FUZZ_SECONDS)),$(FUZZ_SECONDS),600)
 
-load: build ## Load a server beyond its gates with two tenants and judge it: make load LOAD_SECONDS=600
-	scripts/load.sh '$(RELEASE_BIN)' $(LOAD_SECONDS)
+load: build ## Load a server on PostgreSQL beyond its gates with two tenants and judge it: make load LOAD_SECONDS=600
+	scripts/fetch-postgres.sh
+	$(CARGO) build --locked -p aionis-testkit --bin with-postgres
+	'$(TARGET_DIR)/debug/with-postgres' sh -c 'DATABASE_URL="$$AIONIS_TEST_PG_URL" exec scripts/load.sh "$(RELEASE_BIN)" $(LOAD_SECONDS)'
 
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)

@@ -74,11 +74,16 @@ pub(crate) fn command() -> clap::Command {
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
     if let Err(failure) = settings::environment::prepare(&command(), &args) {
-        return output::fail(&failure);
+        return refuse(&args, &failure);
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // Help and version are no errors; anything else is exit 1, not clap's 2, which means a negative verdict here.
+        Err(e) if e.use_stderr() && commands::config::wants_json(&args) => {
+            let text = e.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            return refuse(&args, &Failure::new(first.trim_start_matches("error: ")));
+        }
         Err(e) => {
             let code = if e.use_stderr() { ExitCode::from(1) } else { ExitCode::SUCCESS };
             if e.print().is_err() {
@@ -95,6 +100,17 @@ fn main() -> ExitCode {
     match result {
         Ok(Verdict::Positive) => ExitCode::SUCCESS,
         Ok(Verdict::Negative) => ExitCode::from(2),
+        Err(failure) => refuse(&args, &failure),
+    }
+}
+
+/// Tells what is wrong: as JSON to who asked for it, else on stderr. Exit 1.
+fn refuse(args: &[std::ffi::OsString], failure: &Failure) -> ExitCode {
+    if !commands::config::wants_json(args) {
+        return output::fail(failure);
+    }
+    match commands::config::tell_problems(failure) {
+        Ok(()) => ExitCode::from(1),
         Err(failure) => output::fail(&failure),
     }
 }

@@ -4,6 +4,7 @@ mod admission;
 mod auth;
 pub(crate) mod catalog;
 mod connections;
+mod decay;
 pub(crate) mod env_file;
 pub(crate) mod environment;
 mod jobs;
@@ -23,6 +24,7 @@ use aionis_embed::{
 use aionis_engine::WriteLimits;
 use clap::Args;
 
+pub(crate) use self::decay::DecaySettings;
 pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},
@@ -306,6 +308,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) compression: CompressionSettings,
     #[command(flatten)]
+    pub(crate) decay: DecaySettings,
+    #[command(flatten)]
     pub(crate) telemetry: TelemetrySettings,
 }
 
@@ -476,8 +480,10 @@ impl Settings {
         problems.extend(self.gates.problem(&self.storage));
         problems.extend(self.recall.profiles().err());
         problems.extend(self.recall.adaptive().err());
+        problems.extend(self.recall.adaptive_wait_problem(self.gates.api_recall_queue_timeout_ms));
         problems.extend(self.telemetry.problems());
         problems.extend(self.jobs.problem());
+        problems.extend(self.decay.problem());
         if self.memory.is_production() {
             problems.extend(environment::unknown().iter().map(ToString::to_string));
         }

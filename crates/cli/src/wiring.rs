@@ -13,8 +13,8 @@ use aionis_core::{
 };
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
-    Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{CompressionRollup, Job, Runner, Scheduler, SchedulerSettings, TopicCluster},
+    CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
+    jobs::{CompressionRollup, Job, Runner, SalienceDecay, Scheduler, SchedulerSettings, TopicCluster},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -74,8 +74,11 @@ pub(crate) async fn open(settings: &Settings) -> Result<Parts, Failure> {
         recall_gate: settings.gates.recall_gate(&settings.storage),
         write_gate: settings.gates.write_gate(),
         commit_waiters_max: settings.gates.api_commit_waiters_max as usize,
+        decay: settings.decay.policy().decay,
+        recall_activates: settings.recall.recall_activates,
         audit_queue_max: AUDIT_QUEUE_MAX,
         as_of_nodes_max: settings.recall.as_of_nodes_max,
+        cursor_key: cursor_key(&*store).await?,
     };
     let shared: Arc<dyn Store> = Arc::clone(&store) as Arc<dyn Store>;
     let engine = Arc::new(Engine::new(shared, queries, engine_settings, Arc::clone(&clock)));
@@ -162,13 +165,23 @@ fn space(provider: &Provider) -> Option<EmbeddingSpace> {
     }
 }
 
+/// As many random bits as two ids of version 4 hold.
+fn fresh_secret() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}
+
+/// The store's own key, so that a cursor of one process is good in the others.
+async fn cursor_key(store: &dyn Deployment) -> Result<CursorKey, Failure> {
+    let secret = store.meta_or_insert("cursor_key", fresh_secret()).await?;
+    Ok(CursorKey::of_secret(secret.as_bytes())?)
+}
+
 /// The redactor with the store's own key, so that tokens cannot be reversed by trying all phone numbers.
 async fn redactor(settings: &Settings, store: &dyn Deployment) -> Result<Option<Redactor>, Failure> {
     if !settings.memory.pii_redaction {
         return Ok(None);
     }
-    let fresh = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    let key = store.meta_or_insert("redaction_key", fresh).await?;
+    let key = store.meta_or_insert("redaction_key", fresh_secret()).await?;
     Ok(Some(Redactor::keyed(key.as_bytes())))
 }
 
@@ -208,6 +221,7 @@ fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
     let can_embed = settings.embedding.embedding_provider != ProviderKind::None;
     let all: Vec<Arc<dyn Job>> = vec![
         Arc::new(CompressionRollup::new(settings.compression.to_job(tenant, can_embed))),
+        Arc::new(SalienceDecay::new(settings.decay.policy())),
         Arc::new(TopicCluster::new(settings.topics.to_job(tenant))),
     ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();

@@ -260,12 +260,6 @@ pub const CODES: &[ErrorCode] = &[
         "the rule got new content while its state was being changed",
         "look at the rule and send the request again",
     ),
-    http(
-        "verify_inconclusive",
-        Conflict,
-        "the scope was written to while it was verified",
-        "verify it again when it is quieter",
-    ),
     http("batch_too_large", TooLarge, "too many nodes or edges; `details`: `field`, `count`, `max`", "split the write"),
     http("body_too_large", TooLarge, "the body is larger than allowed; `details`: `max_bytes`", "split the request"),
     http(

@@ -14,6 +14,7 @@ pub mod held;
 pub mod ids;
 pub mod jobs;
 pub mod keys;
+pub mod lifecycle;
 pub mod model;
 pub mod operate;
 pub mod ports;

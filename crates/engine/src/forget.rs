@@ -82,7 +82,14 @@ impl Engine {
             request_digest,
             idempotency: request.idempotency,
         };
-        Ok(self.store.forget(prepared).await?)
+        let scope = prepared.scope.clone();
+        let erases = prepared.token.is_some();
+        let outcome = self.store.forget(prepared).await;
+        if erases {
+            // Also after a failure: the answer may be lost and the erasure done.
+            self.rule_cache.forget(&scope);
+        }
+        Ok(outcome?)
     }
 
     async fn matching(
@@ -104,6 +111,7 @@ impl Engine {
                     offset: 0,
                     limit: NODES_MAX,
                     scan_max: SCAN,
+                    maybe_named: Vec::new(),
                 })
                 .await?;
             found.extend(page.nodes.into_iter().map(|node| (node.row.id, node.row.client_id)));
@@ -115,7 +123,7 @@ impl Engine {
                 )
                 .with_details(json!({ "nodes_max": NODES_MAX })));
             }
-            after = page.next;
+            after = page.next.map(|place| place.after);
             if after.is_none() {
                 return Ok(found);
             }

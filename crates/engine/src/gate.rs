@@ -50,13 +50,13 @@ enum Turn {
     GiveWay,
 }
 
-/// A place at work; whoever is next gets it when it is dropped.
-struct Place(Option<Arc<Places>>);
+/// A tenant's place at work; whoever is next gets it when it is dropped.
+struct Place(Option<(Arc<Places>, Arc<str>)>);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(places) = self.0.take() {
-            places.hand_over();
+        if let Some((places, tenant)) = self.0.take() {
+            places.hand_over(tenant);
         }
     }
 }
@@ -81,20 +81,22 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a place that became free to whoever is next.
-    fn hand_over(self: &Arc<Self>) {
+    /// Gives a tenant's place that became free to whoever is next.
+    fn hand_over(self: &Arc<Self>, mut leaving: Arc<str>) {
         loop {
-            let waiter = {
+            let (waiter, next) = {
                 let mut state = self.lock();
-                let Some(ticket) = state.turns.leave() else { return };
-                state.waiters.0.remove(&ticket)
+                let Some((ticket, next)) = state.turns.leave(&leaving) else { return };
+                (state.waiters.0.remove(&ticket), next)
             };
             // Outside the lock: what cannot be delivered comes back, and would be handed over again when dropped.
-            match waiter.map(|waiter| waiter.send(Turn::Yours(Place(Some(Arc::clone(self)))))) {
+            let place = || Place(Some((Arc::clone(self), Arc::clone(&next))));
+            match waiter.map(|waiter| waiter.send(Turn::Yours(place()))) {
                 Some(Ok(())) => return,
                 Some(Err(Turn::Yours(mut place))) => place.0 = None,
                 Some(Err(Turn::GiveWay)) | None => {}
             }
+            leaving = next;
         }
     }
 }
@@ -121,7 +123,7 @@ impl Gate {
             let mut state = self.places.lock();
             match state.turns.arrive(tenant) {
                 Entry::Admitted => {
-                    let place = Place(Some(Arc::clone(&self.places)));
+                    let place = Place(Some((Arc::clone(&self.places), tenant.into())));
                     return Ok(Permit { waited: Duration::ZERO, _place: place });
                 }
                 Entry::Refused => {

@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod audit;
 pub mod backoff;
+mod cursor;
 mod derive;
 mod forget;
 pub mod gate;
@@ -16,6 +17,7 @@ pub mod reembed;
 mod sampler;
 pub mod stages;
 mod tools;
+mod usage;
 pub mod verify;
 pub mod worker;
 mod write;
@@ -28,9 +30,10 @@ use std::{
 use aionis_core::{
     clock::Clock,
     deadline,
+    lifecycle::DecayPolicy,
     ports::{
         embed::QueryVectors,
-        store::{OutboxStatus, Store, StoreError},
+        store::{NodeRow, OutboxStatus, Store, StoreError},
     },
     recall::{Adaptive, ProfilePolicy},
     write::WriteSettings,
@@ -38,8 +41,9 @@ use aionis_core::{
 
 use tokio::sync::Semaphore;
 
-use self::{audit::AuditWriter, gate::Gate};
+use self::{audit::AuditWriter, gate::Gate, usage::UsageWriter};
 pub use self::{
+    cursor::CursorKey,
     forget::ForgetRequest,
     operate::{Activation, Rehydration, RuleFeedback},
     read::{CommitView, FindRequest, Found, erased_json},
@@ -76,10 +80,16 @@ pub struct EngineSettings {
     pub write_gate: GateSettings,
     /// Recalls that may wait for a commit (`min_commit`), of which one tenant has at most half.
     pub commit_waiters_max: usize,
+    /// How salience fades.
+    pub decay: DecayPolicy,
+    /// Whether the seeds of answered recalls count as used.
+    pub recall_activates: bool,
     /// Audit rows that may wait to be stored; further ones are dropped and counted.
     pub audit_queue_max: usize,
     /// Nodes of a scope up to which recall answers from an earlier state, which it has to build first.
     pub as_of_nodes_max: u64,
+    /// With what cursors are sealed.
+    pub cursor_key: CursorKey,
 }
 
 /// Size of a gate.
@@ -103,6 +113,7 @@ pub struct Engine {
     pub(crate) settings: EngineSettings,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) audit: AuditWriter,
+    pub(crate) usage: Option<UsageWriter>,
     pub(crate) rule_cache: tools::RuleCache,
     pub(crate) chain_height: sampler::ChainHeight,
     recall_gate: Gate,
@@ -118,6 +129,7 @@ impl Engine {
     /// Puts the use cases together. Must be called inside a tokio runtime: the audit writer runs on it.
     pub fn new(store: Arc<dyn Store>, queries: QuerySource, settings: EngineSettings, clock: Arc<dyn Clock>) -> Self {
         let audit = AuditWriter::start(Arc::clone(&store), settings.audit_queue_max);
+        let usage = settings.recall_activates.then(|| UsageWriter::start(Arc::clone(&store)));
         let recall_gate = Gate::new("recall", settings.recall_gate, Arc::clone(&clock));
         let write_gate = Gate::new("write", settings.write_gate, Arc::clone(&clock));
         let commit_waiters = recall::CommitWaiters::new(settings.commit_waiters_max);
@@ -127,6 +139,7 @@ impl Engine {
             settings,
             clock,
             audit,
+            usage,
             rule_cache: tools::RuleCache::default(),
             chain_height: sampler::ChainHeight::default(),
             recall_gate,
@@ -173,7 +186,7 @@ impl Engine {
         self.commit_waiters.waiting()
     }
 
-    /// What waits in the outbox, as it was at most [`lately::STALE_MAX`] ago: however often it is asked, the database is
+    /// What waits in the outbox, as it was at most five seconds ago: however often it is asked, the database is
     /// asked about once a second and by one caller at a time.
     ///
     /// # Errors
@@ -188,8 +201,16 @@ impl Engine {
             .await
     }
 
-    /// Stores what still waits in the audit queue.
+    /// A row with the salience it has now.
+    pub(crate) fn aged(&self, row: NodeRow) -> NodeRow {
+        NodeRow { salience: self.settings.decay.salience(row.salience, &row.decay, self.clock.now()), ..row }
+    }
+
+    /// Stores what still waits: rows of the audit, and what recalls used.
     pub async fn flush(&self) {
         self.audit.flush().await;
+        if let Some(usage) = &self.usage {
+            usage.flush().await;
+        }
     }
 }

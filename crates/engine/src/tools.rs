@@ -1,7 +1,10 @@
 //! Rules at work: which apply to a context, which tool they select, and how a decision turned out.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use aionis_core::{
     ids::{NodeId, ScopeKey},
     operate::{
         Decision, DecisionQuery, LinkMode, NewDecision, Operation, OperationInput, OperationOutcome, Outcome,
-        decision_not_found,
+        RULES_WITH_SHADOW, TOOL_RULES_WITH_SHADOW, decision_not_found,
     },
     rules::{
         CompiledRule, ContextIdentity, EvaluateOptions, Evaluation, FeedbackTarget, RuleDef, Selection, ToolPolicy,
@@ -36,10 +39,24 @@ const DECISION_AGE_MAX: Duration = Duration::from_hours(24);
 #[derive(Default)]
 pub(crate) struct RuleCache {
     scopes: Mutex<HashMap<ScopeKey, Arc<[Arc<CompiledRule>]>>>,
+    /// How often something was forgotten: what was read before must not be kept after.
+    forgotten: AtomicU64,
 }
 
 impl RuleCache {
-    fn compiled(&self, scope: &ScopeKey, defs: Vec<RuleDef>) -> Arc<[Arc<CompiledRule>]> {
+    /// Drops what is kept of a scope in which something was forgotten: nobody may ask for its rules for a long time.
+    pub(crate) fn forget(&self, scope: &ScopeKey) {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        scopes.remove(scope);
+    }
+
+    fn held(&self, scope: &ScopeKey) -> usize {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(scope).map_or(0, |rules| rules.len())
+    }
+
+    /// `read_at` is what [`Self::forgotten`] said before the definitions were read.
+    fn compiled(&self, scope: &ScopeKey, defs: Vec<RuleDef>, read_at: u64) -> Arc<[Arc<CompiledRule>]> {
         let kept = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
         let by_id: HashMap<NodeId, &Arc<CompiledRule>> =
             kept.iter().flat_map(|rules| rules.iter()).map(|rule| (rule.id(), rule)).collect();
@@ -51,6 +68,9 @@ impl RuleCache {
             })
             .collect();
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.forgotten.load(Ordering::SeqCst) != read_at {
+            return rules;
+        }
         if scopes.len() >= SCOPES_MAX && !scopes.contains_key(scope) {
             // Any will do: what is dropped is compiled again when it is needed.
             let dropped = scopes.keys().next().cloned();
@@ -151,7 +171,13 @@ pub struct Replayed {
 
 impl Engine {
     async fn rules(&self, scope: &ScopeKey) -> Result<Arc<[Arc<CompiledRule>]>, DomainError> {
-        Ok(self.rule_cache.compiled(scope, self.store.live_rules(scope).await?))
+        let read_at = self.rule_cache.forgotten.load(Ordering::SeqCst);
+        Ok(self.rule_cache.compiled(scope, self.store.live_rules(scope).await?, read_at))
+    }
+
+    /// How many compiled rules of a scope are kept in memory.
+    pub fn compiled_rules(&self, scope: &ScopeKey) -> usize {
+        self.rule_cache.held(scope)
     }
 
     /// Evaluates the live rules of a scope.
@@ -352,8 +378,8 @@ fn new_decision(id: Uuid, asked: &EvaluateRequest, evaluation: &Evaluation, mut 
     let applied = &evaluation.applied;
     if asked.include_shadow {
         let both = |target| attributed_rules(applied, target, true);
-        metadata["rules_with_shadow"] = json!(both(FeedbackTarget::All));
-        metadata["tool_rules_with_shadow"] = json!(both(FeedbackTarget::Tool));
+        metadata[RULES_WITH_SHADOW] = json!(both(FeedbackTarget::All));
+        metadata[TOOL_RULES_WITH_SHADOW] = json!(both(FeedbackTarget::Tool));
     }
     NewDecision {
         id,
@@ -372,8 +398,8 @@ fn new_decision(id: Uuid, asked: &EvaluateRequest, evaluation: &Evaluation, mut 
 /// The rules of a decision that feedback concerns.
 fn credited(decision: &NewDecision, target: FeedbackTarget, include_shadow: bool) -> Vec<NodeId> {
     let (key, active) = match target {
-        FeedbackTarget::Tool => ("tool_rules_with_shadow", &decision.tool_rules),
-        FeedbackTarget::All => ("rules_with_shadow", &decision.source_rules),
+        FeedbackTarget::Tool => (TOOL_RULES_WITH_SHADOW, &decision.tool_rules),
+        FeedbackTarget::All => (RULES_WITH_SHADOW, &decision.source_rules),
     };
     let with_shadow = || serde_json::from_value(decision.metadata.get(key)?.clone()).ok();
     include_shadow.then(with_shadow).flatten().unwrap_or_else(|| active.clone())
@@ -409,5 +435,50 @@ fn check_match(
             json!({ "decision_id": id, "decision_run_id": of_decision, "request_run_id": asked }),
         ),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aionis_core::{
+        ids::{CommitId, TenantId},
+        model::{Lane, RuleScope, RuleState},
+    };
+
+    use super::*;
+
+    /// A rule that was read before the forgetting and compiled after it.
+    #[test]
+    fn what_was_read_before_a_forgetting_is_not_kept_after_it() {
+        let scope = ScopeKey::new(&TenantId::parse("acme").unwrap(), "s").unwrap();
+        let cache = RuleCache::default();
+        let rule = || RuleDef {
+            rule_node_id: NodeId(Uuid::from_u128(1)),
+            state: RuleState::Active,
+            rule_scope: RuleScope::Global,
+            target_agent_id: None,
+            target_team_id: None,
+            if_json: json!({}),
+            then_json: json!({}),
+            exceptions_json: json!([]),
+            positive_count: 0,
+            negative_count: 0,
+            commit_id: CommitId(Uuid::from_u128(2)),
+            lane: Lane::Shared,
+            owner_agent_id: None,
+            owner_team_id: None,
+            summary: None,
+            priority: 0,
+            weight: 1.0,
+        };
+        let read_at = cache.forgotten.load(Ordering::SeqCst);
+        cache.compiled(&scope, vec![rule()], read_at);
+        assert_eq!(cache.held(&scope), 1);
+        cache.forget(&scope);
+        assert_eq!(cache.held(&scope), 0);
+        assert_eq!(cache.compiled(&scope, vec![rule()], read_at).len(), 1, "who asked is answered");
+        assert_eq!(cache.held(&scope), 0);
+        cache.compiled(&scope, vec![rule()], read_at + 1);
+        assert_eq!(cache.held(&scope), 1);
     }
 }

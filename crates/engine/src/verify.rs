@@ -4,7 +4,7 @@ use aionis_core::{
     chain::{ChainBreak, ChainVerifier, ObjectKind},
     error::DomainError,
     ids::ScopeKey,
-    ports::store::{ScopeSummary, Store},
+    ports::store::{IntegrityStore, ScopeSummary, Store},
 };
 use serde::Serialize;
 
@@ -52,7 +52,7 @@ pub trait Progress: Send + Sync {
     fn advance(&self, steps: u64);
 }
 
-/// Verifies scopes of a store.
+/// Verifies scopes of a store, all of them as of one state of it: what is written meanwhile is not seen.
 ///
 /// # Errors
 /// A failure to list the scopes. What does not hold, or cannot be read, is reported and not an error.
@@ -66,6 +66,9 @@ pub async fn verify(
     if physical {
         report.physical = store.physical_check().await?;
     }
+    // Pages that are read while somebody writes do not fit together, and would tell of breaks that are none.
+    let snapshot = store.snapshot().await?;
+    let store = snapshot.as_ref();
     for summary in store.scopes(tenant, scope).await? {
         let (tenant_id, scope) = summary.scope_key.split_once('/').unwrap_or(("", &summary.scope_key));
         progress.scope(&summary.scope_key, summary.head_seq + summary.nodes + summary.edges);
@@ -118,7 +121,7 @@ macro_rules! first_break {
 }
 
 async fn verify_scope(
-    store: &dyn Store,
+    store: &dyn IntegrityStore,
     key: &ScopeKey,
     summary: &ScopeSummary,
     found: &mut ScopeReport,
@@ -132,7 +135,7 @@ async fn verify_scope(
 }
 
 struct Walk<'a> {
-    store: &'a dyn Store,
+    store: &'a dyn IntegrityStore,
     key: &'a ScopeKey,
     verifier: ChainVerifier,
     found: &'a mut ScopeReport,

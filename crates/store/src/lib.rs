@@ -2,10 +2,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod content;
+mod decay;
 mod deployment;
 mod forget;
 mod gauges;
 mod image;
+mod integrity;
 mod jobs;
 mod keys;
 mod maintenance;

@@ -33,7 +33,14 @@ pub(crate) struct DecisionColumns {
     pub(crate) metadata: String,
     pub(crate) created_at: i64,
     pub(crate) commit_seq: Option<i64>,
+    /// The rules it was made by; no column.
+    pub(crate) rules: Vec<Uuid>,
 }
+
+/// What stands in the place of a policy, and of the facts of the request, when a rule behind them was forgotten.
+pub(crate) const FORGOTTEN_POLICY: &str = "null";
+/// See [`FORGOTTEN_POLICY`].
+pub(crate) const FORGOTTEN_METADATA: &str = "{}";
 
 /// The columns of [`DecisionColumns`], in its order.
 pub(crate) const DECISION_COLUMNS: &str = "id, run_id, selected_tool, candidates, context_sha256, policy_sha256, policy, \
@@ -45,7 +52,9 @@ impl DecisionColumns {
         created_at: Timestamp,
         commit_seq: Option<i64>,
     ) -> Result<Self, StoreError> {
+        let rules = decision.rules().into_iter().map(|rule| rule.0).collect();
         Ok(Self {
+            rules,
             id: decision.id,
             run_id: decision.run_id,
             selected_tool: decision.selected_tool,

@@ -88,6 +88,7 @@ impl PastScope {
             pending: false,
             ready: false,
             salience: row.salience,
+            decay: row.decay,
             confidence: row.confidence,
             name_key: text.name_key.as_deref(),
             client_id: row.client_id.as_deref(),

@@ -4,7 +4,7 @@ use aionis_core::{
     ids::NodeId,
     model::{NodeType, RuleState},
     ports::store::{FindPage, FindQuery, NodeRow, StoreError},
-    read::{FoundNode, Position},
+    read::{FoundNode, Place, Position},
     recall::context::ContextRule,
     write::rule_of_slots,
 };
@@ -13,13 +13,37 @@ use serde_json::Value;
 /// Rows read at once where only reading shows whether a node is let through.
 const BATCH: usize = 500;
 
+/// Rows in the first window of a page, if that is not more than are wanted.
+const WINDOW: usize = 256;
+
 /// A page that is being filled.
+///
+/// Rows are read window by window: so many rows in the order of find, whoever sees them and whatever the filter says. That
+/// bounds what a statement looks at when it finds nothing. The first window is small, because most pages are full at once;
+/// each further one is twice as large, until the page may look at no more.
 pub(crate) struct Pager<'q> {
     query: &'q FindQuery,
     found: Vec<FoundNode>,
     skipped: usize,
-    scanned: usize,
     last: Option<Position>,
+    /// Rows of the next window.
+    window: usize,
+    /// Rows the page may still look at.
+    left: usize,
+    /// Last row of the window; none where the window holds all there are.
+    floor: Option<Position>,
+    ended: bool,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Read on in this window.
+    Rows,
+    /// Open the next window.
+    Window,
+    /// The page is done.
+    Page,
 }
 
 /// Where a node stands in the order of find.
@@ -28,13 +52,41 @@ pub(crate) const fn position(node: &FoundNode) -> Position {
 }
 
 impl<'q> Pager<'q> {
-    pub(crate) const fn new(query: &'q FindQuery) -> Self {
-        Self { query, found: Vec::new(), skipped: 0, scanned: 0, last: query.after }
+    pub(crate) fn new(query: &'q FindQuery) -> Self {
+        let wanted = query.limit.saturating_add(query.offset).saturating_add(1);
+        Self {
+            query,
+            found: Vec::new(),
+            skipped: 0,
+            last: query.after,
+            window: wanted.saturating_mul(2).max(WINDOW).min(query.scan_max.max(1)),
+            left: query.scan_max.max(1),
+            floor: None,
+            ended: false,
+        }
     }
 
     /// Where to read on.
     pub(crate) const fn after(&self) -> Option<Position> {
         self.last
+    }
+
+    /// The last row of the window.
+    pub(crate) const fn floor(&self) -> Option<Position> {
+        self.floor
+    }
+
+    /// How many rows the next window has.
+    pub(crate) const fn window(&self) -> usize {
+        self.window
+    }
+
+    /// Opens a window of [`Self::window`] rows after [`Self::after`], the last of which stands at `floor`; none if there
+    /// are not so many.
+    pub(crate) fn open(&mut self, floor: Option<Position>) {
+        self.floor = floor;
+        self.left -= self.window.min(self.left);
+        self.window = self.window.saturating_mul(2).min(self.left);
     }
 
     /// How many rows to read next.
@@ -50,15 +102,10 @@ impl<'q> Pager<'q> {
         if read_to_know { BATCH } else { wanted.clamp(1, BATCH) }
     }
 
-    /// Takes rows in order, from a reading that asked for `asked` of them; tells whether more are needed.
-    pub(crate) fn take(&mut self, rows: Vec<FoundNode>, asked: usize) -> bool {
-        let is_last = rows.len() < asked;
+    /// Takes rows in order, from a reading that asked for `asked` of them in the window.
+    pub(crate) fn take(&mut self, rows: Vec<FoundNode>, asked: usize) -> Step {
+        let all_read = rows.len() < asked;
         for node in rows {
-            if self.is_full() || self.scanned >= self.query.scan_max {
-                return false;
-            }
-            // What is passed over first is not counted: a page that ends meanwhile could not say how much is left of it.
-            self.scanned += usize::from(self.skipped >= self.query.offset);
             self.last = Some(position(&node));
             let row = &node.row;
             let seen = self.query.eyes.see(row.lane, row.owner_agent_id.as_deref(), row.owner_team_id.as_deref());
@@ -70,8 +117,16 @@ impl<'q> Pager<'q> {
             } else {
                 self.found.push(node);
             }
+            if self.is_full() {
+                return Step::Page;
+            }
         }
-        !is_last && !self.is_full() && self.scanned < self.query.scan_max
+        if !all_read {
+            return Step::Rows;
+        }
+        self.ended = self.floor.is_none();
+        self.last = self.floor.or(self.last);
+        if self.ended || self.left == 0 { Step::Page } else { Step::Window }
     }
 
     /// One node more than the page holds shows that there is another page.
@@ -82,9 +137,12 @@ impl<'q> Pager<'q> {
     pub(crate) fn page(mut self) -> FindPage {
         if self.is_full() {
             self.found.truncate(self.query.limit);
-            return FindPage { next: self.found.last().map(position), nodes: self.found };
+            // A page of no nodes goes on where it began.
+            let after = self.found.last().map(position).or(self.query.after);
+            return FindPage { next: after.map(|after| Place { after, offset: 0 }), nodes: self.found };
         }
-        let next = if self.scanned >= self.query.scan_max { self.last } else { None };
+        let offset = self.query.offset - self.skipped;
+        let next = self.last.filter(|_| !self.ended).map(|after| Place { after, offset });
         FindPage { nodes: self.found, next }
     }
 

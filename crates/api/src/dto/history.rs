@@ -90,10 +90,12 @@ pub(crate) fn history_answer(scope: &ScopeKey, id: NodeId, versions: &[NodeVersi
     })
 }
 
-fn commit_json(commit: &StoredCommit) -> Value {
+/// A commit's header. What its input, its request and its changes hash to lets somebody who guesses what a private node says
+/// make sure of it: only who may see everything of the scope is shown that.
+fn commit_json(commit: &StoredCommit, sees_all: bool) -> Value {
     let header = &commit.header;
     // What a change list hashes to is a function of it; one that cannot be read is for verification to tell.
-    let changes: Option<Vec<Change>> = parse_changes(&commit.changes).ok();
+    let changes: Option<Vec<Change>> = parse_changes(&commit.changes).ok().filter(|_| sees_all);
     json!({
         "commit_id": commit.id,
         "seq": header.seq,
@@ -103,8 +105,8 @@ fn commit_json(commit: &StoredCommit) -> Value {
         "actor": header.actor,
         "model_version": header.model_version,
         "prompt_version": header.prompt_version,
-        "input_sha256": header.input_sha256,
-        "request_sha256": header.request_sha256,
+        "input_sha256": sees_all.then_some(&header.input_sha256),
+        "request_sha256": sees_all.then_some(header.request_sha256),
         "changes_sha256": changes.map(|changes| changes_sha256(&changes)),
         "created_at": header.created_at.to_iso(),
         "created_at_us": header.created_at,
@@ -112,17 +114,17 @@ fn commit_json(commit: &StoredCommit) -> Value {
 }
 
 /// Answer of the list of commits.
-pub(crate) fn commits_answer(scope: &ScopeKey, commits: &[StoredCommit], next: Option<u64>) -> Value {
+pub(crate) fn commits_answer(scope: &ScopeKey, commits: &[StoredCommit], next: Option<u64>, sees_all: bool) -> Value {
     json!({
         "scope": scope.scope(),
         "tenant_id": scope.tenant(),
-        "commits": commits.iter().map(commit_json).collect::<Vec<_>>(),
+        "commits": commits.iter().map(|commit| commit_json(commit, sees_all)).collect::<Vec<_>>(),
         "next_before": next,
     })
 }
 
 /// Answer of one commit.
-pub(crate) fn commit_answer(scope: &ScopeKey, view: &CommitView) -> Value {
+pub(crate) fn commit_answer(scope: &ScopeKey, view: &CommitView, sees_all: bool) -> Value {
     let changes: Vec<Value> = view
         .changes
         .iter()
@@ -138,7 +140,7 @@ pub(crate) fn commit_answer(scope: &ScopeKey, view: &CommitView) -> Value {
     json!({
         "scope": scope.scope(),
         "tenant_id": scope.tenant(),
-        "commit": commit_json(&view.commit),
+        "commit": commit_json(&view.commit, sees_all),
         "changes": changes,
         "changes_complete": view.complete,
     })

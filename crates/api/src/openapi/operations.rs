@@ -237,16 +237,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Recomputes every digest of a scope",
         ("VerifyRequest", readings::verify),
         "VerifyResponse",
-        (
-            DOES,
-            &[
-                ANY,
-                BODY,
-                READ,
-                GATED,
-                &["invalid_idempotency_key", "scope_not_found", "verify_inconclusive", "verify_in_progress"],
-            ],
-        ),
+        (DOES, &[ANY, BODY, READ, GATED, &["invalid_idempotency_key", "scope_not_found", "verify_in_progress"]]),
     ),
     post(
         ("/v1/memory/forget", "forget", "memory"),

@@ -193,9 +193,12 @@ fn commits() -> Vec<Named> {
         ("actor", string()),
         ("model_version", text_or_null()),
         ("prompt_version", text_or_null()),
-        ("input_sha256", sha256()),
-        ("request_sha256", sha256()),
-        ("changes_sha256", said(nullable(sha256()), "null when the change list cannot be read")),
+        ("input_sha256", said(nullable(sha256()), "null for who may not see everything of the scope")),
+        ("request_sha256", said(nullable(sha256()), "null for who may not see everything of the scope")),
+        (
+            "changes_sha256",
+            said(nullable(sha256()), "null for who may not see everything, or when the change list cannot be read"),
+        ),
         ("created_at", told()),
         ("created_at_us", said(json!({ "type": "integer" }), "microseconds since 1970, as it was hashed")),
     ]);

@@ -130,7 +130,7 @@ pub(super) fn uri() -> Value {
 
 /// Where a page ended.
 pub(super) fn cursor() -> Value {
-    json!({ "type": "string", "pattern": format!(r"^-?[0-9]+\.{UUID}\.[0-9a-f]{{16}}$") })
+    json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{91}$" })
 }
 
 pub(super) fn sha256() -> Value {

@@ -59,7 +59,7 @@ pub(crate) async fn commits(State(state): State<AppState>, Queried(query): Queri
     let answer = admitted(&state, query, Through::Recalls, async |value, asked| {
         let reading = reading(&value, &asked, OF_COMMITS)?;
         let (commits, next) = state.engine.commits(&reading.scope, reading.before, reading.limit).await?;
-        Ok(commits_answer(&reading.scope, &commits, next))
+        Ok(commits_answer(&reading.scope, &commits, next, asked.viewer.is_none()))
     });
     Ok(Json(answer.await?))
 }
@@ -67,8 +67,9 @@ pub(crate) async fn commits(State(state): State<AppState>, Queried(query): Queri
 pub(crate) async fn commit(State(state): State<AppState>, Named(id): Named, Queried(query): Queried) -> Answer {
     let answer = admitted(&state, query, Through::Recalls, async |value, asked| {
         let (reading, named) = (reading(&value, &asked, PLACE)?, path_commit(&id)?);
+        let sees_all = asked.viewer.is_none();
         let view = state.engine.commit(&reading.scope, named, asked.viewer).await?;
-        Ok(commit_answer(&reading.scope, &view))
+        Ok(commit_answer(&reading.scope, &view, sees_all))
     });
     Ok(Json(answer.await?))
 }

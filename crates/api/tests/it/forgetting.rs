@@ -325,3 +325,25 @@ async fn a_forgotten_node_may_be_written_again() {
         }
     }
 }
+
+/// What a process keeps of rules to evaluate them goes with the rule, not with the next evaluation.
+#[tokio::test(flavor = "multi_thread")]
+async fn compiled_rules_go_with_their_rule() {
+    for service in services().await {
+        let rule = json!({ "client_id": "r", "type": "rule", "memory_lane": "shared", "text_summary": "zebras first",
+            "slots": { "if": {}, "then": { "tool": { "prefer": ["zebra"] } } } });
+        let id = ids(&service.write(&writing(&[rule])).await).remove(0);
+        let state = json!({ "rule_node_id": id, "state": "active", "actor": "ann", "input_text": "go" });
+        service.post("/v1/memory/rules/state", &state).await.ok();
+        let ask = json!({ "context": {}, "candidates": ["zebra", "lion"] });
+        let chosen = service.post("/v1/memory/tools/select", &ask).await.ok();
+        let scope = aionis_core::ids::ScopeKey::new(&aionis_core::ids::TenantId::parse("default").unwrap(), "default");
+        let scope = scope.unwrap();
+        assert_eq!(service.engine.compiled_rules(&scope), 1, "{chosen}");
+        let look = service.post(FORGET, &json!({ "node_ids": [id] })).await.ok();
+        assert_eq!(service.engine.compiled_rules(&scope), 1, "a look changes nothing");
+        let erase = json!({ "node_ids": [id], "confirmation_token": look["confirmation_token"] });
+        service.post(FORGET, &erase).await.ok();
+        assert_eq!(service.engine.compiled_rules(&scope), 0);
+    }
+}

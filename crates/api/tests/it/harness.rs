@@ -10,6 +10,7 @@ use std::{
 use aionis_api::{ApiSettings, AppState, BodyBudget, EmbeddingState, HealthState, router};
 use aionis_core::{
     clock::Clock,
+    lifecycle::DecayPolicy,
     ports::{
         embed::Embedder,
         store::{OutboxStatus, Store},
@@ -23,7 +24,7 @@ use aionis_embed::{
     fake::FakeEmbedder,
 };
 use aionis_engine::{
-    Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
+    CursorKey, Engine, EngineSettings, GateSettings, NoVectors, QuerySource, WriteLimits,
     admission::{KEYS_MAX, LimitSettings, Limits},
     worker::{Round, Worker, WorkerSettings},
 };
@@ -75,6 +76,8 @@ pub(crate) struct Setup {
     pub(crate) commit_waiters_max: usize,
     pub(crate) body_bytes_max: usize,
     pub(crate) metrics: Option<PrometheusHandle>,
+    /// Off by default: what recalls use is noted some time later.
+    pub(crate) recall_activates: bool,
 }
 
 impl Setup {
@@ -103,6 +106,7 @@ impl Default for Setup {
             commit_waiters_max: 64,
             body_bytes_max: 64 * 1024 * 1024,
             metrics: None,
+            recall_activates: false,
         }
     }
 }
@@ -184,8 +188,11 @@ impl Service {
             recall_gate: setup.recall_gate,
             write_gate: setup.write_gate,
             commit_waiters_max: setup.commit_waiters_max,
+            decay: DecayPolicy::default(),
+            recall_activates: setup.recall_activates,
             audit_queue_max: 64,
             as_of_nodes_max: 1_000,
+            cursor_key: CursorKey::of_secret(b"of the tests").unwrap(),
         };
         let time = Arc::clone(&clock) as Arc<dyn Clock>;
         let engine = Arc::new(Engine::new(Arc::clone(&shared), queries, settings, Arc::clone(&time)));

@@ -8,6 +8,7 @@ mod contract;
 mod defects;
 mod derive;
 mod differential;
+mod fading;
 mod forgetting;
 mod fuzz_smoke;
 mod generated;

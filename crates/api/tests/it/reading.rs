@@ -344,6 +344,91 @@ async fn change_lists_are_cut_to_what_the_caller_sees() {
     }
 }
 
+/// What a commit's input, request and changes hash to confirms a guess of what a private node says.
+#[tokio::test(flavor = "multi_thread")]
+async fn digests_of_a_commit_are_for_who_may_see_everything() {
+    const DIGESTS: [&str; 3] = ["input_sha256", "request_sha256", "changes_sha256"];
+    for service in guarded().await {
+        let mut private = event("p", "private");
+        (private["memory_lane"], private["owner_agent_id"]) = (json!("private"), json!("ann"));
+        service.post_with(WRITE, &[("x-api-key", "ann")], &writing(&[private])).await.ok();
+        for (key, sees_all) in [("ann", false), ("ben", false), ("reader", false), ("admin", true)] {
+            let list = service.get_with("/v1/memory/commits", &[("x-api-key", key)]).await.ok();
+            let one = service.get_with("/v1/memory/commits/1", &[("x-api-key", key)]).await.ok();
+            for commit in [&list["commits"][0], &one["commit"]] {
+                for name in DIGESTS {
+                    assert_eq!(commit[name].is_string(), sees_all, "{key} {name}: {commit}");
+                    assert!(commit.get(name).is_some(), "{key} {name}");
+                }
+                assert!(commit["hash"].is_string() && commit["parent_hash"].is_string(), "{key}");
+            }
+        }
+    }
+    for service in services().await {
+        service.write(&writing(&[event("a", "one")])).await;
+        let list = service.get("/v1/memory/commits").await.ok();
+        assert!(
+            DIGESTS.iter().all(|name| list["commits"][0][name].is_string()),
+            "nobody is asked who they are: {list}"
+        );
+    }
+}
+
+/// A verification reads one state, however much is written meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_is_written_to_verifies() {
+    for service in services().await {
+        service.write(&writing(&[event("hub", "hub")])).await;
+        let (done, is_done) = tokio::sync::watch::channel(false);
+        let writing_on = async {
+            let mut n = 0;
+            while !*is_done.borrow() {
+                n += 1;
+                service.write(&writing(&[event("hub", &format!("hub {n}")), event(&format!("n{n}"), "new")])).await;
+            }
+            n
+        };
+        let verifying = async {
+            let (mut heads, mut tries) = (Vec::new(), 0);
+            // Until enough was written in between.
+            while heads.len() < 6 {
+                tries += 1;
+                assert!(tries < 10_000, "nothing is written: {heads:?}");
+                let report = service.post(VERIFY, &json!({})).await.ok();
+                assert_eq!((&report["ok"], &report["first_break"]), (&json!(true), &Value::Null), "{report}");
+                heads.push(report["head_seq"].as_u64().unwrap());
+                heads.dedup();
+            }
+            done.send_replace(true);
+            heads
+        };
+        let (written, heads) = tokio::join!(writing_on, verifying);
+        assert!(written >= 5 && heads.is_sorted(), "{written} writes, heads {heads:?}");
+    }
+}
+
+/// A node is looked for by what it was called then, whatever it is called now.
+#[tokio::test(flavor = "multi_thread")]
+async fn client_ids_are_those_of_the_state() {
+    for service in services().await {
+        let id = ids(&service.write(&writing(&[event("a", "called a")])).await).remove(0);
+        let nameless = |text: &str| json!({ "id": id, "type": "event", "memory_lane": "shared", "text_summary": text });
+        service.write(&writing(&[nameless("called nothing")])).await;
+        service.write(&writing(&[event("a", "called a again")])).await;
+        service.write(&writing(&[nameless("nothing again")])).await;
+        let texts = async |as_of: Value| {
+            let found = find(&service, json!({ "client_id": "a", "as_of": as_of })).await;
+            let nodes = found["nodes"].as_array().unwrap().clone();
+            nodes.iter().map(|node| node["text_summary"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(texts(json!(1)).await, ["called a"]);
+        assert!(texts(json!(2)).await.is_empty());
+        assert_eq!(texts(json!(3)).await, ["called a again"]);
+        assert!(texts(json!(4)).await.is_empty());
+        assert!(find(&service, json!({ "client_id": "a" })).await["nodes"].as_array().unwrap().is_empty());
+    }
+}
+
 async fn verify(service: &Service, key: &str) -> Answer {
     service.post_with(VERIFY, &[("x-api-key", key)], &json!({})).await
 }

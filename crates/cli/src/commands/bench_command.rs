@@ -6,6 +6,7 @@ use super::bench;
 use crate::{
     failure::{Failure, Verdict},
     output,
+    settings::env_file::EnvFileArgs,
 };
 
 /// Flags of `aionis bench`.
@@ -16,6 +17,8 @@ pub(crate) struct BenchCommandArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
 }
 
 pub(crate) async fn run(args: BenchCommandArgs) -> Result<Verdict, Failure> {

@@ -14,7 +14,7 @@ use super::{job::SelectionArgs, verify::Quiet};
 use crate::{
     failure::{Failure, Verdict},
     output::{self, Bar},
-    settings::{LogSettings, SecretArg, StorageSettings},
+    settings::{LogSettings, SecretArg, StorageSettings, env_file::EnvFileArgs},
     telemetry, wiring,
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct CopyArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     selection: SelectionArgs,
     #[command(flatten)]

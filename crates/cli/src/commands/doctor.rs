@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::{HttpSettings, Settings, environment},
+    settings::{HttpSettings, Settings, env_file::EnvFileArgs, environment},
     wiring,
 };
 
@@ -20,6 +20,8 @@ pub(crate) struct DoctorArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::StorageSettings,
+    settings::{StorageSettings, env_file::EnvFileArgs},
     wiring,
 };
 
@@ -42,6 +42,8 @@ enum Action {
 
 #[derive(Debug, Args)]
 struct CreateArgs {
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     storage: StorageSettings,
     /// The only tenant the key reaches.
@@ -70,6 +72,8 @@ struct CreateArgs {
 #[derive(Debug, Args)]
 struct ListArgs {
     #[command(flatten)]
+    env_file: EnvFileArgs,
+    #[command(flatten)]
     storage: StorageSettings,
     /// Only keys of this tenant.
     #[arg(long)]
@@ -85,6 +89,8 @@ struct ListArgs {
 #[derive(Debug, Args)]
 struct RotateArgs {
     #[command(flatten)]
+    env_file: EnvFileArgs,
+    #[command(flatten)]
     storage: StorageSettings,
     /// Id of the key to replace.
     id: Uuid,
@@ -98,6 +104,8 @@ struct RotateArgs {
 
 #[derive(Debug, Args)]
 struct RevokeArgs {
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     storage: StorageSettings,
     /// Id of the key.

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::StorageSettings,
+    settings::{StorageSettings, env_file::EnvFileArgs},
     wiring,
 };
 
@@ -20,6 +20,8 @@ pub(crate) struct MigrateArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     storage: StorageSettings,
 }

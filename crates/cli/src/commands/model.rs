@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::EmbeddingSettings,
+    settings::{EmbeddingSettings, env_file::EnvFileArgs},
 };
 
 /// Flags of `aionis model`.
@@ -51,6 +51,8 @@ struct Place {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     embedding: EmbeddingSettings,
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::{
     failure::{Failure, Verdict},
     output::{self, Bar},
-    settings::{EmbeddingSettings, LogSettings, StorageSettings},
+    settings::{EmbeddingSettings, LogSettings, StorageSettings, env_file::EnvFileArgs},
     telemetry, wiring,
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct ReembedArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     storage: StorageSettings,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use clap::Args;
 use crate::{
     failure::{Failure, Verdict},
     output::{self, Bar},
-    settings::StorageSettings,
+    settings::{StorageSettings, env_file::EnvFileArgs},
     wiring,
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct VerifyArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     storage: StorageSettings,
 }

@@ -64,11 +64,27 @@ pub(crate) fn prepare(root: &Command, args: &[OsString]) -> Result<(), Failure> 
         return Ok(());
     }
     let command = chosen(root, args);
-    if command.get_arguments().any(|arg| arg.get_id() == env_file::ID) {
+    if reads_env_file(command) {
         env_file::load(args)?;
     }
-    let own: Vec<Variable> = variables(command);
+    let own = not_overridden(variables(command), args);
     Failure::unless_empty(refused(&own, |name| std::env::var_os(name)))
+}
+
+/// The variables whose flag is not among the arguments: one that a flag overrides is not read, whatever it holds.
+fn not_overridden(mut variables: Vec<Variable>, args: &[OsString]) -> Vec<Variable> {
+    let flags: Vec<&str> = args
+        .iter()
+        .skip(1)
+        .map_while(|arg| arg.to_str().filter(|arg| *arg != "--"))
+        .map(|arg| arg.split_once('=').map_or(arg, |(flag, _)| flag))
+        .collect();
+    variables.retain(|variable| !flags.contains(&variable.flag.as_str()));
+    variables
+}
+
+fn reads_env_file(command: &Command) -> bool {
+    command.get_arguments().any(|arg| arg.get_id() == env_file::ID)
 }
 
 /// The command the arguments name, as deep as they name it.
@@ -233,6 +249,33 @@ mod tests {
         );
         let secret = all.iter().find(|variable| variable.name == "ADMIN_TOKEN").unwrap();
         assert!(!shown(secret, OsStr::new("hunter2")).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_variable_that_a_flag_overrides_is_not_looked_at() {
+        let root = crate::command();
+        let all = || variables(root.find_subcommand("serve").unwrap());
+        let told = |args: &[&str]| {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            refused(&not_overridden(all(), &args), |name| (name == "PORT").then(|| "abc".into())).len()
+        };
+        assert_eq!((told(&["aionis", "serve"]), told(&["aionis", "serve", "--port-file", "x"])), (1, 1));
+        assert_eq!((told(&["aionis", "serve", "--port", "1"]), told(&["aionis", "serve", "--port=1"])), (0, 0));
+        assert_eq!(told(&["aionis", "serve", "--", "--port"]), 1);
+    }
+
+    /// A file that some commands read and others ignore sends those to another store.
+    #[test]
+    fn every_command_that_reads_settings_reads_the_file_of_variables() {
+        fn walk(command: &Command, seen: &mut usize) {
+            let reads_settings = command.get_arguments().any(|arg| arg.get_env().is_some());
+            assert!(!reads_settings || reads_env_file(command), "{} ignores {}", command.get_name(), env_file::ID);
+            *seen += usize::from(reads_settings);
+            command.get_subcommands().for_each(|below| walk(below, seen));
+        }
+        let mut seen = 0;
+        walk(&crate::command(), &mut seen);
+        assert!(seen >= 18, "{seen}");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(crate) struct RecallSettings {
     /// Nodes of a scope up to which recall answers from an earlier state (as_of), which it builds in memory first.
     #[arg(long, env = "AIONIS_AS_OF_NODES_MAX", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
     pub(crate) as_of_nodes_max: u64,
+    /// Whether the nodes a recall begins with count as used: they fade more slowly and keep their tier.
+    #[arg(long, env = "AIONIS_RECALL_ACTIVATES", default_value = "true", value_parser = boolean, action = clap::ArgAction::Set)]
+    pub(crate) recall_activates: bool,
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
@@ -39,6 +42,18 @@ impl RecallSettings {
     pub(crate) fn profiles(&self) -> Result<ProfilePolicy, String> {
         ProfilePolicy::parse(self.memory_recall_profile, &self.memory_recall_profile_policy_json)
             .map_err(|e| format!("MEMORY_RECALL_PROFILE_POLICY_JSON: {e}"))
+    }
+
+    /// Why the wait for a cheaper profile could never be over: a recall that waits longer than the gate lets it is refused.
+    pub(crate) fn adaptive_wait_problem(&self, queue_timeout_ms: u64) -> Option<String> {
+        let wait_ms = self.memory_recall_adaptive_wait_ms;
+        (self.memory_recall_adaptive_downgrade_enabled && wait_ms >= queue_timeout_ms).then(|| {
+            format!(
+                "MEMORY_RECALL_ADAPTIVE_WAIT_MS={wait_ms} is never waited: API_RECALL_QUEUE_TIMEOUT_MS={queue_timeout_ms} \
+                 refuses a recall before; lower the one, raise the other, or set \
+                 MEMORY_RECALL_ADAPTIVE_DOWNGRADE_ENABLED=false"
+            )
+        })
     }
 
     /// When a cheaper profile is used, or why it could never be.

@@ -31,12 +31,6 @@ const TOPICS: Why = (
     "`trigger_topic_cluster` in writes that should not wait for the next hour",
 );
 const SHADOW: Why = ("there is one set of tables, so nothing is written twice", "nothing; unset it");
-const TIERS: Why = (
-    "this version has no job that moves nodes to colder tiers",
-    "`POST /v1/memory/archive/rehydrate` for the way back",
-);
-const DECAY: Why = ("this version has no job that lowers salience with age", "nothing; unset it");
-const BUDGETS: Why = ("this version has no job that keeps a scope within a number of nodes", "nothing; unset it");
 const CONSOLIDATION: Why = ("this version has no consolidation job", "nothing; unset it");
 
 const RETIRED: &[Retired] = &[
@@ -46,23 +40,6 @@ const RETIRED: &[Retired] = &[
     of("TOPIC_CLUSTER_ASYNC_ON_WRITE", TOPICS),
     of("MEMORY_SHADOW_DUAL_WRITE_ENABLED", SHADOW),
     of("MEMORY_SHADOW_DUAL_WRITE_STRICT", SHADOW),
-    of("MEMORY_TIER_WARM_BELOW", TIERS),
-    of("MEMORY_TIER_COLD_BELOW", TIERS),
-    of("MEMORY_TIER_ARCHIVE_BELOW", TIERS),
-    of("MEMORY_TIER_WARM_INACTIVE_DAYS", TIERS),
-    of("MEMORY_TIER_COLD_INACTIVE_DAYS", TIERS),
-    of("MEMORY_TIER_ARCHIVE_INACTIVE_DAYS", TIERS),
-    of("MEMORY_TIER_MAX_DAILY_MUTATION_RATIO", TIERS),
-    of("MEMORY_SALIENCE_DECAY_FACTOR", DECAY),
-    of("MEMORY_ADAPTIVE_DECAY_ENABLED", DECAY),
-    of("MEMORY_ADAPTIVE_RECENT_DAYS", DECAY),
-    of("MEMORY_ADAPTIVE_RECENT_SCALE", DECAY),
-    of("MEMORY_ADAPTIVE_FEEDBACK_POS_STRENGTH", DECAY),
-    of("MEMORY_ADAPTIVE_FEEDBACK_NEG_STRENGTH", DECAY),
-    of("MEMORY_ADAPTIVE_DECAY_SCALE_MIN", DECAY),
-    of("MEMORY_ADAPTIVE_DECAY_SCALE_MAX", DECAY),
-    of("MEMORY_SCOPE_HOT_NODE_BUDGET", BUDGETS),
-    of("MEMORY_SCOPE_ACTIVE_NODE_BUDGET", BUDGETS),
     of("MEMORY_CONSOLIDATION_MIN_VECTOR_SIM", CONSOLIDATION),
     of("MEMORY_CONSOLIDATION_MIN_SCORE", CONSOLIDATION),
     of("MEMORY_CONSOLIDATION_MAX_ANCHORS", CONSOLIDATION),

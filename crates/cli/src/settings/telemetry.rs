@@ -1,8 +1,10 @@
 //! Settings of logs and traces.
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
 use tracing_subscriber::EnvFilter;
 
 use super::{SecretArg, boolean};
@@ -74,6 +76,15 @@ pub(crate) struct TelemetrySettings {
         hide_default_value = true
     )]
     pub(crate) otel_exporter_otlp_headers: SecretArg,
+    /// Headers of requests with traces; they replace the others when there are any.
+    #[arg(
+        long,
+        env = "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) otel_exporter_otlp_traces_headers: SecretArg,
     /// Protocol to the collector; http/protobuf is the one there is.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_PROTOCOL", default_value = "http/protobuf")]
     pub(crate) otel_exporter_otlp_protocol: String,
@@ -126,14 +137,14 @@ impl TelemetrySettings {
                 self.otel_exporter_otlp_protocol
             ));
         }
-        for (variable, pairs, shown) in [
-            ("OTEL_EXPORTER_OTLP_HEADERS", pairs(&self.otel_exporter_otlp_headers.0), false),
-            ("OTEL_RESOURCE_ATTRIBUTES", pairs(&self.otel_resource_attributes), true),
-        ] {
-            if let Err(pair) = pairs {
-                let given = if shown { format!("{pair:?}") } else { "a value that is not shown".to_owned() };
-                problems.push(format!("{variable}: must be name=value pairs, comma separated (given: {given})"));
-            }
+        if let Err(variable) = self.headers() {
+            problems.push(format!(
+                "{variable}: must be name=value pairs, comma separated (given: a value that is not shown)"
+            ));
+        }
+        if let Err(pair) = pairs(&self.otel_resource_attributes) {
+            problems
+                .push(format!("OTEL_RESOURCE_ATTRIBUTES: must be name=value pairs, comma separated (given: {pair:?})"));
         }
         if self.ratio().is_none() {
             problems.push(format!(
@@ -156,6 +167,25 @@ impl TelemetrySettings {
         } else {
             None
         }
+    }
+
+    /// Headers of requests to the collector, percent-decoded as OpenTelemetry says.
+    ///
+    /// # Errors
+    /// The variable that holds what is no header.
+    pub(crate) fn headers(&self) -> Result<HeaderMap, &'static str> {
+        let own = &self.otel_exporter_otlp_traces_headers.0;
+        let (variable, text) = if own.trim().is_empty() {
+            ("OTEL_EXPORTER_OTLP_HEADERS", &self.otel_exporter_otlp_headers.0)
+        } else {
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", own)
+        };
+        let header = |(name, value): (String, String)| {
+            let value = percent_decode_str(&value).decode_utf8().ok()?;
+            Some((HeaderName::from_str(&name).ok()?, HeaderValue::from_str(&value).ok()?))
+        };
+        let pairs = pairs(text).map_err(|_| variable)?;
+        pairs.into_iter().map(|pair| header(pair).ok_or(variable)).collect()
     }
 
     /// Share of traces kept by the samplers by ratio; none when it is not one.

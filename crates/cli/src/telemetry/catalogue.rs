@@ -81,6 +81,12 @@ pub(crate) const METRICS: &[Metric] = &[
     of(Counter, "aionis_recall_with_pending_total", &[], "recalls in scopes with vectors to come"),
     of(Counter, "aionis_recall_audit_dropped_total", &[], "audit rows not stored"),
     of(
+        Counter,
+        "aionis_recall_usage_dropped_total",
+        &[],
+        "nodes that recalls used and that could not be noted as used",
+    ),
+    of(
         Gauge,
         "aionis_gate_inflight",
         GATE,

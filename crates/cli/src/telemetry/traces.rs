@@ -1,7 +1,6 @@
 //! Traces to an OpenTelemetry collector over OTLP, protobuf by HTTP. Nothing is sent unless an endpoint is set.
 
 use std::{
-    collections::HashMap,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -9,7 +8,10 @@ use std::{
 use aionis_engine::stages::TRACE_TARGET;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{
+    HeaderMap, HeaderName, Request, Response,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT},
+};
 use opentelemetry::{
     KeyValue,
     propagation::TextMapPropagator,
@@ -44,15 +46,13 @@ pub(super) fn start(settings: &TelemetrySettings) -> Result<Option<(Traces, Boxe
     let Some((_, url)) = settings.traces_url() else { return Ok(None) };
     let refused = |e: &dyn std::fmt::Display| Failure::new(format!("traces cannot be set up: {e}"));
     let timeout = Duration::from_millis(settings.otel_exporter_otlp_timeout);
-    let headers: HashMap<String, String> =
-        pairs(&settings.otel_exporter_otlp_headers.0).unwrap_or_default().into_iter().collect();
+    let headers = settings.headers().map_err(|variable| Failure::new(format!("{variable}: holds no headers")))?;
     let exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(Client::new(timeout).map_err(|e| refused(&e))?)
+        .with_http_client(Client::new(timeout, headers).map_err(|e| refused(&e))?)
         .with_protocol(Protocol::HttpBinary)
         .with_endpoint(url)
         .with_timeout(timeout)
-        .with_headers(headers)
         .build()
         .map_err(|e| refused(&e))?;
     let attributes = pairs(&settings.otel_resource_attributes).unwrap_or_default();
@@ -114,15 +114,17 @@ impl Traces {
 #[derive(Debug)]
 struct Client {
     client: reqwest::Client,
+    /// Those of the settings.
+    headers: HeaderMap,
     runtime: tokio::runtime::Handle,
     failing: AtomicBool,
 }
 
 impl Client {
-    fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
+    fn new(timeout: Duration, headers: HeaderMap) -> Result<Self, reqwest::Error> {
         aionis_embed::install_crypto();
         let client = reqwest::Client::builder().timeout(timeout).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Self { client, runtime: tokio::runtime::Handle::current(), failing: AtomicBool::new(false) })
+        Ok(Self { client, headers, runtime: tokio::runtime::Handle::current(), failing: AtomicBool::new(false) })
     }
 
     /// Said once per failure, not once per batch.
@@ -140,7 +142,8 @@ impl Client {
 
 #[async_trait]
 impl HttpClient for Client {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        set_headers(request.headers_mut(), &self.headers);
         let client = self.client.clone();
         // The thread that sends has no runtime of its own.
         let answer = self.runtime.spawn(async move { send(&client, request).await }).await.map_err(HttpError::from);
@@ -152,6 +155,18 @@ impl HttpClient for Client {
         });
         answer
     }
+}
+
+/// Headers that say how a request is sent, which the exporter sets itself.
+const OF_EXPORTER: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
+
+/// The exporter puts the headers of the environment over all others. Those of the settings are what holds: a flag wins
+/// over its variable.
+fn set_headers(headers: &mut HeaderMap, settings: &HeaderMap) {
+    let mut set: HeaderMap =
+        OF_EXPORTER.into_iter().filter_map(|name| headers.remove(&name).map(|value| (name, value))).collect();
+    set.extend(settings.iter().map(|(name, value)| (name.clone(), value.clone())));
+    *headers = set;
 }
 
 async fn send(client: &reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {

@@ -192,7 +192,137 @@ fn a_file_that_cannot_be_read_stops_the_start_and_its_lines_are_not_shown() {
     std::fs::write(place.path().join("broken"), "PORT=1\nsecret hunter2\n").unwrap();
     let ended = run(aionis(place.path()).args(["serve", "--env-file", "broken"])).exits(1);
     let line = ended.one_line();
-    assert!(line.contains("the line after PORT is not NAME=value") && !line.contains("hunter2"), "{line}");
+    assert!(line.contains("broken:2: has no =; write NAME=value") && !line.contains("hunter2"), "{line}");
+}
+
+#[test]
+fn what_other_programs_would_read_differently_is_refused_all_at_once_and_never_shown() {
+    let place = Place::new();
+    let lines = "ADMIN_TOKEN=hunter2$HOME\nDATABASE_URL=postgres://u:hunter2 #x@h/d\nPORT=1\nOPENAI_API_KEY=\"hunter2";
+    std::fs::write(place.path().join("ambiguous"), lines).unwrap();
+    let ended = run(aionis(place.path()).args(["serve", "--env-file", "ambiguous"])).exits(1);
+    let said: Vec<&str> = ended.stderr.lines().map(str::trim).collect();
+    assert_eq!(said.len(), 4, "{ended:#?}");
+    for (line, (place, name)) in said[1..].iter().zip([(1, "ADMIN_TOKEN"), (2, "DATABASE_URL"), (4, "OPENAI_API_KEY")])
+    {
+        assert!(line.starts_with(&format!("ambiguous:{place}: {name} has ")) && line.contains("; "), "{line}");
+    }
+    assert!(!ended.stderr.contains("hunter2"), "{ended:#?}");
+}
+
+#[test]
+fn values_of_a_file_are_taken_literally() {
+    let place = Place::new();
+    // HOME is set in every environment: it would show if anything were substituted.
+    std::fs::write(
+        place.path().join("literal"),
+        "MEMORY_SCOPE='a $HOME ${HOME} # b'\nOTEL_SERVICE_NAME=\"x\\$HOME\"\n",
+    )
+    .unwrap();
+    let mut command = aionis(place.path());
+    command.args(["config", "print", "--json", "--env-file", "literal"]).env("HOME", "/nowhere");
+    let printed = run(&mut command).exits(0).json();
+    assert_eq!(printed["memory_scope"], "a $HOME ${HOME} # b", "{printed}");
+    assert_eq!(printed["otel_service_name"], "x$HOME", "{printed}");
+}
+
+#[test]
+fn every_command_reads_the_file_of_variables() {
+    let place = Place::new();
+    std::fs::write(place.path().join("settings"), "AIONIS_READERS=0\n").unwrap();
+    let id = "00000000-0000-4000-8000-000000000000";
+    for args in [
+        &["serve"][..],
+        &["worker"],
+        &["migrate"],
+        &["verify"],
+        &["doctor"],
+        &["config", "check"],
+        &["reembed", "--to", "fake"],
+        &["copy", "--from", "a", "--to", "b", "--all"],
+        &["keys", "create", "--tenant", "acme", "--role", "reader"],
+        &["keys", "list"],
+        &["keys", "rotate", id],
+        &["keys", "revoke", id],
+        &["job", "outbox-replay", "--all"],
+    ] {
+        let by_flag = run(aionis(place.path()).args(args).args(["--env-file", "settings"])).exits(1);
+        let by_variable = run(aionis(place.path()).args(args).env("AIONIS_ENV_FILE", "settings")).exits(1);
+        for ended in [by_flag, by_variable] {
+            assert!(ended.one_line().contains("AIONIS_READERS: must be"), "{args:?}: {ended:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_variable_that_a_flag_overrides_may_hold_anything() {
+    let place = Place::new();
+    let check = |args: &[&str]| {
+        let mut command = aionis(place.path());
+        command.args(["config", "check"]).args(args).env("EMBEDDING_PROVIDER", "none");
+        command.env("PORT", "abc").env("OTEL_TRACES_SAMPLER", "sometimes");
+        run(&mut command)
+    };
+    assert!(check(&[]).exits(1).stderr.contains("2 problems"));
+    assert!(check(&["--port", "3001"]).exits(1).one_line().contains("OTEL_TRACES_SAMPLER"));
+    check(&["--port", "3001", "--otel-traces-sampler=always_on"]).exits(0);
+}
+
+#[test]
+fn a_wait_that_the_gate_never_grants_is_refused() {
+    let place = Place::new();
+    let check = |wait: &str, timeout: &str, enabled: &str| {
+        let mut command = aionis(place.path());
+        command.args(["config", "check"]).env("EMBEDDING_PROVIDER", "none").envs([
+            ("MEMORY_RECALL_ADAPTIVE_WAIT_MS", wait),
+            ("API_RECALL_QUEUE_TIMEOUT_MS", timeout),
+            ("MEMORY_RECALL_ADAPTIVE_DOWNGRADE_ENABLED", enabled),
+        ]);
+        run(&mut command)
+    };
+    for wait in ["500", "501"] {
+        let ended = check(wait, "500", "true").exits(1);
+        let line = ended.one_line();
+        assert!(
+            line.contains("MEMORY_RECALL_ADAPTIVE_WAIT_MS=") && line.contains("API_RECALL_QUEUE_TIMEOUT_MS=500"),
+            "{line}"
+        );
+    }
+    check("499", "500", "true").exits(0);
+    check("500", "500", "false").exits(0);
+}
+
+#[test]
+fn problems_are_json_for_whoever_asks_for_it() {
+    let place = Place::new();
+    let check = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = aionis(place.path());
+        command.args(["config", "check", "--json"]).args(args).envs(variables.iter().copied());
+        let ended = run(&mut command).exits(1);
+        assert!(ended.stderr.is_empty(), "{ended:#?}");
+        ended.json()
+    };
+    let every_one_is_whole = |told: &serde_json::Value, variables: &[&str]| {
+        assert_eq!(told["ok"], false, "{told}");
+        let problems = told["problems"].as_array().unwrap();
+        let named: Vec<_> = problems.iter().map(|problem| problem["variable"].as_str().unwrap_or("")).collect();
+        assert_eq!(named, variables, "{told}");
+        for problem in problems {
+            assert!(problem["problem"].as_str().is_some_and(|text| text.len() > 5), "{problem}");
+            assert!(problem["fix"].as_str().is_some_and(|text| text.len() > 5), "{problem}");
+        }
+    };
+    // Values that cannot be read, then settings that do not go together, then a file, then a flag.
+    let told = check(&[], &[("PORT", "abc"), ("AIONIS_READERS", "0"), ("OUTBOX_BATCH_SZIE", "1")]);
+    every_one_is_whole(&told, &["AIONIS_READERS", "PORT"]);
+    assert_eq!(told["warnings"][0]["variable"], "OUTBOX_BATCH_SZIE", "{told}");
+    let wrong = [("MEMORY_TENANT_ID", "a/b"), ("DATABASE_URL", "mysql://db"), ("EMBEDDING_PROVIDER", "openai")];
+    every_one_is_whole(&check(&[], &wrong), &["MEMORY_TENANT_ID", "DATABASE_URL", "EMBEDDING_PROVIDER"]);
+    std::fs::write(place.path().join("broken"), "PORT='1\nA B\n").unwrap();
+    let told = check(&["--env-file", "broken"], &[]);
+    assert_eq!((&told["problems"][0]["variable"], &told["problems"][1]["variable"]), (&json!("PORT"), &json!(null)));
+    let told = check(&["--unheard-of"], &[]);
+    assert!(told["problems"][0]["problem"].as_str().unwrap().contains("--unheard-of"), "{told}");
 }
 
 #[test]

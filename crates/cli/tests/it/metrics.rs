@@ -103,7 +103,7 @@ fn documented() -> BTreeMap<String, String> {
 /// Only on PostgreSQL.
 const POOL: [&str; 3] = ["aionis_pool_connections", "aionis_pool_idle_connections", "aionis_pool_wait_seconds"];
 /// There from the start, at zero as long as nothing goes wrong or waits, or at what it is for a moment.
-const QUIET: [&str; 13] = [
+const QUIET: [&str; 14] = [
     "aionis_body_held_bytes",
     "aionis_commit_waiters",
     "aionis_gate_inflight",
@@ -115,14 +115,17 @@ const QUIET: [&str; 13] = [
     "aionis_outbox_oldest_pending_seconds",
     "aionis_outbox_pending",
     "aionis_recall_audit_dropped_total",
+    "aionis_recall_usage_dropped_total",
     "aionis_recall_with_pending_total",
     "aionis_sample_failures_total",
 ];
-/// Not there before something waits, is refused or fails; other tests see them.
-const EVENTFUL: [&str; 4] = [
+/// Not there before something waits, is refused or fails, or a job is due; other tests see them.
+const EVENTFUL: [&str; 6] = [
     "aionis_admission_refused_total",
     "aionis_auth_refusals_total",
     "aionis_gate_wait_seconds",
+    "aionis_job_runs_total",
+    "aionis_job_seconds",
     "aionis_recall_downgraded_total",
 ];
 

@@ -272,7 +272,10 @@ fn what_was_given_up_is_tried_again() {
     assert_eq!(listed(&["--tenant", "acme"])["runs"], json!([]));
     let server = Server::start(&data);
     server.vectors_are_ready("harbour", PATIENCE);
-    let ready = server.connect().get("/health/ready").unwrap().ok();
-    assert_eq!((&ready["outbox"]["pending"], &ready["outbox"]["dead"]), (&json!(0), &json!(0)), "{ready}");
+    // Readiness tells a moment late.
+    until("nothing waits and nothing is given up", PATIENCE, || {
+        let ready = server.connect().get("/health/ready").unwrap().ok();
+        ((&ready["outbox"]["pending"], &ready["outbox"]["dead"]) == (&json!(0), &json!(0))).then_some(())
+    });
     server.stop();
 }

@@ -202,11 +202,13 @@ impl Service {
         ));
     }
 
-    /// What readiness tells of the queue: items waiting, items given up.
-    fn queue(&self) -> (u64, u64) {
-        let ready = self.server.connect().get("/health/ready").unwrap().ok();
-        let number = |name: &str| ready["outbox"][name].as_u64().unwrap();
-        (number("pending"), number("dead"))
+    /// Waits until readiness tells so of the queue: items waiting, items given up. It tells a moment late.
+    fn queue_becomes(&self, wanted: (u64, u64)) {
+        until("readiness tells what is in the queue", PATIENCE, || {
+            let ready = self.server.connect().get("/health/ready").unwrap().ok();
+            let number = |name: &str| ready["outbox"][name].as_u64().unwrap();
+            ((number("pending"), number("dead")) == wanted).then_some(())
+        });
     }
 
     /// Insists that the provider has failed in one way only, by the name that metrics give it.
@@ -314,11 +316,11 @@ fn pauses(engine: Engine, failure: &Failure) {
     service.becomes(&format!("{} = 1 AND {waiting} = {}", rows("memory_outbox", &untouched), FIRST.len()));
     // Work that arrives meanwhile is taken, and does not make the worker come back early.
     written.extend(ids(&service.server.write(&lanterns(SECOND))));
-    assert_eq!(service.queue(), (2, 0));
+    service.queue_becomes((2, 0));
     service.failed_only_by(failure.kind);
     service.provider.recover();
     service.becomes(&format!("{} AND {}", all_ready(FIRST.len() + SECOND.len()), done(2, 1)));
-    assert_eq!(service.queue(), (0, 0));
+    service.queue_becomes((0, 0));
     service.failed_only_by(failure.kind);
     service.rested(failure.pause);
     service.ends_well(&written);
@@ -364,7 +366,7 @@ fn counts(engine: Engine, mood: Mood) {
     service.becomes(&format!("{} AND {} AND {}", all_ready(FIRST.len() + SECOND.len()), done(1, 2), done(1, 1)));
     let moods: Vec<Mood> = service.provider.calls().into_iter().map(|(_, mood)| mood).collect();
     assert_eq!(moods, [mood, Mood::Well, Mood::Well]);
-    assert_eq!(service.queue(), (0, 0));
+    service.queue_becomes((0, 0));
     service.failed_only_by("bad_response");
     service.rested(PAUSE_MIN);
     service.ends_well(&written);
@@ -389,7 +391,7 @@ fn nonsense_for_too_long_makes_a_dead_letter_that_the_same_write_arms_again(engi
     );
     let failed = rows("memory_nodes", "embedding_status = 'failed' AND embedding_last_error IS NOT NULL");
     service.becomes(&format!("{} = 1 AND {failed} = {}", rows("memory_outbox", &dead), FIRST.len()));
-    assert_eq!(service.queue(), (0, 1));
+    service.queue_becomes((0, 1));
     service.failed_only_by("bad_response");
     service.rested(PAUSE_MIN);
     assert_eq!(service.provider.calls().len(), 2, "what was given up is not asked for any more");
@@ -400,7 +402,7 @@ fn nonsense_for_too_long_makes_a_dead_letter_that_the_same_write_arms_again(engi
     let ready = rows("memory_nodes", "embedding_status = 'ready' AND embedding_last_error IS NULL");
     let items = rows("memory_outbox", "scope_key IS NOT NULL");
     service.becomes(&format!("{ready} = {} AND {items} = 1 AND {}", FIRST.len(), done(1, 1)));
-    assert_eq!(service.queue(), (0, 0));
+    service.queue_becomes((0, 0));
     service.ends_well(&ids(&written));
 }
 

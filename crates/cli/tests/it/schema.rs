@@ -8,7 +8,7 @@ use crate::support::{
     program::{aionis_on, fake, run},
 };
 
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 10] = [
     "0001_memory",
     "0002_vector_index",
     "0003_pending_since",
@@ -17,7 +17,8 @@ const MIGRATIONS: [&str; 9] = [
     "0006_reading_and_forgetting",
     "0007_api_keys",
     "0008_jobs",
-    "0009_topics",
+    "0009_lifecycle",
+    "0012_topics",
 ];
 
 #[test]

@@ -140,6 +140,44 @@ fn a_collector_receives_the_spans_of_a_recall_in_the_trace_of_its_caller() {
     assert!(!sent.replace("pond-service", "").contains("pond") && !sent.contains("heron"), "{sent}");
 }
 
+/// The headers of the first request to a collector, of a server started so.
+fn head_of_first_request(start: impl FnOnce(&mut std::process::Command)) -> String {
+    let (place, collector) = (Place::new(), Collector::start());
+    let server = Server::start_with(&place.data(), |command| {
+        traced(command, &collector.url);
+        start(command);
+    });
+    write_and_recall(&server);
+    server.stop();
+    let heads = collector.seen.heads.lock().unwrap();
+    heads.first().expect("something was sent").clone()
+}
+
+#[test]
+fn headers_of_a_flag_replace_those_of_its_variable() {
+    let head = head_of_first_request(|command| {
+        command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=variable,x-more=variable");
+        command.args(["--otel-exporter-otlp-headers", "x-key=fl%61g"]);
+    });
+    assert!(head.contains("x-key: flag\r\n") && !head.contains("variable"), "{head}");
+    assert!(head.contains("content-type: application/x-protobuf\r\n"), "{head}");
+}
+
+#[test]
+fn headers_of_traces_replace_the_others_and_their_flag_its_variable() {
+    let both = |command: &mut std::process::Command| {
+        command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=general");
+        command.env("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=own");
+    };
+    let head = head_of_first_request(both);
+    assert!(head.contains("x-key: own\r\n") && !head.contains("general"), "{head}");
+    let head = head_of_first_request(|command| {
+        both(command);
+        command.args(["--otel-exporter-otlp-traces-headers", "x-key=flag"]);
+    });
+    assert!(head.contains("x-key: flag\r\n") && !head.contains("own") && !head.contains("general"), "{head}");
+}
+
 #[test]
 fn nothing_is_sent_when_traces_are_off() {
     let (place, collector) = (Place::new(), Collector::start());

@@ -1,8 +1,9 @@
 //! Whose turn it is at a gate: so many at work, so many waiting, and the waiting served in turn over tenants.
 //!
 //! Each tenant has a line of its own, first come, first served; the lines are served one after the other. When as many
-//! wait as may, the newest of the longest line gives way to a newcomer whose line stays shorter. So a tenant that sends
-//! without end fills its own line only: somebody else waits for at most one turn of each tenant before theirs.
+//! wait as may, a tenant that has more at the gate, at work and waiting, than a newcomer's tenant would have gives up its
+//! newest place in the queue to the newcomer. So a tenant that sends without end displaces itself only: somebody else
+//! waits for at most one turn of each tenant before theirs, also where only one may wait.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -30,10 +31,19 @@ pub enum Entry {
     Refused,
 }
 
+/// A tenant that has somebody at work or waiting.
+#[derive(Default)]
 struct Line {
-    /// Its number among the lines; the smallest is next.
+    /// Its number among the lines that wait; the smallest is next.
     turn: u64,
+    at_work: usize,
     tickets: VecDeque<Ticket>,
+}
+
+impl Line {
+    fn weight(&self) -> usize {
+        self.at_work + self.tickets.len()
+    }
 }
 
 /// The state of a gate. Every operation takes time logarithmic in the number of tenants that wait.
@@ -45,8 +55,10 @@ pub struct Turns {
     next_ticket: Ticket,
     next_turn: u64,
     lines: HashMap<Arc<str>, Line>,
+    /// Lines somebody waits in, by turn.
     order: BTreeMap<u64, Arc<str>>,
-    by_length: BTreeSet<(usize, Arc<str>)>,
+    /// Lines somebody waits in, by what they have at the gate.
+    by_weight: BTreeSet<(usize, Arc<str>)>,
 }
 
 impl Turns {
@@ -61,7 +73,7 @@ impl Turns {
             next_turn: 0,
             lines: HashMap::new(),
             order: BTreeMap::new(),
-            by_length: BTreeSet::new(),
+            by_weight: BTreeSet::new(),
         }
     }
 
@@ -75,39 +87,44 @@ impl Turns {
         // Nobody waits while there is room: whoever leaves hands over to whoever is next.
         if self.inflight < self.max_inflight {
             self.inflight += 1;
+            self.change(tenant, |line| line.at_work += 1);
             return Entry::Admitted;
         }
         if self.queued < self.max_queue {
             return Entry::Waits { ticket: self.join(tenant), displaced: None };
         }
-        let own = self.lines.get(tenant).map_or(0, |line| line.tickets.len());
-        let longest =
-            self.by_length.last().filter(|(length, _)| *length > own + 1).map(|(_, tenant)| Arc::clone(tenant));
-        let Some(longest) = longest else { return Entry::Refused };
-        let displaced = self.change(&longest, VecDeque::pop_back);
+        let own = self.lines.get(tenant).map_or(0, Line::weight);
+        let heaviest = self.by_weight.last().filter(|(weight, _)| *weight > own + 1).map(|(_, name)| Arc::clone(name));
+        let Some(heaviest) = heaviest else { return Entry::Refused };
+        let displaced = self.change(&heaviest, |line| line.tickets.pop_back());
         Entry::Waits { ticket: self.join(tenant), displaced }
     }
 
-    /// Somebody at work leaves. The answer goes in instead, if there is one.
-    pub fn leave(&mut self) -> Option<Ticket> {
-        let Some((_, tenant)) = self.order.pop_first() else {
+    /// Somebody of a tenant at work leaves. Whoever the answer names goes in instead, if it names one.
+    pub fn leave(&mut self, tenant: &str) -> Option<(Ticket, Arc<str>)> {
+        self.change(tenant, |line| line.at_work = line.at_work.saturating_sub(1));
+        let Some((_, next)) = self.order.pop_first() else {
             self.inflight = self.inflight.saturating_sub(1);
             return None;
         };
         let turn = self.turn();
-        if let Some(line) = self.lines.get_mut(&tenant) {
+        if let Some(line) = self.lines.get_mut(&next) {
             line.turn = turn;
-            self.order.insert(turn, Arc::clone(&tenant));
+            self.order.insert(turn, Arc::clone(&next));
         }
-        self.change(&tenant, VecDeque::pop_front)
+        let ticket = self.change(&next, |line| {
+            line.at_work += 1;
+            line.tickets.pop_front()
+        });
+        ticket.map(|ticket| (ticket, next))
     }
 
     /// Somebody waits no longer. Whether they still did.
     pub fn give_up(&mut self, tenant: &str, ticket: Ticket) -> bool {
-        self.change(tenant, |tickets| {
+        self.change(tenant, |line| {
             // Tickets of a line ascend.
-            let at = tickets.binary_search(&ticket).ok()?;
-            tickets.remove(at)
+            let at = line.tickets.binary_search(&ticket).ok()?;
+            line.tickets.remove(at)
         })
         .is_some()
     }
@@ -120,33 +137,36 @@ impl Turns {
     fn join(&mut self, tenant: &str) -> Ticket {
         self.next_ticket += 1;
         let ticket = self.next_ticket;
-        if !self.lines.contains_key(tenant) {
-            let (turn, tenant): (u64, Arc<str>) = (self.turn(), tenant.into());
-            self.order.insert(turn, Arc::clone(&tenant));
-            self.lines.insert(tenant, Line { turn, tickets: VecDeque::new() });
-        }
-        self.change(tenant, |tickets| {
-            tickets.push_back(ticket);
-            None
-        });
+        self.change(tenant, |line| line.tickets.push_back(ticket));
         ticket
     }
 
     /// Changes a line and what is known about it; a line without anybody is forgotten.
-    fn change(&mut self, tenant: &str, change: impl FnOnce(&mut VecDeque<Ticket>) -> Option<Ticket>) -> Option<Ticket> {
-        let (name, line) = self.lines.get_key_value_mut(tenant)?;
-        let (name, before) = (Arc::clone(name), line.tickets.len());
-        let ticket = change(&mut line.tickets);
-        let (after, turn) = (line.tickets.len(), line.turn);
-        self.queued = self.queued + after - before;
-        self.by_length.remove(&(before, Arc::clone(&name)));
-        if after == 0 {
-            self.lines.remove(tenant);
-            self.order.remove(&turn);
-        } else {
-            self.by_length.insert((after, name));
+    fn change<T>(&mut self, tenant: &str, change: impl FnOnce(&mut Line) -> T) -> T {
+        if !self.lines.contains_key(tenant) {
+            self.lines.insert(tenant.into(), Line::default());
         }
-        ticket
+        // It is there now; were it not, a line of nobody would be changed to no effect.
+        let Some((name, line)) = self.lines.get_key_value_mut(tenant) else { return change(&mut Line::default()) };
+        let (name, before) = (Arc::clone(name), line.tickets.len());
+        self.by_weight.remove(&(line.weight(), Arc::clone(&name)));
+        let done = change(line);
+        let (after, weight) = (line.tickets.len(), line.weight());
+        self.queued = self.queued + after - before;
+        if before > 0 && after == 0 {
+            self.order.remove(&line.turn);
+        }
+        if after > 0 {
+            self.by_weight.insert((weight, Arc::clone(&name)));
+            if before == 0 {
+                self.next_turn += 1;
+                line.turn = self.next_turn;
+                self.order.insert(line.turn, name);
+            }
+        } else if weight == 0 {
+            self.lines.remove(tenant);
+        }
+        done
     }
 }
 
@@ -163,15 +183,25 @@ mod tests {
         }
     }
 
+    /// Lets everybody leave, and whoever goes in instead; tells the order.
+    fn empty(turns: &mut Turns, at_work: &str) -> Vec<Ticket> {
+        let (mut served, mut leaving): (Vec<Ticket>, Arc<str>) = (Vec::new(), at_work.into());
+        while let Some((ticket, next)) = turns.leave(&leaving) {
+            served.push(ticket);
+            leaving = next;
+        }
+        served
+    }
+
     #[test]
     fn lines_are_served_in_turn() {
         let mut turns = Turns::new(1, 10);
         assert_eq!(turns.arrive("a"), Entry::Admitted);
         let noisy: Vec<Ticket> = (0..4).map(|_| waits(turns.arrive("a"))).collect();
         let quiet = waits(turns.arrive("b"));
-        let served: Vec<Ticket> = (0..5).filter_map(|_| turns.leave()).collect();
+        let served: Vec<Ticket> = empty(&mut turns, "a");
         assert_eq!(served, [noisy[0], quiet, noisy[1], noisy[2], noisy[3]]);
-        assert_eq!((turns.leave(), turns.load()), (None, (0, 0)));
+        assert_eq!(turns.load(), (0, 0));
     }
 
     #[test]
@@ -182,10 +212,14 @@ mod tests {
         assert_eq!(turns.arrive("a"), Entry::Refused, "it is the newest of the longest line itself");
         let Entry::Waits { ticket: quiet, displaced } = turns.arrive("b") else { panic!("refused") };
         assert_eq!(displaced, Some(noisy[2]));
-        assert_eq!(turns.arrive("b"), Entry::Refused, "two lines of two and one: nobody is longer by two");
+        let Entry::Waits { ticket: second, displaced } = turns.arrive("b") else { panic!("refused") };
+        assert_eq!(displaced, Some(noisy[1]), "one at work and two waiting against one waiting");
+        assert_eq!(turns.arrive("b"), Entry::Refused, "both have two at the gate");
+        assert!(turns.give_up("b", second));
+        let again = waits(turns.arrive("a"));
         assert!(!turns.give_up("a", noisy[2]) && turns.give_up("a", noisy[0]));
         assert_eq!(turns.load(), (1, 2));
-        assert_eq!([turns.leave(), turns.leave()], [Some(noisy[1]), Some(quiet)]);
+        assert_eq!(empty(&mut turns, "a"), [again, quiet]);
     }
 
     #[test]
@@ -196,7 +230,19 @@ mod tests {
         turns.give_up("a", gone);
         let (again, also) = (waits(turns.arrive("a")), waits(turns.arrive("a")));
         let other = waits(turns.arrive("b"));
-        assert_eq!([turns.leave(), turns.leave(), turns.leave()], [Some(again), Some(other), Some(also)]);
+        assert_eq!(empty(&mut turns, "a"), [again, other, also]);
+    }
+
+    #[test]
+    fn where_one_may_wait_a_quiet_tenant_takes_the_place_of_a_noisy_one() {
+        let mut turns = Turns::new(1, 1);
+        turns.arrive("noisy");
+        let waiting = waits(turns.arrive("noisy"));
+        let Entry::Waits { ticket, displaced } = turns.arrive("quiet") else { panic!("refused") };
+        assert_eq!(displaced, Some(waiting));
+        assert_eq!((turns.arrive("noisy"), turns.arrive("quiet")), (Entry::Refused, Entry::Refused));
+        assert_eq!(empty(&mut turns, "noisy"), [ticket]);
+        assert_eq!(turns.load(), (0, 0));
     }
 
     #[derive(Clone, Debug)]
@@ -221,7 +267,7 @@ mod tests {
         #[test]
         fn limits_and_order_hold(max_inflight in 1usize..4, max_queue in 0usize..12, steps in steps()) {
             let mut turns = Turns::new(max_inflight, max_queue);
-            let (mut inflight, mut waiting): (usize, Vec<(String, Ticket)>) = (0, Vec::new());
+            let (mut at_work, mut waiting): (Vec<String>, Vec<(String, Ticket)>) = (Vec::new(), Vec::new());
             for step in steps {
                 match step {
                     Step::Arrive(tenant) => {
@@ -229,7 +275,7 @@ mod tests {
                         match turns.arrive(&tenant) {
                             Entry::Admitted => {
                                 prop_assert!(waiting.is_empty());
-                                inflight += 1;
+                                at_work.push(tenant);
                             }
                             Entry::Waits { ticket, displaced } => {
                                 prop_assert_eq!(displaced.is_some(), waiting.len() == max_queue);
@@ -239,6 +285,11 @@ mod tests {
                                     let newest = waiting.iter().filter(|w| w.0 == longest).map(|w| w.1).max();
                                     prop_assert_eq!(newest, Some(displaced));
                                     prop_assert!(longest != tenant);
+                                    let weight = |of: &str| {
+                                        at_work.iter().filter(|name| *name == of).count()
+                                            + waiting.iter().filter(|w| w.0 == of).count()
+                                    };
+                                    prop_assert!(weight(&longest) > weight(&tenant) + 1);
                                     waiting.remove(at);
                                 }
                                 waiting.push((tenant, ticket));
@@ -246,16 +297,15 @@ mod tests {
                             Entry::Refused => prop_assert_eq!(waiting.len(), max_queue),
                         }
                     }
-                    Step::Leave if inflight > 0 => match turns.leave() {
-                        Some(ticket) => {
+                    Step::Leave if !at_work.is_empty() => match turns.leave(&at_work.remove(0)) {
+                        Some((ticket, next)) => {
                             let at = waiting.iter().position(|w| w.1 == ticket).unwrap();
                             let (tenant, _) = waiting.remove(at);
                             prop_assert!(!waiting[..at].iter().any(|w| w.0 == tenant), "first come, first served");
+                            prop_assert_eq!(&tenant, &*next);
+                            at_work.push(tenant);
                         }
-                        None => {
-                            prop_assert!(waiting.is_empty());
-                            inflight -= 1;
-                        }
+                        None => prop_assert!(waiting.is_empty()),
                     },
                     Step::Leave => {}
                     Step::GiveUp(which) if !waiting.is_empty() => {
@@ -265,8 +315,8 @@ mod tests {
                     }
                     Step::GiveUp(_) => {}
                 }
-                prop_assert!(inflight <= max_inflight && waiting.len() <= max_queue);
-                prop_assert_eq!(turns.load(), (inflight, waiting.len()));
+                prop_assert!(at_work.len() <= max_inflight && waiting.len() <= max_queue);
+                prop_assert_eq!(turns.load(), (at_work.len(), waiting.len()));
             }
         }
 
@@ -286,7 +336,9 @@ mod tests {
                 others.insert(0);
             }
             let mut before = 0;
-            while let Some(ticket) = turns.leave() {
+            let mut leaving: Arc<str> = "0".into();
+            while let Some((ticket, next)) = turns.leave(&leaving) {
+                leaving = next;
                 if ticket == quiet {
                     break;
                 }

@@ -7,6 +7,7 @@
 
 mod audience;
 pub mod rollup;
+pub mod salience_decay;
 pub mod topics;
 
 use std::{fmt, time::Duration};

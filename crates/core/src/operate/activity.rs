@@ -84,3 +84,13 @@ pub(super) fn rehydrated(
     notes.insert("last_rehydrated_input_sha256".into(), json!(input_sha256));
     Value::Object(notes)
 }
+
+/// The notes after a job moved a node to a colder tier.
+pub(super) fn moved(node: &OperatedNode, to: Tier, (job, at): (&str, Timestamp)) -> Value {
+    let mut notes = notes(node);
+    notes.insert("last_tier_transition_ms".into(), json!(at.0.div_euclid(1_000)));
+    notes.insert("last_tier_transition_from".into(), json!(node.tier.as_str()));
+    notes.insert("last_tier_transition_to".into(), json!(to.as_str()));
+    notes.insert("last_tier_transition_job".into(), json!(job));
+    Value::Object(notes)
+}

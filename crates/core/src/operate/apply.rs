@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     CommitRef, NewDecision, OperatedNode, Operation, OperationOutcome, OperationState, Outcome, PreparedOperation,
-    activity::{Feedback, activated, rehydrated},
+    activity::{Feedback, activated, moved, rehydrated},
 };
 use crate::{
     canon::{Digest, canonical_json, sha256, sha256_hex},
@@ -16,6 +16,7 @@ use crate::{
     derive_id::stable_uuid,
     error::{DomainError, ErrorKind},
     ids::{NodeId, ScopeKey},
+    lifecycle::FRESH_SALIENCE,
     model::{NodeType, RuleState, Tier},
     write::NewCommit,
 };
@@ -46,6 +47,8 @@ pub struct NodeTouch {
     pub id: NodeId,
     /// Its new tier.
     pub tier: Option<Tier>,
+    /// Its new salience, and since when it holds.
+    pub salience: Option<(f64, Timestamp)>,
     /// Whether it counts as used now.
     pub used: bool,
     /// Its new notes.
@@ -124,7 +127,7 @@ pub fn plan_operation(
                 at: now,
             };
             for id in &outcome.found {
-                planning.touch(*id, None, *activate, |node| activated(node, &feedback));
+                planning.touch(*id, (None, None), *activate, |node| activated(node, &feedback));
             }
         }
         Operation::Rehydrate { target, reason, .. } => {
@@ -132,10 +135,21 @@ pub fn plan_operation(
                 return Err(none_resolved("rehydrate_no_resolved_nodes"));
             }
             for id in &outcome.found {
-                if planning.node(*id).is_some_and(|node| node.tier > *target) {
-                    planning.touch(*id, Some(*target), true, |node| {
+                if let Some(node) = planning.node(*id).filter(|node| node.tier > *target) {
+                    // What had faded is as salient again as something new: else it would be the first to go back.
+                    let salience = (node.salience.max(FRESH_SALIENCE), now);
+                    planning.touch(*id, (Some(*target), Some(salience)), true, |node| {
                         rehydrated(node, *target, (reason.as_deref(), &asked.input_sha256), now)
                     });
+                }
+            }
+        }
+        Operation::Maintain { job, moves } => {
+            for one in moves {
+                if planning.node(one.id).is_some_and(|node| one.holds(node, now)) {
+                    let salience = (one.salience, one.salience_at);
+                    planning
+                        .touch(one.id, (Some(one.to), Some(salience)), false, |node| moved(node, one.to, (job, now)));
                 }
             }
         }
@@ -216,7 +230,14 @@ impl Planning<'_> {
         });
         self.effects.rule_state = Some((id, to));
         // Touched in any case: whoever keeps an image of the scope must see the node with its rule's new state.
-        self.effects.touches.push(NodeTouch { id, tier: None, used: to.is_live(), activity: None, committed: false });
+        self.effects.touches.push(NodeTouch {
+            id,
+            tier: None,
+            salience: None,
+            used: to.is_live(),
+            activity: None,
+            committed: false,
+        });
         Ok(())
     }
 
@@ -287,11 +308,17 @@ impl Planning<'_> {
         Ok(())
     }
 
-    fn touch(&mut self, id: NodeId, tier: Option<Tier>, used: bool, notes: impl Fn(&OperatedNode) -> Value) {
+    fn touch(
+        &mut self,
+        id: NodeId,
+        (tier, salience): (Option<Tier>, Option<(f64, Timestamp)>),
+        used: bool,
+        notes: impl Fn(&OperatedNode) -> Value,
+    ) {
         let Some(node) = self.node(id) else { return };
         let (digest, notes) = (node.digest, notes(node));
         self.changes.push(Change { kind: ObjectKind::Node, op: ChangeOp::Touch, id: id.0, digest });
-        self.effects.touches.push(NodeTouch { id, tier, used, activity: Some(notes), committed: true });
+        self.effects.touches.push(NodeTouch { id, tier, salience, used, activity: Some(notes), committed: true });
     }
 
     fn finish(self, mut outcome: OperationOutcome) -> OperationPlan {

@@ -54,6 +54,27 @@ pub struct NewDecision {
     pub metadata: Value,
 }
 
+/// Where the metadata of a decision names its rules when shadow rules were looked at, by what feedback concerns.
+pub const RULES_WITH_SHADOW: &str = "rules_with_shadow";
+/// As [`RULES_WITH_SHADOW`], of rules that concern tools.
+pub const TOOL_RULES_WITH_SHADOW: &str = "tool_rules_with_shadow";
+
+impl NewDecision {
+    /// Every rule whose text is in the policy or the metadata, each once, in order of their ids.
+    pub fn rules(&self) -> Vec<NodeId> {
+        let with_shadow = [RULES_WITH_SHADOW, TOOL_RULES_WITH_SHADOW]
+            .into_iter()
+            .filter_map(|key| self.metadata.get(key)?.as_array())
+            .flatten()
+            .filter_map(|id| Uuid::parse_str(id.as_str()?).ok().map(NodeId));
+        let named = self.source_rules.iter().chain(&self.tool_rules).copied();
+        let mut rules: Vec<NodeId> = named.chain(with_shadow).collect();
+        rules.sort_unstable();
+        rules.dedup();
+        rules
+    }
+}
+
 /// A stored decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {

@@ -1,4 +1,5 @@
-//! Operations on what is stored, other than writes: the state of rules, feedback, activation, rehydration.
+//! Operations on what is stored, other than writes: the state of rules, feedback, activation, rehydration,
+//! moves between tiers.
 //!
 //! Like a write, an operation is prepared, planned against what is stored, and applied in the transaction that appends
 //! its commit. Unlike a write it never changes content: nodes keep their digest, and what it counts lies beside them.
@@ -6,6 +7,7 @@
 mod activity;
 mod apply;
 mod decision;
+mod maintain;
 mod prepare;
 
 use std::collections::HashMap;
@@ -20,12 +22,14 @@ pub use self::{
         Effects, FeedbackRow, NodeTouch, OperationPlan, decision_not_found, feedback_digest, plan_operation,
         rule_not_found, rule_state_digest,
     },
-    decision::{Decision, DecisionQuery, LinkMode, NewDecision},
+    decision::{Decision, DecisionQuery, LinkMode, NewDecision, RULES_WITH_SHADOW, TOOL_RULES_WITH_SHADOW},
+    maintain::{MOVES_MAX, TierMove, prepare_maintenance},
     prepare::{OperationInput, prepare_operation},
 };
 use crate::{
     canon::Digest,
     ids::{CommitId, NodeId, ScopeKey},
+    lifecycle::DecayBasis,
     model::{Lane, NodeType, RuleState, Tier, Viewer},
     write::IdempotencyKey,
 };
@@ -149,6 +153,13 @@ pub enum Operation {
         /// Why, redacted.
         reason: Option<String>,
     },
+    /// Nodes go to another tier, as a job has planned; those that changed since stay.
+    Maintain {
+        /// The job, as the kind of the commit.
+        job: &'static str,
+        /// The moves, at most [`MOVES_MAX`].
+        moves: Vec<TierMove>,
+    },
 }
 
 impl Operation {
@@ -160,6 +171,7 @@ impl Operation {
             Self::ToolFeedback { .. } => "tool_feedback",
             Self::Activate { .. } => "nodes_activate",
             Self::Rehydrate { .. } => "archive_rehydrate",
+            Self::Maintain { job, .. } => job,
         }
     }
 
@@ -171,6 +183,9 @@ impl Operation {
             }
             Self::ToolFeedback { rules, .. } => NodeNames { ids: rules.clone(), client_ids: Vec::new() },
             Self::Activate { nodes, .. } | Self::Rehydrate { nodes, .. } => nodes.clone(),
+            Self::Maintain { moves, .. } => {
+                NodeNames { ids: moves.iter().map(|one| one.id).collect(), client_ids: Vec::new() }
+            }
         }
     }
 
@@ -215,6 +230,10 @@ pub struct OperatedNode {
     pub slots: Value,
     /// What operations noted beside them.
     pub activity: Option<Value>,
+    /// Salience as stored.
+    pub salience: f64,
+    /// What its fading depends on.
+    pub decay: DecayBasis,
     /// State, of a rule.
     pub rule_state: Option<RuleState>,
     /// Visibility.

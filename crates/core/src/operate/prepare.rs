@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Operation, PreparedOperation};
+use super::{Operation, PreparedOperation, maintain::described_moves};
 use crate::{
     canon::{canonical_sha256, sha256_hex},
     error::DomainError,
@@ -52,7 +52,7 @@ pub fn prepare_operation(
         (None, None) => return Err(DomainError::field("", "one of input_text or input_sha256 is required")),
     };
     let remark = match &mut operation {
-        Operation::RuleState { .. } => None,
+        Operation::RuleState { .. } | Operation::Maintain { .. } => None,
         Operation::RuleFeedback { note, .. } | Operation::ToolFeedback { note, .. } => note.as_mut(),
         Operation::Activate { reason, .. } | Operation::Rehydrate { reason, .. } => reason.as_mut(),
     };
@@ -88,5 +88,6 @@ fn described(operation: &Operation) -> serde_json::Value {
             json!([nodes.ids, nodes.client_ids, outcome, activate, run_id, reason])
         }
         Operation::Rehydrate { nodes, target, reason } => json!([nodes.ids, nodes.client_ids, target, reason]),
+        Operation::Maintain { moves, .. } => described_moves(moves),
     }
 }

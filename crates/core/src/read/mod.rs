@@ -8,7 +8,7 @@ use serde_json::Value;
 
 pub use self::{
     contains::{contains, holds_text},
-    page::{Cursor, Position},
+    page::{Place, Position},
 };
 use crate::{
     canon::Digest,

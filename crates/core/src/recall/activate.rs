@@ -70,6 +70,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::lifecycle::DecayBasis;
     use crate::{
         ids::EdgeId,
         model::{EdgeType, NodeType},
@@ -80,8 +81,15 @@ mod tests {
     }
 
     fn vitals(n: u128, salience: f64, confidence: f64) -> (NodeId, NodeVitals) {
-        let node =
-            NodeVitals { id: id(n), node_type: NodeType::Event, salience, confidence, ready: true, draft_topic: false };
+        let node = NodeVitals {
+            id: id(n),
+            node_type: NodeType::Event,
+            salience,
+            decay: DecayBasis::HELD,
+            confidence,
+            ready: true,
+            draft_topic: false,
+        };
         (id(n), node)
     }
 

@@ -23,6 +23,7 @@ pub use subgraph::{Subgraph, assemble};
 
 use crate::{
     ids::{EdgeId, NodeId},
+    lifecycle::DecayBasis,
     model::{EdgeType, NodeType},
 };
 
@@ -33,8 +34,10 @@ pub struct NodeVitals {
     pub id: NodeId,
     /// Kind.
     pub node_type: NodeType,
-    /// 0…1.
+    /// 0…1; as stored, until it is aged.
     pub salience: f64,
+    /// What its fading depends on.
+    pub decay: DecayBasis,
     /// 0…1.
     pub confidence: f64,
     /// Whether a vector is stored.

@@ -83,6 +83,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::lifecycle::DecayBasis;
     use crate::{ids::EdgeId, model::NodeType};
 
     fn id(n: u128) -> NodeId {
@@ -94,7 +95,18 @@ mod tests {
             .map(|n| {
                 let draft_topic = drafts.contains(&n);
                 let node_type = if draft_topic { NodeType::Topic } else { NodeType::Event };
-                (id(n), NodeVitals { id: id(n), node_type, salience: 0.5, confidence: 0.5, ready: true, draft_topic })
+                (
+                    id(n),
+                    NodeVitals {
+                        id: id(n),
+                        node_type,
+                        salience: 0.5,
+                        decay: DecayBasis::HELD,
+                        confidence: 0.5,
+                        ready: true,
+                        draft_topic,
+                    },
+                )
             })
             .collect()
     }

@@ -9,6 +9,7 @@ mod derived_write;
 mod outbox_replay;
 mod report;
 mod runner;
+mod salience_decay;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -30,12 +31,14 @@ pub use self::{
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
     topic_cluster::{Strategy, TopicCluster, TopicSettings},
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] = &[&compression_rollup::INFO, &outbox_replay::INFO, &topic_cluster::INFO];
+pub const ALL: &[&JobInfo] =
+    &[&compression_rollup::INFO, &outbox_replay::INFO, &salience_decay::INFO, &topic_cluster::INFO];
 
 /// Name of the job that a write may ask for.
 pub const TOPIC_CLUSTER: &str = topic_cluster::INFO.name;

@@ -33,7 +33,10 @@ impl Run<'_> {
         let ids = keep_best(&seed_ids, &edges, self.knobs.max_nodes);
         let vitals = self.store.vitals(&self.request.scope, &ids, &self.request.viewer);
         let fetched = timed(Work::Recall, "vitals", vitals).await?;
-        let vitals: HashMap<NodeId, NodeVitals> = fetched.into_iter().map(|node| (node.id, node)).collect();
+        // Salience is what it is now.
+        let (decay, now) = (&self.engine.settings.decay, self.engine.clock.now());
+        let aged = |node: NodeVitals| NodeVitals { salience: decay.salience(node.salience, &node.decay, now), ..node };
+        let vitals: HashMap<NodeId, NodeVitals> = fetched.into_iter().map(|node| (node.id, aged(node))).collect();
         let edges: Vec<EdgeView> =
             edges.into_iter().filter(|e| vitals.contains_key(&e.src) && vitals.contains_key(&e.dst)).collect();
         let seen_seeds: Vec<Seed> = seeds.iter().filter(|seed| vitals.contains_key(&seed.id)).copied().collect();
@@ -141,7 +144,7 @@ impl Run<'_> {
         ids.sort_unstable();
         ids.dedup();
         let rows = self.store.rows(&self.request.scope, &ids).await?;
-        Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+        Ok(rows.into_iter().map(|row| (row.id, self.engine.aged(row))).collect())
     }
 
     async fn debug_embeddings(&self, seeds: &[Seed]) -> Result<Vec<DebugEmbedding>, DomainError> {

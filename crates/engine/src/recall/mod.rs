@@ -239,6 +239,10 @@ impl Run<'_> {
         answer.warnings = std::mem::take(&mut self.warnings);
         answer.timings = self.timings;
         self.audit(&answer, &seeds, query_sha256);
+        if let (Some(usage), None) = (&self.engine.usage, self.request.as_of) {
+            let seeds = answer.seeds.iter().map(|seed| seed.id).collect();
+            usage.record(&self.request.scope, seeds, self.engine.clock.now());
+        }
         Ok(answer)
     }
 

@@ -1,7 +1,9 @@
 //! What a durable transaction changes about an image. Every delta states its full result.
 
 use aionis_core::{
+    clock::Timestamp,
     ids::{EdgeId, NodeId},
+    lifecycle::DecayBasis,
     model::{Lane, NodeType, Tier},
     recall::EdgeView,
     text::TermCounts,
@@ -20,7 +22,9 @@ pub(crate) enum Delta {
     /// A node has this content.
     Node(Box<NodeDelta>),
     /// A node has these vitals.
-    Vitals { scope: String, id: NodeId, tier: Tier, salience: f64, confidence: f64 },
+    Vitals { scope: String, id: NodeId, tier: Tier, salience: f64, decay: DecayBasis, confidence: f64 },
+    /// Nodes were used.
+    Used { scope: String, ids: Vec<NodeId>, at: Timestamp },
     /// A rule is enforced or shown, or no longer.
     Rule { scope: String, id: NodeId, live: bool },
     /// A node has this vector.
@@ -48,6 +52,7 @@ pub(crate) struct NodeDelta {
     owner_agent: Option<String>,
     owner_team: Option<String>,
     salience: f64,
+    decay: DecayBasis,
     confidence: f64,
     pending: bool,
     terms: DerivedText,
@@ -60,7 +65,7 @@ impl NodeDelta {
         node: &PreparedNode,
         (scope, scope_no): (&str, i64),
         node_no: i64,
-        (tier, [salience, _, confidence]): (Tier, [f64; 3]),
+        (tier, [salience, _, confidence], decay): (Tier, [f64; 3], DecayBasis),
         terms: DerivedText,
         replaced_terms: Option<Vec<String>>,
     ) -> Self {
@@ -76,6 +81,7 @@ impl NodeDelta {
             owner_agent: node.owner_agent_id.clone(),
             owner_team: node.owner_team_id.clone(),
             salience,
+            decay,
             confidence,
             pending: node.embedding.is_none() && node.wants_embedding,
             terms,
@@ -143,6 +149,7 @@ impl Delta {
         match self {
             Self::Head { scope, .. }
             | Self::Vitals { scope, .. }
+            | Self::Used { scope, .. }
             | Self::Rule { scope, .. }
             | Self::Vector { scope, .. }
             | Self::Work { scope, .. }
@@ -169,13 +176,15 @@ impl ScopeImage {
                 self.head_seq = self.head_seq.max(*seq);
             }
             Delta::Node(node) => self.put_node(node),
-            Delta::Vitals { id, tier, salience, confidence, .. } => {
+            Delta::Vitals { id, tier, salience, decay, confidence, .. } => {
                 if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
                     (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
+                    node.decay = *decay;
                     self.gates[slot as usize] = Gate::of(node);
                 }
             }
+            Delta::Used { ids, at, .. } => self.used(ids, *at),
             Delta::Rule { id, live, .. } => {
                 if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
@@ -193,6 +202,16 @@ impl ScopeImage {
             }
             Delta::Settled { ids, .. } => ids.iter().for_each(|id| self.set_pending(*id, false)),
             Delta::Erased { nodes, .. } => self.erase(&nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
+        }
+    }
+
+    /// Nodes were used at a time.
+    pub(crate) fn used(&mut self, ids: &[NodeId], at: Timestamp) {
+        for id in ids {
+            if let Some(slot) = self.slot_of(id.0) {
+                let decay = &mut self.nodes[slot as usize].decay;
+                decay.used_at = decay.used_at.max(at);
+            }
         }
     }
 
@@ -263,6 +282,7 @@ impl ScopeImage {
             pending: delta.pending,
             ready: false,
             salience: delta.salience,
+            decay: delta.decay,
             confidence: delta.confidence,
             name_key: delta.terms.name_key.as_deref(),
             client_id: delta.client_id.as_deref(),

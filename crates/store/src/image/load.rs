@@ -2,6 +2,7 @@
 
 use aionis_core::{
     ids::NodeId,
+    lifecycle::DecayBasis,
     model::{Lane, NodeType, Tier},
 };
 use uuid::Uuid;
@@ -25,6 +26,7 @@ pub(crate) struct NodeFacts<'a> {
     /// Whether it has a vector that the image does not hold.
     pub(crate) ready: bool,
     pub(crate) salience: f64,
+    pub(crate) decay: DecayBasis,
     pub(crate) confidence: f64,
     pub(crate) name_key: Option<&'a str>,
     pub(crate) client_id: Option<&'a str>,
@@ -68,6 +70,7 @@ impl ScopeImage {
             pending: facts.pending,
             ready: facts.ready,
             salience: facts.salience,
+            decay: facts.decay,
             confidence: facts.confidence,
         };
         let slot = match known {

@@ -18,6 +18,7 @@ mod stored_index;
 
 use aionis_core::{
     ids::NodeId,
+    lifecycle::DecayBasis,
     model::{Lane, NodeType, Tier, Viewer},
     ports::store::{NodeFilter, SeedRules},
     recall::NodeVitals,
@@ -146,6 +147,7 @@ struct NodeImage {
     /// Whether it has a vector that is not held here.
     ready: bool,
     salience: f64,
+    decay: DecayBasis,
     confidence: f64,
 }
 
@@ -160,6 +162,7 @@ impl NodeImage {
             id: NodeId(self.id),
             node_type: self.node_type,
             salience: self.salience,
+            decay: self.decay,
             confidence: self.confidence,
             ready: self.ready || self.vector.is_some(),
             draft_topic: self.flags & DRAFT_TOPIC != 0,

@@ -59,6 +59,12 @@ SELECT f.id, f.rule_node_id, f.outcome, f.run_id, f.note, f.source, f.decision_i
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_rule_feedback WHERE rule_node_id = q.id AND scope_key || '' = $1) f";
 
+/// Holds the rules that are erased, so that decisions made by them are stored already or will find them gone: see
+/// `put_decision`. The statement after this one sees the former.
+const HOLD: &str = "\
+SELECT n.id FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT id FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1 FOR UPDATE) n";
+
 const HEAD: &str = "\
 SELECT s.head_seq, s.head_hash, s.change_no, s.state, r.request_sha256, r.outcome FROM memory_scopes s \
 LEFT JOIN LATERAL (SELECT request_sha256, outcome FROM memory_requests \
@@ -289,6 +295,11 @@ async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome
     read(&mut tx, asked, &image, &mut state).await?;
     let mut plan = plan_forget(asked, state, now)?;
     let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
+    if !plan.rules.is_empty() {
+        let mut rules: Vec<Uuid> = plan.rules.iter().map(|id| id.0).collect();
+        rules.sort_unstable();
+        sqlx::query(HOLD).bind(asked.scope.as_str()).bind(rules).execute(&mut *tx).await.map_err(driver)?;
+    }
     let change_no = head.change_no + 1;
     erase(&mut tx, shared, asked, (&plan, &commit, change_no), now).await?;
     tx.commit().await.map_err(driver)?;

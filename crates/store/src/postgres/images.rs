@@ -10,6 +10,7 @@ use std::sync::{
 };
 
 use aionis_core::{
+    clock::Timestamp,
     ids::{EdgeId, NodeId, ScopeKey},
     model::{EdgeType, Lane, NodeType, RuleState, Tier},
     ports::store::StoreError,
@@ -21,11 +22,12 @@ use sqlx::postgres::PgRow;
 
 use super::{
     Shared, VectorSearch,
-    error::driver,
+    error::{driver, inconsistent},
     rows::{choice, get, unsigned},
     session::{For, begin},
 };
 use crate::{
+    decay::basis,
     gauges::{evicted, looked_up},
     image::{Coding, NodeFacts, ScopeImage},
     transfer::{IMPORTING, importing},
@@ -77,17 +79,19 @@ const ERASED: i16 = 3;
 const REFRESH: &str = "\
 SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
-       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea \
+       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
 SELECT 3::int2, g.id, NULL, NULL, g.commit_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-       NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_erasures g WHERE $2 >= 0 AND g.scope_no = hashtextextended($1, 0) AND g.scope_key || '' = $1 \
     AND g.change_no > $2 \
 UNION ALL \
-SELECT 1::int2, n.id, NULL, NULL, n.content_seq, NULL, NULL, NULL, n.salience, n.confidence, n.recall_flags, n.term_count, \
+SELECT 1::int2, n.id, NULL, NULL, n.content_seq, n.salience_at, n.last_activated, n.created_at, n.salience, n.confidence, n.recall_flags, n.term_count, \
        n.type, n.tier, n.memory_lane, n.embedding_status, n.owner_agent_id, n.owner_team_id, n.name_key, n.client_id, \
-       n.lexical_terms, r.state, v.code \
+       n.lexical_terms, r.state, v.code, \
+       CASE WHEN n.slots ?| ARRAY['pin', 'legal_hold', 'feedback_quality', 'feedback_positive', 'feedback_negative'] \
+           THEN n.slots::text END, n.activity::text \
 FROM memory_nodes n \
 LEFT JOIN LATERAL (SELECT code FROM memory_vectors \
     WHERE $3 AND scope_key = $1 AND node_id = n.id AND model = $4 LIMIT 1) v ON true \
@@ -96,7 +100,7 @@ LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
 WHERE n.scope_no = hashtextextended($1, 0) AND n.scope_key || '' = $1 AND n.change_no > $2 \
 UNION ALL \
 SELECT 2::int2, e.id, e.src_id, e.dst_id, e.commit_seq, NULL, NULL, NULL, e.weight, e.confidence, NULL, NULL, e.type, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_edges e WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $2";
 
 impl Images {
@@ -113,6 +117,14 @@ impl Images {
         let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
         if let Some(entry) = entry {
             entry.known.fetch_max(change_no, Ordering::AcqRel);
+        }
+    }
+
+    /// Nodes were used; an image that is held learns it. It is no change that others would have to be told.
+    pub(crate) fn used(&self, scope: &ScopeKey, ids: &[NodeId], at: Timestamp) {
+        let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
+        if let Some(entry) = entry {
+            entry.image.write().unwrap_or_else(PoisonError::into_inner).used(ids, at);
         }
     }
 
@@ -323,11 +335,15 @@ impl Fresh {
             1 => {
                 let rule_state: Option<&str> = get(row, 21)?;
                 let status: &str = get(row, 15)?;
+                let kind = (choice(row, 12, NodeType::parse)?, choice(row, 13, Tier::parse)?);
+                let times = (get(row, 5)?, get(row, 6)?, get(row, 7)?);
+                let decay = basis(kind, times, get(row, 23)?, get(row, 24)?)
+                    .map_err(|e| inconsistent("memory_nodes", "slots", "one", e.to_string()))?;
                 let slot = image.put_facts(&NodeFacts {
                     id: get(row, 1)?,
                     node_no: 0,
-                    node_type: choice(row, 12, NodeType::parse)?,
-                    tier: choice(row, 13, Tier::parse)?,
+                    node_type: kind.0,
+                    tier: kind.1,
                     lane: choice(row, 14, Lane::parse)?,
                     owner_agent: get(row, 16)?,
                     owner_team: get(row, 17)?,
@@ -337,6 +353,7 @@ impl Fresh {
                     pending: status == "pending",
                     ready: status == "ready",
                     salience: get(row, 8)?,
+                    decay,
                     confidence: get(row, 9)?,
                     name_key: get(row, 18)?,
                     client_id: get(row, 19)?,

@@ -1,5 +1,7 @@
 //! Reading for verification, straight from the database.
 
+use std::sync::{Arc, Mutex};
+
 use aionis_core::{
     canon::{Digest, sha256},
     chain::{CommitHeader, StoredCommit, changes_sha256},
@@ -14,14 +16,14 @@ use aionis_core::{
     write::{edge_digest, node_digest},
 };
 use async_trait::async_trait;
-use sqlx::{PgConnection, postgres::PgRow};
+use sqlx::{PgConnection, Postgres, Transaction, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
-    PostgresStore,
+    PostgresStore, Shared,
     error::driver,
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
-    session::{For, begin},
+    session::{For, begin, literal},
 };
 use crate::{content::StoredContent, operate::feedback_source};
 
@@ -57,7 +59,44 @@ pub(crate) async fn scopes(
 }
 
 impl PostgresStore {
+    /// What reads for verification.
+    pub(crate) fn integrity(&self) -> Pages {
+        Pages { shared: Arc::clone(&self.shared), snapshot: None }
+    }
+
     pub(super) async fn page(
+        &self,
+        scope: &ScopeKey,
+        query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
+    ) -> Result<Vec<PgRow>, StoreError> {
+        self.integrity().page(scope, query).await
+    }
+}
+
+/// Reading page by page, each in a transaction of its own; all of them of one state, if there is a snapshot.
+pub(crate) struct Pages {
+    shared: Arc<Shared>,
+    snapshot: Option<Snapshot>,
+}
+
+/// A state of the database other transactions can read.
+struct Snapshot {
+    /// What makes a transaction see it.
+    sql: String,
+    /// The transaction that holds it; it ends when this is dropped.
+    _held: Mutex<Transaction<'static, Postgres>>,
+}
+
+/// Begins a transaction that holds a state. It waits between pages, as long as those take.
+const HOLD: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
+                    SET LOCAL idle_in_transaction_session_timeout = 0";
+
+impl Pages {
+    fn snapshot_sql(&self) -> &str {
+        self.snapshot.as_ref().map_or("", |snapshot| &snapshot.sql)
+    }
+
+    async fn page(
         &self,
         scope: &ScopeKey,
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
@@ -66,7 +105,8 @@ impl PostgresStore {
             .patience
             .bounded(async {
                 let timeout = self.shared.options.statement_timeout;
-                let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
+                let tenant = For::Tenant(scope.tenant());
+                let mut tx = begin(&self.shared.pool, tenant, timeout, self.snapshot_sql()).await?;
                 query.fetch_all(&mut *tx).await.map_err(driver)
             })
             .await
@@ -74,12 +114,13 @@ impl PostgresStore {
 }
 
 #[async_trait]
-impl IntegrityStore for PostgresStore {
+impl IntegrityStore for Pages {
     async fn scopes(&self, tenant: Option<&str>, scope: Option<&str>) -> Result<Vec<ScopeSummary>, StoreError> {
         self.shared
             .patience
             .bounded(async {
-                let mut tx = begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await?;
+                let timeout = self.shared.options.statement_timeout;
+                let mut tx = begin(&self.shared.pool, For::Everyone, timeout, self.snapshot_sql()).await?;
                 scopes(&mut tx, tenant, scope).await
             })
             .await
@@ -223,6 +264,20 @@ impl IntegrityStore for PostgresStore {
     async fn physical_check(&self) -> Result<Vec<String>, StoreError> {
         // Pages are the server's to check: data checksums, pg_amcheck.
         Ok(Vec::new())
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError> {
+        let shared = &self.shared;
+        let snapshot = shared.patience.bounded(async {
+            let mut held = begin(&shared.pool, For::Everyone, shared.options.statement_timeout, HOLD).await?;
+            let row = sqlx::query("SELECT pg_export_snapshot()").fetch_one(&mut *held).await.map_err(driver)?;
+            let name: &str = get(&row, 0)?;
+            let name = literal(name);
+            let sql =
+                format!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET TRANSACTION SNAPSHOT {name}");
+            Ok(Snapshot { sql, _held: Mutex::new(held) })
+        });
+        Ok(Arc::new(Self { shared: Arc::clone(shared), snapshot: Some(snapshot.await?) }))
     }
 }
 

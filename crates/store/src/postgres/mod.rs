@@ -12,6 +12,7 @@ mod images;
 mod integrity;
 mod jobs;
 mod keys;
+mod lifecycle;
 mod maintenance;
 mod migrate;
 mod operate;

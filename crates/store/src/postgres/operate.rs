@@ -26,8 +26,9 @@ use super::{
     write::lock_sql,
 };
 use crate::{
+    decay::basis,
     image::gate_bits,
-    operate::{DECISION_COLUMNS, DecisionColumns, text},
+    operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
     transfer::{IMPORTING, importing},
 };
 
@@ -39,16 +40,16 @@ const READ: &str = "\
 SELECT 0::int2, NULL::uuid, ARRAY[state], ARRAY[head_seq, change_no], head_hash FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
 SELECT 1::int2, n.id, ARRAY[n.client_id, n.type, n.tier, n.memory_lane, n.slots::text, n.activity::text, r.state, \
-       n.owner_agent_id, n.owner_team_id], \
-       ARRAY[n.recall_flags::bigint], n.digest \
+       n.owner_agent_id, n.owner_team_id, n.salience::text], \
+       ARRAY[n.recall_flags::bigint, n.salience_at, n.last_activated, n.created_at], n.digest \
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n \
 LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
     WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = q.id LIMIT 1) r ON true \
 UNION ALL \
 SELECT 1::int2, n.id, ARRAY[n.client_id, n.type, n.tier, n.memory_lane, n.slots::text, n.activity::text, r.state, \
-       n.owner_agent_id, n.owner_team_id], \
-       ARRAY[n.recall_flags::bigint], n.digest \
+       n.owner_agent_id, n.owner_team_id, n.salience::text], \
+       ARRAY[n.recall_flags::bigint, n.salience_at, n.last_activated, n.created_at], n.digest \
 FROM UNNEST($3::text[]) AS q (client_id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND client_id = q.client_id LIMIT 1) n \
 LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
@@ -72,13 +73,14 @@ WITH commits AS (
         updated_at = $11
     WHERE scope_key = $1
 ), touched AS (
-    UPDATE memory_nodes n SET tier = COALESCE(q.tier, n.tier),
+    UPDATE memory_nodes n SET tier = COALESCE(q.tier, n.tier), salience = COALESCE(q.salience, n.salience),
+        salience_at = COALESCE(q.salience_at, n.salience_at),
         last_activated = CASE WHEN q.used THEN $11 ELSE n.last_activated END,
         activity = COALESCE(q.activity::jsonb, n.activity), updated_at = $11,
         commit_seq = CASE WHEN q.committed THEN $2 ELSE n.commit_seq END,
         commit_id = CASE WHEN q.committed THEN $3 ELSE n.commit_id END, change_no = $12
-    FROM UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[], $14::text[], $15::bool[], $16::text[], $17::bool[])
-        AS q (scope_key, id, tier, used, activity, committed)
+    FROM UNNEST(array_fill($1::text, ARRAY[cardinality($13)]), $13::uuid[], $14::text[], $15::bool[], $16::text[], $17::bool[],
+            $34::float8[], $35::bigint[]) AS q (scope_key, id, tier, used, activity, committed, salience, salience_at)
     WHERE n.scope_key = q.scope_key AND n.id = q.id
 ), gates AS (
     UPDATE memory_vectors v SET gate = q.gate
@@ -161,10 +163,20 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
             }
             1 => {
                 let id = NodeId(get(row, 1)?);
+                let numbers: Vec<Option<i64>> = get(row, 3)?;
+                let number = |at: usize| numbers.get(at).copied().flatten();
+                let time = |at| number(at).ok_or_else(|| inconsistent("memory_nodes", "time", id, "is missing"));
+                let kind = (parsed(needed(1)?, NodeType::parse)?, parsed(needed(2)?, Tier::parse)?);
+                let salience = needed(9)?;
                 let node = OperatedNode {
-                    node_type: parsed(needed(1)?, NodeType::parse)?,
+                    node_type: kind.0,
                     digest: digest_of(get(row, 4)?)?,
-                    tier: parsed(needed(2)?, Tier::parse)?,
+                    tier: kind.1,
+                    salience: salience
+                        .parse()
+                        .map_err(|_| inconsistent("memory_nodes", "salience", id, "is no number"))?,
+                    decay: basis(kind, (time(1)?, number(2), time(3)?), of(4), of(5))
+                        .map_err(|e| inconsistent("memory_nodes", "slots", id, e.to_string()))?,
                     slots: json_of(needed(4)?)?,
                     activity: of(5).map(json_of).transpose()?,
                     rule_state: of(6).map(|state| parsed(state, RuleState::parse)).transpose()?,
@@ -172,14 +184,13 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
                     owner_agent_id: of(7).map(str::to_owned),
                     owner_team_id: of(8).map(str::to_owned),
                 };
-                let flags: Vec<i64> = get(row, 3)?;
                 held.filed.insert(
                     id,
                     Filed {
                         node_type: node.node_type,
                         tier: node.tier,
                         lane: node.lane,
-                        flags: flags.first().and_then(|flags| u8::try_from(*flags).ok()).unwrap_or(0),
+                        flags: number(0).and_then(|flags| u8::try_from(flags).ok()).unwrap_or(0),
                         live_rule: node.rule_state.is_some_and(RuleState::is_live),
                     },
                 );
@@ -219,15 +230,25 @@ fn decision_of(row: &PgRow) -> Result<Decision, StoreError> {
         metadata: get(row, 9)?,
         created_at: get(row, 10)?,
         commit_seq: get(row, 11)?,
+        rules: Vec::new(),
     }
     .read()
 }
 
-/// Stores a decision; false if one with its id is stored already.
+/// Stores a decision; false if one with its id is stored already. One that was made by a rule which was forgotten since is
+/// stored as the forgetting would have left it: which of the two came first is chance, and the caller has done no wrong.
+///
+/// The rules are held until the decision is stored, in the order of their ids. That keeps off nobody but who deletes them:
+/// a forgetting holds them too before it looks for decisions, so that it waits for this one and finds it.
 async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: DecisionColumns) -> Result<bool, StoreError> {
     let sql = format!(
-        "INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) ON CONFLICT (scope_key, id) DO NOTHING"
+        "WITH held AS (SELECT n.id FROM UNNEST($14::uuid[]) AS q (id) CROSS JOIN LATERAL \
+                  (SELECT id FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1 FOR KEY SHARE) n), \
+              sound AS (SELECT (SELECT count(*) FROM held) = cardinality($14) AS all_stored) \
+         INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
+         SELECT $1, $2, $3, $4, $5, $6, $7, CASE WHEN all_stored THEN $8 ELSE $15 END, $9, $10, \
+             CASE WHEN all_stored THEN $11 ELSE $16 END, $12, $13 FROM sound \
+         ON CONFLICT (scope_key, id) DO NOTHING"
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(scope.as_str())
@@ -243,6 +264,9 @@ async fn put_decision(tx: &mut PgConnection, scope: &ScopeKey, decision: Decisio
         .bind(decision.metadata)
         .bind(decision.created_at)
         .bind(decision.commit_seq)
+        .bind(decision.rules)
+        .bind(FORGOTTEN_POLICY)
+        .bind(FORGOTTEN_METADATA)
         .execute(tx)
         .await
         .map(|done| done.rows_affected() > 0)
@@ -313,6 +337,8 @@ async fn store(
         .bind(key)
         .bind(key_digest)
         .bind(text(outcome)?)
+        .bind(touches.iter().map(|touch| touch.salience.map(|(salience, _)| salience)).collect::<Vec<_>>())
+        .bind(touches.iter().map(|touch| touch.salience.map(|(_, at)| at.0)).collect::<Vec<_>>())
         .execute(&mut *tx)
         .await
         .map_err(driver)?;

@@ -9,7 +9,7 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     model::{EmbeddingStatus, Lane, NodeType, Tier},
     ports::store::{FindPage, FindQuery, ReadStore, RecallReader, StoreError},
-    read::{AsOf, ErasedNode, Eyes, FoundNode, NodeVersion, as_it_was},
+    read::{AsOf, ErasedNode, Eyes, FoundNode, NodeVersion, Position, as_it_was},
 };
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Postgres, postgres::PgArguments, postgres::PgRow, query::Query};
@@ -22,7 +22,7 @@ use super::{
     recall::{NODE_COLUMNS, RULE_OF_NODE, node_row},
     rows::{choice, digest, get, signed, unsigned},
 };
-use crate::read::{Pager, content, rule_as_it_was, unreadable_version};
+use crate::read::{Pager, Step, content, rule_as_it_was, unreadable_version};
 
 /// The columns of a found node after those of its row.
 const FOUND: &str = "n.version, n.digest, n.content_seq, v.version, v.content, c.seq, c.id, c.created_at";
@@ -61,12 +61,20 @@ fn named_sql() -> String {
     )
 }
 
+/// The last row of a window of a page. Nothing but the order and what never changes: a window is bounded by what is looked
+/// at.
+const FLOOR: &str = "\
+SELECT n.created_at, n.id FROM memory_nodes n \
+WHERE n.listing_no = hashtextextended($1, 1) AND n.scope_key || '' = $1 AND (n.created_at, n.id) < ($2, $3::uuid) \
+    AND ($4::bigint IS NULL OR n.created_at >= $4) AND ($5::bigint IS NULL OR n.created_at < $5) \
+ORDER BY n.created_at DESC, n.id DESC LIMIT 1 OFFSET $6";
+
 /// A page of nodes, newest first, by way of the index of that order. Of an earlier state only what never changes narrows.
 fn page_sql() -> String {
     format!(
         "SELECT {NODE_COLUMNS}, {FOUND} FROM memory_nodes n {RULE_OF_NODE} {AS_OF} \
          WHERE n.listing_no = hashtextextended($1, 1) AND n.scope_key || '' = $1 AND (n.created_at, n.id) < ($3, $4::uuid) \
-             AND {WAS_THERE} \
+             AND (n.created_at, n.id) >= ($20, $21::uuid) AND {WAS_THERE} \
              AND ($5::bigint IS NULL OR n.created_at >= $5) AND ($6::bigint IS NULL OR n.created_at < $6) \
              AND ($7::text[] IS NULL OR n.type = ANY($7)) AND ($8::text[] IS NULL OR n.tier = ANY($8)) \
              AND ($9::text IS NULL OR n.memory_lane = $9) AND ($10::text IS NULL OR n.owner_agent_id = $10) \
@@ -83,30 +91,36 @@ pub(crate) fn found(row: &PgRow, as_of: Option<u64>) -> Result<FoundNode, StoreE
     let number = |at: usize| get::<i64>(row, at).map(|version| u32::try_from(version).unwrap_or(0));
     let mut node = FoundNode {
         row: node_row(row)?,
-        version: number(27)?,
-        digest: digest(row, 28)?,
-        content_seq: unsigned(row, 29)?,
+        version: number(28)?,
+        digest: digest(row, 29)?,
+        content_seq: unsigned(row, 30)?,
     };
     if as_of.is_none() {
         return Ok(node);
     }
-    if let Some(text) = get::<Option<&str>>(row, 31)? {
+    if let Some(text) = get::<Option<&str>>(row, 32)? {
         let id = node.row.id;
-        node.version = number(30)?;
+        node.version = number(31)?;
         node.digest = sha256(text);
         as_it_was(&mut node.row, &content(id, node.version, text)?)
             .map_err(|problem| unreadable_version(id, node.version, &problem))?;
         rule_as_it_was(&mut node.row);
     }
-    node.content_seq = unsigned(row, 32)?;
+    node.content_seq = unsigned(row, 33)?;
     node.row.commit_seq = node.content_seq;
-    (node.row.commit_id, node.row.updated_at) = (CommitId(get(row, 33)?), Timestamp(get(row, 34)?));
+    (node.row.commit_id, node.row.updated_at) = (CommitId(get(row, 34)?), Timestamp(get(row, 35)?));
     Ok(node)
+}
+
+/// A place as it is bound; without one its end of the order.
+fn place(position: Option<Position>, end: (i64, Uuid)) -> (i64, Uuid) {
+    position.map_or(end, |position| (position.created_at.0, position.id.0))
 }
 
 fn page<'q>(query: &'q FindQuery, sql: String, pager: &Pager<'_>) -> Query<'q, Postgres, PgArguments> {
     let filter = &query.filter;
-    let (created_at, id) = pager.after().map_or((i64::MAX, Uuid::max()), |after| (after.created_at.0, after.id.0));
+    let (created_at, id) = place(pager.after(), (i64::MAX, Uuid::max()));
+    let (floor_at, floor_id) = place(pager.floor(), (i64::MIN, Uuid::nil()));
     // What a filter says of content is about the content then.
     let now = query.as_of.is_none();
     let some = |texts: Vec<&'static str>| (now && !texts.is_empty()).then_some(texts);
@@ -135,6 +149,8 @@ fn page<'q>(query: &'q FindQuery, sql: String, pager: &Pager<'_>) -> Query<'q, P
         .bind(signed(pager.batch() as u64))
         .bind(filter.updated_from.filter(|_| now).map(|at| at.0))
         .bind(filter.updated_before.filter(|_| now).map(|at| at.0))
+        .bind(floor_at)
+        .bind(floor_id)
 }
 
 impl PostgresStore {
@@ -144,6 +160,22 @@ impl PostgresStore {
         sql: Query<'_, Postgres, PgArguments>,
     ) -> Result<Vec<FoundNode>, StoreError> {
         self.page(&query.scope, sql).await?.iter().map(|row| found(row, query.as_of)).collect()
+    }
+
+    /// The last row of the window that begins where the pager stands.
+    async fn floor(&self, query: &FindQuery, pager: &Pager<'_>) -> Result<Option<Position>, StoreError> {
+        let (created_at, id) = place(pager.after(), (i64::MAX, Uuid::max()));
+        let sql = sqlx::query(FLOOR)
+            .bind(query.scope.as_str())
+            .bind(created_at)
+            .bind(id)
+            .bind(query.filter.created_from.map(|at| at.0))
+            .bind(query.filter.created_before.map(|at| at.0))
+            .bind(signed(pager.window() as u64 - 1));
+        let rows = self.page(&query.scope, sql).await?;
+        rows.first()
+            .map(|row| Ok(Position { created_at: Timestamp(get(row, 0)?), id: NodeId(get(row, 1)?) }))
+            .transpose()
     }
 
     async fn commits_by(&self, scope: &ScopeKey, which: &str, value: Bound) -> Result<Vec<StoredCommit>, StoreError> {
@@ -172,17 +204,24 @@ impl ReadStore for PostgresStore {
             let sql = sqlx::query(AssertSqlSafe(named_sql()))
                 .bind(query.scope.as_str())
                 .bind(query.as_of.map(signed))
-                .bind(query.filter.ids.iter().map(|id| id.0).collect::<Vec<_>>())
+                .bind(query.filter.ids.iter().chain(&query.maybe_named).map(|id| id.0).collect::<Vec<_>>())
                 .bind(&query.filter.client_ids);
             let rows = self.found(&query, sql).await?;
             return Ok(pager.of_named(rows));
         }
+        let mut step = Step::Window;
         loop {
+            match step {
+                Step::Window => {
+                    let floor = self.floor(&query, &pager).await?;
+                    pager.open(floor);
+                }
+                Step::Rows => {}
+                Step::Page => return Ok(pager.page()),
+            }
             let asked = pager.batch();
             let rows = self.found(&query, page(&query, page_sql(), &pager)).await?;
-            if !pager.take(rows, asked) {
-                return Ok(pager.page());
-            }
+            step = pager.take(rows, asked);
         }
     }
 

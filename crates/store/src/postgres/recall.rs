@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aionis_core::{
     clock::Timestamp,
     ids::{CommitId, NodeId, ScopeKey},
+    lifecycle::DecayBasis,
     model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
     operate::merged_slots,
     ports::store::{
@@ -218,7 +219,7 @@ pub(crate) const NODE_COLUMNS: &str = "n.id, n.type, n.client_id, n.title, n.tex
      n.embedding_model, n.salience, n.importance, n.confidence, n.last_activated, n.created_at, n.updated_at, n.commit_seq, \
      n.commit_id, CASE WHEN r.state IS NOT NULL THEN ARRAY[r.state, r.rule_scope, r.target_agent_id, r.target_team_id, \
          r.if_json::text, r.then_json::text, r.exceptions_json::text] END, r.positive_count, r.negative_count, \
-     n.activity::text";
+     n.activity::text, n.salience_at";
 
 /// Joins the rule `r` of a node `n` of the scope `$1`.
 pub(crate) const RULE_OF_NODE: &str = "LEFT JOIN LATERAL (SELECT * FROM memory_rule_defs \
@@ -228,14 +229,19 @@ pub(crate) const RULE_OF_NODE: &str = "LEFT JOIN LATERAL (SELECT * FROM memory_r
 pub(crate) fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
     let rule: Option<Vec<Option<String>>> = get(row, 23)?;
     let activity = get::<Option<&str>>(row, 26)?.map(json_of).transpose()?;
+    let (node_type, tier) = (choice(row, 1, NodeType::parse)?, choice(row, 6, Tier::parse)?);
+    let slots = merged_slots(json(row, 5)?, activity.as_ref());
+    let (last_activated, created_at) = (get::<Option<i64>>(row, 18)?.map(Timestamp), Timestamp(get(row, 19)?));
+    let times = (Timestamp(get(row, 27)?), last_activated, created_at);
     Ok(NodeRow {
         id: NodeId(get(row, 0)?),
-        node_type: choice(row, 1, NodeType::parse)?,
+        node_type,
         client_id: get(row, 2)?,
         title: get(row, 3)?,
         text_summary: get(row, 4)?,
-        slots: merged_slots(json(row, 5)?, activity.as_ref()),
-        tier: choice(row, 6, Tier::parse)?,
+        decay: DecayBasis::of((node_type, tier), times, &slots, None),
+        slots,
+        tier,
         lane: choice(row, 7, Lane::parse)?,
         producer_agent_id: get(row, 8)?,
         owner_agent_id: get(row, 9)?,
@@ -247,8 +253,8 @@ pub(crate) fn node_row(row: &PgRow) -> Result<NodeRow, StoreError> {
         salience: get(row, 15)?,
         importance: get(row, 16)?,
         confidence: get(row, 17)?,
-        last_activated: get::<Option<i64>>(row, 18)?.map(Timestamp),
-        created_at: Timestamp(get(row, 19)?),
+        last_activated,
+        created_at,
         updated_at: Timestamp(get(row, 20)?),
         commit_seq: unsigned(row, 21)?,
         commit_id: CommitId(get(row, 22)?),

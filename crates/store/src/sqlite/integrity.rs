@@ -1,6 +1,6 @@
 //! Reading for verification, straight from the database.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use aionis_core::{
     canon::{Digest, sha256},
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::{
     SqliteStore, connect,
     error::driver,
+    readers::Readers,
     rows::{blob, choice, digest, edge_type, json, optional_uuid, signed, unreadable, unsigned, uuid},
 };
 use crate::{content::StoredContent, operate::feedback_source};
@@ -87,47 +88,52 @@ fn after_id(after: Option<Uuid>) -> Vec<u8> {
     after.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
 }
 
+impl SqliteStore {
+    /// What reads for verification.
+    pub(crate) const fn integrity(&self) -> &Readers {
+        &self.readers
+    }
+}
+
 #[async_trait]
-impl IntegrityStore for SqliteStore {
+impl IntegrityStore for Readers {
     async fn scopes(&self, tenant: Option<&str>, scope: Option<&str>) -> Result<Vec<ScopeSummary>, StoreError> {
         let (tenant, scope) = (tenant.map(str::to_owned), scope.map(str::to_owned));
-        self.readers
-            .run(move |connection| {
-                let mut statement = connection.prepare(&scopes_sql()).map_err(driver)?;
-                statement
-                    .query_map((tenant, scope), |row| {
-                        Ok(ScopeSummary {
-                            scope_key: row.get(0)?,
-                            head_seq: unsigned(row, 1)?,
-                            head_hash: digest(row, 2)?,
-                            nodes: unsigned(row, 3)?,
-                            edges: unsigned(row, 4)?,
-                        })
+        self.run(move |connection| {
+            let mut statement = connection.prepare(&scopes_sql()).map_err(driver)?;
+            statement
+                .query_map((tenant, scope), |row| {
+                    Ok(ScopeSummary {
+                        scope_key: row.get(0)?,
+                        head_seq: unsigned(row, 1)?,
+                        head_hash: digest(row, 2)?,
+                        nodes: unsigned(row, 3)?,
+                        edges: unsigned(row, 4)?,
                     })
-                    .and_then(Iterator::collect)
-                    .map_err(|e| unreadable("memory_scopes", "all", e))
-            })
-            .await
+                })
+                .and_then(Iterator::collect)
+                .map_err(|e| unreadable("memory_scopes", "all", e))
+        })
+        .await
     }
 
     async fn commits(&self, scope: &ScopeKey, after: u64, limit: usize) -> Result<CommitPage, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
-                let sql = format!(
-                    "SELECT {COMMIT_COLUMNS} FROM memory_commits WHERE scope_key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
-                );
-                let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
-                let key = (scope.as_str(), signed(after), signed(limit as u64));
-                let mut rows = statement.query(key).map_err(driver)?;
-                let mut page = CommitPage::default();
-                while let Some(row) = rows.next().map_err(driver)? {
-                    let seq = unsigned(row, 0).map_err(driver)?;
-                    page.commits.push(stored_commit(row, scope.as_str()).map_err(|e| (seq, e.to_string())));
-                }
-                Ok(page)
-            })
-            .await
+        self.run(move |connection| {
+            let sql = format!(
+                "SELECT {COMMIT_COLUMNS} FROM memory_commits WHERE scope_key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3"
+            );
+            let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
+            let key = (scope.as_str(), signed(after), signed(limit as u64));
+            let mut rows = statement.query(key).map_err(driver)?;
+            let mut page = CommitPage::default();
+            while let Some(row) = rows.next().map_err(driver)? {
+                let seq = unsigned(row, 0).map_err(driver)?;
+                page.commits.push(stored_commit(row, scope.as_str()).map_err(|e| (seq, e.to_string())));
+            }
+            Ok(page)
+        })
+        .await
     }
 
     async fn nodes(
@@ -137,20 +143,19 @@ impl IntegrityStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<StoredNodeRow>, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
-                let sql = format!(
-                    "SELECT {CONTENT_COLUMNS}, digest, commit_seq, commit_id FROM memory_nodes \
+        self.run(move |connection| {
+            let sql = format!(
+                "SELECT {CONTENT_COLUMNS}, digest, commit_seq, commit_id FROM memory_nodes \
                      WHERE scope_key = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
-                );
-                let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
-                let key = (scope.as_str(), after_id(after), signed(limit as u64));
-                statement
-                    .query_map(key, stored_node_row)
-                    .and_then(Iterator::collect)
-                    .map_err(|e| unreadable("memory_nodes", scope.as_str(), e))
-            })
-            .await
+            );
+            let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
+            let key = (scope.as_str(), after_id(after), signed(limit as u64));
+            statement
+                .query_map(key, stored_node_row)
+                .and_then(Iterator::collect)
+                .map_err(|e| unreadable("memory_nodes", scope.as_str(), e))
+        })
+        .await
     }
 
     async fn edges(
@@ -160,8 +165,7 @@ impl IntegrityStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<StoredEdgeRow>, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
+        self.run(move |connection| {
                 let sql = "SELECT e.id, e.type, e.src_id, e.dst_id, e.weight, e.confidence, e.decay_rate, e.commit_seq, \
                            EXISTS (SELECT 1 FROM memory_nodes n WHERE n.scope_key = e.scope_key AND n.id = e.src_id) \
                            AND EXISTS (SELECT 1 FROM memory_nodes n WHERE n.scope_key = e.scope_key AND n.id = e.dst_id) \
@@ -193,27 +197,26 @@ impl IntegrityStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<NodeVersionRow>, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
-                let sql = "SELECT node_id, version, from_seq, content FROM memory_node_versions \
+        self.run(move |connection| {
+            let sql = "SELECT node_id, version, from_seq, content FROM memory_node_versions \
                            WHERE scope_key = ?1 AND (node_id, version) > (?2, ?3) ORDER BY node_id, version LIMIT ?4";
-                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-                let (node, version) = after.map_or((Vec::new(), 0), |(id, version)| (after_id(Some(id)), version));
-                statement
-                    .query_map((scope.as_str(), node, version, signed(limit as u64)), |row| {
-                        // Bytes, not text: damaged text may not be UTF-8. Zero is no version and no commit.
-                        let content = row.get_ref(3)?.as_bytes().map_err(rusqlite::Error::from)?;
-                        Ok(NodeVersionRow {
-                            id: uuid(row, 0)?,
-                            version: u32::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
-                            from_seq: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
-                            recomputed: sha256(content),
-                        })
+            let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+            let (node, version) = after.map_or((Vec::new(), 0), |(id, version)| (after_id(Some(id)), version));
+            statement
+                .query_map((scope.as_str(), node, version, signed(limit as u64)), |row| {
+                    // Bytes, not text: damaged text may not be UTF-8. Zero is no version and no commit.
+                    let content = row.get_ref(3)?.as_bytes().map_err(rusqlite::Error::from)?;
+                    Ok(NodeVersionRow {
+                        id: uuid(row, 0)?,
+                        version: u32::try_from(row.get::<_, i64>(1)?).unwrap_or(0),
+                        from_seq: u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0),
+                        recomputed: sha256(content),
                     })
-                    .and_then(Iterator::collect)
-                    .map_err(|e| unreadable("memory_node_versions", scope.as_str(), e))
-            })
-            .await
+                })
+                .and_then(Iterator::collect)
+                .map_err(|e| unreadable("memory_node_versions", scope.as_str(), e))
+        })
+        .await
     }
 
     async fn rule_states(
@@ -223,19 +226,18 @@ impl IntegrityStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<(NodeId, RuleState)>, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
-                let sql = "SELECT rule_node_id, state FROM memory_rule_defs WHERE scope_key = ?1 AND rule_node_id > ?2 \
+        self.run(move |connection| {
+            let sql = "SELECT rule_node_id, state FROM memory_rule_defs WHERE scope_key = ?1 AND rule_node_id > ?2 \
                            ORDER BY rule_node_id LIMIT ?3";
-                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-                statement
-                    .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
-                        Ok((NodeId(uuid(row, 0)?), choice(row, 1, RuleState::parse)?))
-                    })
-                    .and_then(Iterator::collect)
-                    .map_err(|e| unreadable("memory_rule_defs", scope.as_str(), e))
-            })
-            .await
+            let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+            statement
+                .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
+                    Ok((NodeId(uuid(row, 0)?), choice(row, 1, RuleState::parse)?))
+                })
+                .and_then(Iterator::collect)
+                .map_err(|e| unreadable("memory_rule_defs", scope.as_str(), e))
+        })
+        .await
     }
 
     async fn feedback(
@@ -245,21 +247,20 @@ impl IntegrityStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<StoredFeedbackRow>, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
-                let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id, commit_seq \
+        self.run(move |connection| {
+            let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id, commit_seq \
                            FROM memory_rule_feedback WHERE scope_key = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
-                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-                statement
-                    .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
-                        let id = uuid(row, 0)?;
-                        let recomputed = feedback_row(row).map(|row| feedback_digest(&row)).map_err(|e| e.to_string());
-                        Ok(StoredFeedbackRow { id, recomputed, commit_seq: unsigned(row, 7)? })
-                    })
-                    .and_then(Iterator::collect)
-                    .map_err(|e| unreadable("memory_rule_feedback", scope.as_str(), e))
-            })
-            .await
+            let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+            statement
+                .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
+                    let id = uuid(row, 0)?;
+                    let recomputed = feedback_row(row).map(|row| feedback_digest(&row)).map_err(|e| e.to_string());
+                    Ok(StoredFeedbackRow { id, recomputed, commit_seq: unsigned(row, 7)? })
+                })
+                .and_then(Iterator::collect)
+                .map_err(|e| unreadable("memory_rule_feedback", scope.as_str(), e))
+        })
+        .await
     }
 
     async fn erasures(
@@ -269,34 +270,43 @@ impl IntegrityStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<StoredErasure>, StoreError> {
         let scope = scope.clone();
-        self.readers
-            .run(move |connection| {
-                let sql = "SELECT id, digest, commit_seq FROM memory_erasures WHERE scope_key = ?1 AND id > ?2 \
+        self.run(move |connection| {
+            let sql = "SELECT id, digest, commit_seq FROM memory_erasures WHERE scope_key = ?1 AND id > ?2 \
                            ORDER BY id LIMIT ?3";
-                let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-                statement
-                    .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
-                        Ok(StoredErasure { id: uuid(row, 0)?, digest: digest(row, 1)?, commit_seq: unsigned(row, 2)? })
-                    })
-                    .and_then(Iterator::collect)
-                    .map_err(|e| unreadable("memory_erasures", scope.as_str(), e))
-            })
-            .await
+            let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+            statement
+                .query_map((scope.as_str(), after_id(after), signed(limit as u64)), |row| {
+                    Ok(StoredErasure { id: uuid(row, 0)?, digest: digest(row, 1)?, commit_seq: unsigned(row, 2)? })
+                })
+                .and_then(Iterator::collect)
+                .map_err(|e| unreadable("memory_erasures", scope.as_str(), e))
+        })
+        .await
     }
 
     async fn physical_check(&self) -> Result<Vec<String>, StoreError> {
-        self.readers
-            .run(|connection| {
-                // A connection of its own: FTS5 checks against the segments a connection remembers, and reports damage
-                // where another one has merged them since.
-                let path = connection.path().unwrap_or_default();
-                let fresh = connect(Path::new(path))?;
-                let mut statement = fresh.prepare("PRAGMA integrity_check(20)").map_err(driver)?;
-                let lines: Vec<String> =
-                    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(driver)?;
-                Ok(lines.into_iter().filter(|line| line != "ok").collect())
-            })
-            .await
+        self.run(|connection| {
+            // A connection of its own: FTS5 checks against the segments a connection remembers, and reports damage
+            // where another one has merged them since.
+            let path = connection.path().unwrap_or_default();
+            let fresh = connect(Path::new(path))?;
+            let mut statement = fresh.prepare("PRAGMA integrity_check(20)").map_err(driver)?;
+            let lines: Vec<String> =
+                statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(driver)?;
+            Ok(lines.into_iter().filter(|line| line != "ok").collect())
+        })
+        .await
+    }
+
+    async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError> {
+        let begin = |connection: &Connection| {
+            // A connection of its own, so that requests keep theirs. The first reading settles what is seen.
+            let own = connect(Path::new(connection.path().unwrap_or_default()))?;
+            own.pragma_update(None, "query_only", true).map_err(driver)?;
+            own.execute_batch("BEGIN; SELECT 1 FROM memory_scopes LIMIT 1").map_err(driver)?;
+            Ok(own)
+        };
+        Ok(Arc::new(self.of_one(self.run(begin).await?)))
     }
 }
 

@@ -21,7 +21,8 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 7, name: "api_keys", sql: include_str!("migrations/0007_api_keys.sql") },
     Migration { version: 8, name: "jobs", sql: include_str!("migrations/0008_jobs.sql") },
-    Migration { version: 9, name: "topics", sql: include_str!("migrations/0009_topics.sql") },
+    Migration { version: 9, name: "lifecycle", sql: include_str!("migrations/0009_lifecycle.sql") },
+    Migration { version: 12, name: "topics", sql: include_str!("migrations/0012_topics.sql") },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
@@ -96,7 +97,8 @@ mod tests {
             "0006_reading_and_forgetting",
             "0007_api_keys",
             "0008_jobs",
-            "0009_topics",
+            "0009_lifecycle",
+            "0012_topics",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);

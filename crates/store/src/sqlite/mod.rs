@@ -11,6 +11,7 @@ mod indexer;
 mod integrity;
 mod jobs;
 mod keys;
+mod lifecycle;
 mod lock;
 mod maintenance;
 mod migrate;

@@ -19,12 +19,12 @@ use uuid::Uuid;
 use super::{
     SqliteStore,
     error::driver,
-    rows::{blob, choice, digest, json, signed, unreadable, unsigned, uuid},
+    rows::{blob, choice, decay_basis, digest, json, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
 use crate::{
     image::Delta,
-    operate::{DECISION_COLUMNS, DecisionColumns, text},
+    operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
     transfer::{IMPORTING, importing},
 };
 
@@ -114,7 +114,8 @@ impl Operating<'_> {
         let scope = self.asked.scope.as_str();
         let sql = format!(
             "SELECT n.id, n.type, n.digest, n.tier, n.slots, n.activity, r.state, n.memory_lane, \
-             n.owner_agent_id, n.owner_team_id FROM memory_nodes n \
+             n.owner_agent_id, n.owner_team_id, n.salience, n.salience_at, n.last_activated, n.created_at, n.slots, \
+             n.activity FROM memory_nodes n \
              LEFT JOIN memory_rule_defs r ON r.scope_key = n.scope_key AND r.rule_node_id = n.id \
              WHERE n.scope_key = ?1 AND {which}"
         );
@@ -125,12 +126,15 @@ impl Operating<'_> {
                     .query_row(params![scope, key], |row| {
                         let activity: Option<String> = row.get(5)?;
                         let rule_state: Option<String> = row.get(6)?;
+                        let (node_type, tier) = (choice(row, 1, NodeType::parse)?, choice(row, 3, Tier::parse)?);
                         Ok((
                             NodeId(uuid(row, 0)?),
                             OperatedNode {
-                                node_type: choice(row, 1, NodeType::parse)?,
+                                node_type,
                                 digest: digest(row, 2)?,
-                                tier: choice(row, 3, Tier::parse)?,
+                                tier,
+                                salience: row.get(10)?,
+                                decay: decay_basis(row, (node_type, tier), 11)?,
                                 slots: json(row, 4)?,
                                 activity: activity.map(|_| json(row, 5)).transpose()?,
                                 rule_state: rule_state.as_deref().and_then(RuleState::parse),
@@ -177,8 +181,9 @@ impl Operating<'_> {
         let sql = "UPDATE memory_nodes SET tier = COALESCE(?3, tier), \
                    last_activated = CASE WHEN ?4 THEN ?5 ELSE last_activated END, activity = COALESCE(?6, activity), \
                    updated_at = ?5, commit_seq = CASE WHEN ?7 THEN ?8 ELSE commit_seq END, \
-                   commit_id = CASE WHEN ?7 THEN ?9 ELSE commit_id END WHERE scope_key = ?1 AND id = ?2 \
-                   RETURNING tier, salience, confidence";
+                   commit_id = CASE WHEN ?7 THEN ?9 ELSE commit_id END, salience = COALESCE(?10, salience), \
+                   salience_at = COALESCE(?11, salience_at) WHERE scope_key = ?1 AND id = ?2 \
+                   RETURNING tier, salience, confidence, type, salience_at, last_activated, created_at, slots, activity";
         let values = params![
             scope,
             blob(touch.id.0),
@@ -189,15 +194,20 @@ impl Operating<'_> {
             touch.committed,
             signed(commit.header.seq),
             blob(commit.id.0),
+            touch.salience.map(|(salience, _)| salience),
+            touch.salience.map(|(_, at)| at.0),
         ];
-        let (tier, salience, confidence) = self
+        let (tier, salience, confidence, decay) = self
             .connection
             .prepare_cached(sql)
             .and_then(|mut statement| {
-                statement.query_row(values, |row| Ok((choice(row, 0, Tier::parse)?, row.get(1)?, row.get(2)?)))
+                statement.query_row(values, |row| {
+                    let (tier, node_type) = (choice(row, 0, Tier::parse)?, choice(row, 3, NodeType::parse)?);
+                    Ok((tier, row.get(1)?, row.get(2)?, decay_basis(row, (node_type, tier), 4)?))
+                })
             })
             .map_err(driver)?;
-        self.deltas.push(Delta::Vitals { scope: scope.to_owned(), id: touch.id, tier, salience, confidence });
+        self.deltas.push(Delta::Vitals { scope: scope.to_owned(), id: touch.id, tier, salience, decay, confidence });
         Ok(())
     }
 
@@ -225,8 +235,18 @@ impl Operating<'_> {
     }
 }
 
-/// Stores a decision; false if one with its id is stored already.
-fn put_decision(connection: &Connection, scope: &str, decision: DecisionColumns) -> Result<bool, StoreError> {
+/// Stores a decision; false if one with its id is stored already. One that was made by a rule which was forgotten since is
+/// stored as the forgetting would have left it: which of the two came first is chance, and the caller has done no wrong.
+fn put_decision(connection: &Connection, scope: &str, mut decision: DecisionColumns) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM memory_nodes WHERE scope_key = ?1 AND id = ?2";
+    let mut is_stored = connection.prepare_cached(sql).map_err(driver)?;
+    for rule in &decision.rules {
+        if !is_stored.exists((scope, blob(*rule))).map_err(driver)? {
+            (decision.policy, decision.metadata) = (FORGOTTEN_POLICY.to_owned(), FORGOTTEN_METADATA.to_owned());
+            break;
+        }
+    }
+    drop(is_stored);
     let sql = format!(
         "INSERT INTO memory_decisions (scope_key, {DECISION_COLUMNS}) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (scope_key, id) DO NOTHING"
@@ -277,6 +297,7 @@ fn decision_columns(row: &Row<'_>) -> rusqlite::Result<DecisionColumns> {
         metadata: row.get(9)?,
         created_at: row.get(10)?,
         commit_seq: row.get(11)?,
+        rules: Vec::new(),
     })
 }
 

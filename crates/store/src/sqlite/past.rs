@@ -1,6 +1,12 @@
 //! Building an earlier state.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use aionis_core::{
     canon::Digest,
@@ -22,13 +28,42 @@ use crate::{
     space::EmbeddingSpace,
 };
 
+/// Whether somebody still waits for what is being built on another thread.
+pub(super) struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    /// For the thread that builds, and for who waits: when the latter is dropped, nobody waits any more.
+    pub(super) fn pair() -> (Self, Waiting) {
+        let wanted = Arc::new(AtomicBool::new(true));
+        (Self(Arc::clone(&wanted)), Waiting(wanted))
+    }
+
+    /// Asked before each row: a build that nobody waits for would hold its connection, and its memory, to the end.
+    fn go_on(&self) -> Result<(), StoreError> {
+        if self.0.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable("nobody waits for this earlier state any more".to_owned()))
+    }
+}
+
+/// Held by who waits.
+pub(super) struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 pub(super) fn load(
     connection: &Connection,
-    scope: &ScopeKey,
-    seq: u64,
+    (scope, seq): (&ScopeKey, u64),
     nodes_max: u64,
     space: &EmbeddingSpace,
+    wanted: &Wanted,
 ) -> Result<PastScope, StoreError> {
+    wanted.go_on()?;
     let tx = connection.unchecked_transaction().map_err(driver)?;
     let key = scope.as_str();
     let nodes: Option<u64> = tx
@@ -37,22 +72,28 @@ pub(super) fn load(
         .map_err(driver)?;
     check_size(scope, nodes.unwrap_or(0), nodes_max)?;
     let mut past = PastScope::new(space, seq);
-    let mut vectors = vectors(&tx, key, space)?;
+    let mut vectors = vectors(&tx, key, space, wanted)?;
     let mut statement = tx.prepare_cached(&found_sql(Some(seq))).map_err(driver)?;
     let mut rows = statement.query((key, signed(seq))).map_err(driver)?;
     while let Some(row) = rows.next().map_err(driver)? {
+        wanted.go_on()?;
         let node = found(&tx, key, row, Some(seq))?;
         let of_this_content = vectors.remove(&node.row.id).filter(|(of, _)| *of == node.digest);
         past.put_node(node, of_this_content.map(|(_, vector)| vector));
     }
     drop(rows);
-    edges(&tx, key, seq, &mut past)?;
+    edges(&tx, key, seq, (&mut past, wanted))?;
     Ok(past)
 }
 
 type Vectors = HashMap<NodeId, (Digest, Vec<f32>)>;
 
-fn vectors(connection: &Connection, scope: &str, space: &EmbeddingSpace) -> Result<Vectors, StoreError> {
+fn vectors(
+    connection: &Connection,
+    scope: &str,
+    space: &EmbeddingSpace,
+    wanted: &Wanted,
+) -> Result<Vectors, StoreError> {
     let sql =
         "SELECT node_id, source_digest, vector FROM memory_vectors WHERE scope_key = ?1 AND model = ?2 AND dim = ?3";
     let dim = i64::try_from(space.dim).unwrap_or(i64::MAX);
@@ -60,18 +101,24 @@ fn vectors(connection: &Connection, scope: &str, space: &EmbeddingSpace) -> Resu
         let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
         Ok((NodeId(uuid(row, 0)?), (digest(row, 1)?, vector(bytes))))
     };
-    connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| statement.query_map((scope, &space.name, dim), read).and_then(Iterator::collect))
-        .map_err(|e| unreadable("memory_vectors", scope, e))
+    let damaged = |e| unreadable("memory_vectors", scope, e);
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let rows = statement.query_map((scope, &space.name, dim), read).map_err(driver)?;
+    rows.map(|row| wanted.go_on().and_then(|()| row.map_err(damaged))).collect()
 }
 
-fn edges(connection: &Connection, scope: &str, seq: u64, past: &mut PastScope) -> Result<(), StoreError> {
+fn edges(
+    connection: &Connection,
+    scope: &str,
+    seq: u64,
+    (past, wanted): (&mut PastScope, &Wanted),
+) -> Result<(), StoreError> {
     let mut later: HashSet<Uuid> = HashSet::new();
     let sql = "SELECT changes FROM memory_commits WHERE scope_key = ?1 AND seq > ?2 AND changes LIKE '%[\"edge\",\"create\"%'";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut rows = statement.query((scope, signed(seq))).map_err(driver)?;
     while let Some(row) = rows.next().map_err(driver)? {
+        wanted.go_on()?;
         edges_made(&row.get::<_, String>(0).map_err(driver)?, &mut later)?;
     }
     let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq FROM memory_edges WHERE scope_key = ?1";
@@ -89,10 +136,46 @@ fn edges(connection: &Connection, scope: &str, seq: u64, past: &mut PastScope) -
     };
     let found = statement.query_map([scope], read).map_err(driver)?;
     for edge in found {
+        wanted.go_on()?;
         let edge = edge.map_err(|e| unreadable("memory_edges", scope, e))?;
         if !later.contains(&edge.id.0) {
             past.put_edge(edge);
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aionis_core::{clock::Timestamp, ids::TenantId};
+
+    use super::*;
+    use crate::sqlite::migrate::migrate;
+
+    const VECTORS: i64 = 400;
+
+    /// A database with a scope of nothing but vectors, so that there are rows to read.
+    fn database() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Timestamp(1)).unwrap();
+        let insert = "PRAGMA foreign_keys = OFF; WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 400) \
+             INSERT INTO memory_vectors (scope_key, node_id, model, dim, vector, source_digest, created_at, origin) \
+             SELECT 'acme/s', CAST(substr('0000000000000000' || n, -16) AS BLOB), 'm', 1, zeroblob(4), zeroblob(32), 1, 'derived' FROM n";
+        connection.execute_batch(insert).unwrap();
+        connection
+    }
+
+    #[test]
+    fn a_build_that_nobody_waits_for_ends_between_two_rows() {
+        let connection = database();
+        let scope = ScopeKey::new(&TenantId::parse("acme").unwrap(), "s").unwrap();
+        let space = EmbeddingSpace { name: "m".to_owned(), dim: 1 };
+        let (wanted, waiting) = Wanted::pair();
+        assert_eq!(vectors(&connection, scope.as_str(), &space, &wanted).unwrap().len() as i64, VECTORS);
+        load(&connection, (&scope, 1), 10, &space, &wanted).unwrap();
+        drop(waiting);
+        let ended = vectors(&connection, scope.as_str(), &space, &wanted).unwrap_err();
+        assert!(ended.to_string().contains("nobody waits"), "{ended}");
+        assert!(load(&connection, (&scope, 1), 10, &space, &wanted).is_err());
+    }
 }

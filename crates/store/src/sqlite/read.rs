@@ -21,7 +21,7 @@ use super::{
     past,
     rows::{NODE_COLUMNS, blob, choice, digest, node_row, rule_of, signed, unreadable, unsigned, uuid},
 };
-use crate::read::{Pager, content, rule_as_it_was, unreadable_version};
+use crate::read::{Pager, Step, content, rule_as_it_was, unreadable_version};
 
 /// The columns of a found node; of an earlier state also what it was then.
 pub(crate) fn found_sql(as_of: Option<u64>) -> String {
@@ -50,9 +50,9 @@ pub(crate) fn found(
     let read = || -> rusqlite::Result<FoundNode> {
         Ok(FoundNode {
             row: node_row(row)?,
-            version: row.get(24)?,
-            digest: digest(row, 25)?,
-            content_seq: unsigned(row, 26)?,
+            version: row.get(25)?,
+            digest: digest(row, 26)?,
+            content_seq: unsigned(row, 27)?,
         })
     };
     let mut node = read().map_err(damaged)?;
@@ -60,15 +60,15 @@ pub(crate) fn found(
         node.row.rule = rule_of(connection, scope, node.row.id.0)?;
     }
     if as_of.is_some() {
-        if let Some(text) = row.get::<_, Option<String>>(28).map_err(damaged)? {
-            node.version = row.get(27).map_err(damaged)?;
+        if let Some(text) = row.get::<_, Option<String>>(29).map_err(damaged)? {
+            node.version = row.get(28).map_err(damaged)?;
             node.digest = sha256(&text);
             let id = node.row.id;
             as_it_was(&mut node.row, &content(id, node.version, &text)?)
                 .map_err(|problem| unreadable_version(id, node.version, &problem))?;
             rule_as_it_was(&mut node.row);
         }
-        let then = || Ok((unsigned(row, 29)?, CommitId(uuid(row, 30)?), Timestamp(row.get(31)?)));
+        let then = || Ok((unsigned(row, 30)?, CommitId(uuid(row, 31)?), Timestamp(row.get(32)?)));
         (node.content_seq, node.row.commit_id, node.row.updated_at) = then().map_err(damaged)?;
         node.row.commit_seq = node.content_seq;
     }
@@ -105,32 +105,56 @@ impl Conditions {
         self.add(&format!(" AND {condition}"), vec![Box::new(value)]);
     }
 
-    /// What storage can tell of the present state; the rest is told by reading.
-    fn narrowed(mut self, query: &FindQuery) -> Self {
-        let filter = &query.filter;
-        if let Some(at) = filter.created_from {
+    /// What never changes.
+    fn created(mut self, query: &FindQuery) -> Self {
+        if let Some(at) = query.filter.created_from {
             self.and("n.created_at >= ?", at.0);
         }
-        if let Some(at) = filter.created_before {
+        if let Some(at) = query.filter.created_before {
             self.and("n.created_at < ?", at.0);
         }
+        self
+    }
+
+    /// Rows after the place where the pager stands.
+    fn after(mut self, pager: &Pager<'_>) -> Self {
+        if let Some(Position { created_at, id }) = pager.after() {
+            let place: Vec<Box<dyn ToSql>> = vec![Box::new(created_at.0), Box::new(created_at.0), Box::new(blob(id.0))];
+            self.add(" AND n.created_at <= ? AND (n.created_at < ? OR n.id < ?)", place);
+        }
+        self
+    }
+
+    /// Rows of the window after the place where the pager stands.
+    fn between(mut self, pager: &Pager<'_>) -> Self {
+        if let Some(Position { created_at, id }) = pager.floor() {
+            let place: Vec<Box<dyn ToSql>> = vec![Box::new(created_at.0), Box::new(created_at.0), Box::new(blob(id.0))];
+            self.add(" AND n.created_at >= ? AND (n.created_at > ? OR n.id >= ?)", place);
+        }
+        self.after(pager)
+    }
+
+    /// What storage can tell of the present state; the rest is told by reading.
+    fn narrowed(self, query: &FindQuery) -> Self {
+        let filter = &query.filter;
+        let mut conditions = self.created(query);
         if query.as_of.is_some() {
-            return self;
+            return conditions;
         }
         if let Some(at) = filter.updated_from {
-            self.and("n.updated_at >= ?", at.0);
+            conditions.and("n.updated_at >= ?", at.0);
         }
         if let Some(at) = filter.updated_before {
-            self.and("n.updated_at < ?", at.0);
+            conditions.and("n.updated_at < ?", at.0);
         }
         let list = |texts: Vec<&str>| serde_json::json!(texts).to_string();
         if !filter.types.is_empty() {
             let types = list(filter.types.iter().map(|kind| kind.as_str()).collect());
-            self.and("n.type IN (SELECT value FROM json_each(?))", types);
+            conditions.and("n.type IN (SELECT value FROM json_each(?))", types);
         }
         if !filter.tiers.is_empty() {
             let tiers = list(filter.tiers.iter().map(|tier| tier.as_str()).collect());
-            self.and("n.tier IN (SELECT value FROM json_each(?))", tiers);
+            conditions.and("n.tier IN (SELECT value FROM json_each(?))", tiers);
         }
         let texts = [
             ("n.memory_lane = ?", filter.lane.map(|lane| lane.as_str().to_owned())),
@@ -141,7 +165,7 @@ impl Conditions {
         ];
         for (condition, value) in texts {
             if let Some(value) = value {
-                self.and(condition, value);
+                conditions.and(condition, value);
             }
         }
         if let Eyes::Of(viewer) = &query.eyes {
@@ -149,9 +173,9 @@ impl Conditions {
             let ours = list(viewer.team.iter().map(String::as_str).collect());
             let condition = " AND (n.memory_lane = 'shared' OR n.owner_agent_id IN (SELECT value FROM json_each(?)) \
                  OR n.owner_team_id IN (SELECT value FROM json_each(?)))";
-            self.add(condition, vec![Box::new(mine), Box::new(ours)]);
+            conditions.add(condition, vec![Box::new(mine), Box::new(ours)]);
         }
-        self
+        conditions
     }
 
     fn read(&self, connection: &Connection, query: &FindQuery) -> Result<Vec<FoundNode>, StoreError> {
@@ -169,7 +193,7 @@ fn find(connection: &Connection, query: &FindQuery) -> Result<FindPage, StoreErr
     let mut pager = Pager::new(query);
     if query.filter.names_nodes() {
         let mut rows = Vec::new();
-        for id in &query.filter.ids {
+        for id in query.filter.ids.iter().chain(&query.maybe_named) {
             let mut one = Conditions::new(query);
             one.and("n.id = ?", blob(id.0));
             rows.extend(one.read(connection, query)?);
@@ -181,20 +205,41 @@ fn find(connection: &Connection, query: &FindQuery) -> Result<FindPage, StoreErr
         }
         return Ok(pager.of_named(rows));
     }
+    // One snapshot for the windows and their rows.
+    let tx = connection.unchecked_transaction().map_err(driver)?;
+    let mut step = Step::Window;
     loop {
-        let mut page = Conditions::new(query).narrowed(query);
-        if let Some(Position { created_at, id }) = pager.after() {
-            let before: Vec<Box<dyn ToSql>> =
-                vec![Box::new(created_at.0), Box::new(created_at.0), Box::new(blob(id.0))];
-            page.add(" AND n.created_at <= ? AND (n.created_at < ? OR n.id < ?)", before);
+        match step {
+            Step::Window => {
+                let floor = floor(&tx, query, &pager)?;
+                pager.open(floor);
+            }
+            Step::Rows => {}
+            Step::Page => return Ok(pager.page()),
         }
+        let mut page = Conditions::new(query).narrowed(query).between(&pager);
         let asked = pager.batch();
         page.add(" ORDER BY n.created_at DESC, n.id DESC LIMIT ?", vec![Box::new(signed(asked as u64))]);
-        let rows = page.read(connection, query)?;
-        if !pager.take(rows, asked) {
-            return Ok(pager.page());
-        }
+        let rows = page.read(&tx, query)?;
+        step = pager.take(rows, asked);
     }
+}
+
+/// The last row of the window that begins where the pager stands.
+fn floor(connection: &Connection, query: &FindQuery, pager: &Pager<'_>) -> Result<Option<Position>, StoreError> {
+    let mut window = Conditions {
+        sql: "SELECT n.created_at, n.id FROM memory_nodes n WHERE n.scope_key = ?1".to_owned(),
+        values: vec![Box::new(query.scope.as_str().to_owned())],
+    }
+    .created(query)
+    .after(pager);
+    let last = vec![Box::new(signed(pager.window() as u64 - 1)) as Box<dyn ToSql>];
+    window.add(" ORDER BY n.created_at DESC, n.id DESC LIMIT 1 OFFSET ?", last);
+    let read = |row: &Row<'_>| Ok(Position { created_at: Timestamp(row.get(0)?), id: NodeId(uuid(row, 1)?) });
+    connection
+        .prepare_cached(&window.sql)
+        .and_then(|mut statement| statement.query_row(params_from_iter(window.values.iter()), read).optional())
+        .map_err(|e| unreadable("memory_nodes", query.scope.as_str(), e))
 }
 
 /// The present content of a node, and when it was made.
@@ -349,8 +394,11 @@ impl ReadStore for SqliteStore {
 
     async fn past(&self, scope: &ScopeKey, seq: u64, nodes_max: u64) -> Result<Arc<dyn RecallReader>, StoreError> {
         let (scope, shared) = (scope.clone(), Arc::clone(&self.shared));
-        let past =
-            self.readers.run(move |connection| past::load(connection, &scope, seq, nodes_max, &shared.space)).await?;
-        Ok(Arc::new(past))
+        let (wanted, waiting) = past::Wanted::pair();
+        let build =
+            move |connection: &Connection| past::load(connection, (&scope, seq), nodes_max, &shared.space, &wanted);
+        let past = self.readers.run(build).await;
+        drop(waiting);
+        Ok(Arc::new(past?))
     }
 }

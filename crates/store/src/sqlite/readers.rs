@@ -34,6 +34,11 @@ impl Readers {
         Ok(Self { free: Arc::new(Mutex::new(connections)), permits, slow })
     }
 
+    /// The same with one connection alone, which may be inside a transaction.
+    pub(crate) fn of_one(&self, connection: Connection) -> Self {
+        Self { free: Arc::new(Mutex::new(vec![connection])), permits: Arc::new(Semaphore::new(1)), slow: self.slow }
+    }
+
     /// Runs a reading closure on a connection of its own. The slow log names it by where it stands in the source.
     #[track_caller]
     pub(crate) fn run<T: Send + 'static, W>(

@@ -4,16 +4,21 @@ use aionis_core::{
     canon::Digest,
     clock::Timestamp,
     ids::{CommitId, NodeId},
+    lifecycle::DecayBasis,
     model::{EdgeType, EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier},
     operate::merged_slots,
     ports::store::{NodeRow, StoreError},
     recall::context::ContextRule,
 };
-use rusqlite::{Connection, OptionalExtension, Row, types::ValueRef};
+use rusqlite::{
+    Connection, OptionalExtension, Row,
+    types::{Type, ValueRef},
+};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::error::{driver, inconsistent};
+use crate::decay::basis;
 
 /// Bytes of a UUID, as they are stored.
 pub(crate) fn blob(id: Uuid) -> [u8; 16] {
@@ -84,19 +89,34 @@ pub(crate) fn vector(bytes: &[u8]) -> Vec<f32> {
 /// The columns of [`node_row`], in its order.
 pub(crate) const NODE_COLUMNS: &str = "id, type, client_id, title, text_summary, slots, tier, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id, raw_ref, evidence_ref, embedding_status, embedding_model, \
-     salience, importance, confidence, last_activated, created_at, updated_at, commit_seq, commit_id, activity";
+     salience, importance, confidence, last_activated, created_at, updated_at, commit_seq, commit_id, activity, salience_at";
+
+/// What a node's fading depends on, from five columns: since when its salience holds, last use, creation, slots (see
+/// [`basis`] for when they may be left out), notes.
+pub(crate) fn decay_basis(row: &Row<'_>, kind: (NodeType, Tier), at: usize) -> rusqlite::Result<DecayBasis> {
+    let text = |at: usize| row.get_ref(at)?.as_str_or_null().map_err(rusqlite::Error::from);
+    let times = (row.get(at)?, row.get(at + 1)?, row.get(at + 2)?);
+    basis(kind, times, text(at + 3)?, text(at + 4)?)
+        .map_err(|e| rusqlite::Error::FromSqlConversionFailure(at + 3, Type::Text, Box::new(e)))
+}
 
 /// Reads a node in full, without its rule.
 pub(crate) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
     let activity = row.get::<_, Option<String>>(23)?.map(|_| json(row, 23)).transpose()?;
+    let (node_type, tier) = (choice(row, 1, NodeType::parse)?, choice(row, 6, Tier::parse)?);
+    let slots = merged_slots(json(row, 5)?, activity.as_ref());
+    let last_activated = row.get::<_, Option<i64>>(18)?.map(Timestamp);
+    let created_at = Timestamp(row.get(19)?);
+    let times = (Timestamp(row.get(24)?), last_activated, created_at);
     Ok(NodeRow {
         id: NodeId(uuid(row, 0)?),
-        node_type: choice(row, 1, NodeType::parse)?,
+        node_type,
         client_id: row.get(2)?,
         title: row.get(3)?,
         text_summary: row.get(4)?,
-        slots: merged_slots(json(row, 5)?, activity.as_ref()),
-        tier: choice(row, 6, Tier::parse)?,
+        decay: DecayBasis::of((node_type, tier), times, &slots, None),
+        slots,
+        tier,
         lane: choice(row, 7, Lane::parse)?,
         producer_agent_id: row.get(8)?,
         owner_agent_id: row.get(9)?,
@@ -108,8 +128,8 @@ pub(crate) fn node_row(row: &Row<'_>) -> rusqlite::Result<NodeRow> {
         salience: row.get(15)?,
         importance: row.get(16)?,
         confidence: row.get(17)?,
-        last_activated: row.get::<_, Option<i64>>(18)?.map(Timestamp),
-        created_at: Timestamp(row.get(19)?),
+        last_activated,
+        created_at,
         updated_at: Timestamp(row.get(20)?),
         commit_seq: unsigned(row, 21)?,
         commit_id: CommitId(uuid(row, 22)?),

@@ -40,7 +40,7 @@ async fn look(subject: &Subject, scope: &ScopeKey, ids: &[NodeId]) -> ForgetOutc
     subject.store.forget(asked(scope, ids, None)).await.expect("there is something to look at")
 }
 
-async fn forget(subject: &Subject, scope: &ScopeKey, ids: &[NodeId]) -> ForgetOutcome {
+pub(super) async fn forget_nodes(subject: &Subject, scope: &ScopeKey, ids: &[NodeId]) -> ForgetOutcome {
     let token = token(&look(subject, scope, ids).await);
     subject.store.forget(asked(scope, ids, token)).await.expect("it is erased")
 }
@@ -83,7 +83,7 @@ pub async fn a_forgotten_node_is_gone_everywhere(subject: &Subject) {
     assert_eq!((&seen.nodes, seen.edges, seen.versions, &seen.commit), (&vec![a], 2, 1, &None));
     assert_eq!(subject.status(&s).await, before, "a look changes nothing");
 
-    let done = forget(subject, &s, &[a]).await;
+    let done = forget_nodes(subject, &s, &[a]).await;
     let commit = done.commit.expect("erasing is a commit");
     assert_eq!(commit.seq, before.head_seq + 1);
     assert!(subject.rows(&s, &[a]).await.is_empty());
@@ -142,7 +142,7 @@ pub async fn a_forgotten_node_may_be_written_again(subject: &Subject) {
     subject.drain().await;
     let (a, b) = (node_id(&s, "a"), node_id(&s, "b"));
     subject.found(&s, "zebra").await;
-    forget(subject, &s, &[a]).await;
+    forget_nodes(subject, &s, &[a]).await;
     let again = subject
         .write(WriteBuilder::new(&s).deriving().input("2").node("a", "giraffe").node("b", "lion").edge("a", "b"))
         .await;
@@ -156,7 +156,7 @@ pub async fn a_forgotten_node_may_be_written_again(subject: &Subject) {
     assert_eq!(history.iter().map(|version| version.version).collect::<Vec<_>>(), [1]);
     assert!(subject.store.erased(&s, &[a]).await.unwrap().is_empty(), "it is not erased now");
     assert_sound(subject.store.as_ref()).await;
-    forget(subject, &s, &[a]).await;
+    forget_nodes(subject, &s, &[a]).await;
     assert_eq!(subject.store.erased(&s, &[a]).await.unwrap().len(), 1);
     assert_sound(subject.store.as_ref()).await;
 }
@@ -178,7 +178,7 @@ pub async fn a_forgotten_rule_takes_its_feedback_and_policies(subject: &Subject)
     subject.store.operate(operation(&s, None, feedback)).await.unwrap();
     let made = Uuid::from_u128(5);
     subject.store.put_decision(&s, decision(made, None, &[r])).await.unwrap();
-    let done = forget(subject, &s, &[r]).await;
+    let done = forget_nodes(subject, &s, &[r]).await;
     assert_eq!(done.feedback, 1);
     assert!(subject.store.rule(&s, r).await.unwrap().is_none());
     assert!(subject.store.live_rules(&s).await.unwrap().is_empty());
@@ -186,6 +186,51 @@ pub async fn a_forgotten_rule_takes_its_feedback_and_policies(subject: &Subject)
     let kept = subject.store.decision(&s, made).await.unwrap().unwrap().decision;
     assert!(kept.policy.is_null());
     assert_eq!((kept.policy_sha256, kept.source_rules), ("p".repeat(64), vec![r]));
+    assert_sound(subject.store.as_ref()).await;
+}
+
+/// A decision by a rule that is being forgotten keeps nothing of it, whichever of the two comes first.
+pub async fn a_decision_stored_while_its_rule_is_forgotten_keeps_nothing_of_it(subject: &Subject) {
+    let s = scope("s");
+    let rule = |n: &mut aionis_core::write::NodeInput| {
+        n.node_type = NodeType::Rule;
+        n.slots = Some(json!({ "if": {}, "then": { "tool": { "prefer": ["psql"] } } }));
+    };
+    subject.write(WriteBuilder::new(&s).node("kept", "kept").with(rule)).await;
+    let kept = node_id(&s, "kept");
+    for round in 0..6_u128 {
+        let name = format!("r{round}");
+        subject.write(WriteBuilder::new(&s).input(&name).node(&name, "deploys need a ticket").with(rule)).await;
+        let r = node_id(&s, &name);
+        let mut made: Vec<_> =
+            (0..12_u128).map(|n| decision(Uuid::from_u128(round * 100 + n), None, &[kept, r])).collect();
+        let mut shadow = decision(Uuid::from_u128(round * 100 + 50), None, &[kept]);
+        shadow.metadata = json!({ "tool_rules_with_shadow": [kept, r], "said": "psql" });
+        made.push(shadow);
+        // Some of them after the rule is gone for certain.
+        let late = made.split_off(10);
+        let mut deciding = tokio::task::JoinSet::new();
+        for new in made.clone() {
+            let (store, s) = (std::sync::Arc::clone(&subject.store), s.clone());
+            deciding.spawn(async move { store.put_decision(&s, new).await.expect("it is stored") });
+        }
+        forget_nodes(subject, &s, &[r]).await;
+        while let Some(stored) = deciding.join_next().await {
+            assert!(stored.expect("it ends").is_some());
+        }
+        for new in late.clone() {
+            assert!(subject.store.put_decision(&s, new).await.expect("it is stored").is_some());
+        }
+        for new in made.into_iter().chain(late) {
+            let stored = subject.store.decision(&s, new.id).await.unwrap().unwrap().decision;
+            assert!(stored.policy.is_null() && stored.metadata == json!({}), "{stored:?}");
+            assert_eq!((stored.policy_sha256, stored.source_rules), (new.policy_sha256, new.source_rules));
+        }
+    }
+    // What was made by rules that are there is kept whole.
+    let whole = decision(Uuid::from_u128(9_999), None, &[kept]);
+    subject.store.put_decision(&s, whole.clone()).await.unwrap();
+    assert_eq!(subject.store.decision(&s, whole.id).await.unwrap().unwrap().decision, whole);
     assert_sound(subject.store.as_ref()).await;
 }
 
@@ -207,7 +252,7 @@ pub async fn a_forgotten_node_that_was_a_rule_takes_its_feedback_too(subject: &S
     shadow.metadata = json!({ "rules_with_shadow": [r], "said": "psql" });
     subject.store.put_decision(&s, shadow).await.unwrap();
     subject.write(WriteBuilder::new(&s).input("2").node("r", "an event now")).await;
-    assert_eq!(forget(subject, &s, &[r]).await.feedback, 1);
+    assert_eq!(forget_nodes(subject, &s, &[r]).await.feedback, 1);
     assert!(subject.store.feedback(&s, None, 10).await.unwrap().is_empty());
     for made in [by_rule, by_shadow] {
         let kept = subject.store.decision(&s, made).await.unwrap().unwrap().decision;
@@ -224,7 +269,7 @@ pub async fn work_under_way_on_a_forgotten_node_stores_nothing(subject: &Subject
     let items = subject.claim("w", 10).await;
     let derived = subject.derive(&items).await;
     assert_eq!(derived.len(), 2);
-    forget(subject, &s, &[a]).await;
+    forget_nodes(subject, &s, &[a]).await;
     assert_eq!(subject.complete_with(&items, derived).await, 1);
     assert!(subject.store.stored_vectors(&s, &[a]).await.unwrap().is_empty());
     assert_eq!(subject.vector_state(&s, b).await, EmbeddingStatus::Ready);
@@ -291,6 +336,6 @@ pub async fn unreadable_work_does_not_keep_a_node(subject: &Subject) {
     subject.inspect.spoil_work(&s).await;
     assert!(subject.claim("w", 10).await.is_empty());
     assert_eq!(subject.store.outbox_status().await.unwrap().dead, 1);
-    assert_eq!(forget(subject, &s, &[node_id(&s, "a")]).await.nodes.len(), 1);
+    assert_eq!(forget_nodes(subject, &s, &[node_id(&s, "a")]).await.nodes.len(), 1);
     assert_sound(subject.store.as_ref()).await;
 }

@@ -87,6 +87,31 @@ pub async fn scopes_are_listed_by_tenant_and_name(subject: &Subject) {
     assert_eq!((summary.head_seq, summary.nodes, summary.edges), (1, 1, 0));
 }
 
+/// A snapshot is of one state, whatever is written while it is read, and sees nothing of what comes later.
+pub async fn a_snapshot_is_one_state(subject: &Subject) {
+    let (s, later) = (scope("s"), scope("later"));
+    subject.write(WriteBuilder::new(&s).input("1").node("a", "one").node("b", "two").edge("a", "b")).await;
+    let snapshot = subject.store.snapshot().await.unwrap();
+    let before = snapshot.scopes(None, None).await.unwrap();
+    subject.write(WriteBuilder::new(&s).input("2").node("a", "changed").node("c", "three").edge("c", "a")).await;
+    subject.write(WriteBuilder::new(&later).node("a", "x")).await;
+    let scopes = snapshot.scopes(None, None).await.unwrap();
+    assert_eq!((scopes.len(), scopes[0].head_seq, scopes[0].nodes), (1, 1, 2));
+    assert_eq!(scopes[0].head_hash, before[0].head_hash);
+    assert_eq!(snapshot.commits(&s, 0, 10).await.unwrap().commits.len(), 1);
+    assert_eq!(snapshot.nodes(&s, None, 10).await.unwrap().len(), 2);
+    assert_eq!(snapshot.edges(&s, None, 10).await.unwrap().len(), 1);
+    assert!(snapshot.versions(&s, None, 10).await.unwrap().is_empty());
+    assert!(snapshot.rule_states(&s, None, 10).await.unwrap().is_empty());
+    assert!(snapshot.feedback(&s, None, 10).await.unwrap().is_empty());
+    assert!(snapshot.erasures(&s, None, 10).await.unwrap().is_empty());
+    let now = subject.store.scopes(None, None).await.unwrap();
+    assert_eq!(now.iter().map(|scope| scope.head_seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(subject.store.versions(&s, None, 10).await.unwrap().len(), 1);
+    drop(snapshot);
+    assert_sound(&*subject.store).await;
+}
+
 /// A bit of everything, then the whole verification.
 pub async fn a_store_in_use_is_sound(subject: &Subject) {
     assert!(assert_sound(&*subject.store).await.is_empty(), "an empty store is sound");

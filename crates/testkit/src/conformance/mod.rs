@@ -9,6 +9,7 @@ pub mod integrity;
 pub mod jobs;
 pub mod keys;
 pub mod lexical;
+pub mod lifecycle;
 pub mod maintenance;
 pub mod named;
 pub mod operate;
@@ -164,6 +165,7 @@ macro_rules! store_conformance {
                 pages_hold_every_node_once_newest_first,
                 a_filter_lets_through_what_it_says,
                 a_page_looks_at_so_many_rows,
+                pages_over_many_rows_lose_none,
                 find_shows_what_the_eyes_see,
                 a_history_holds_every_content,
                 a_state_is_named_in_three_ways,
@@ -177,6 +179,7 @@ macro_rules! store_conformance {
                 a_repeated_key_erases_once,
                 a_forgotten_node_may_be_written_again,
                 a_forgotten_rule_takes_its_feedback_and_policies,
+                a_decision_stored_while_its_rule_is_forgotten_keeps_nothing_of_it,
                 a_forgotten_node_that_was_a_rule_takes_its_feedback_too,
                 work_under_way_on_a_forgotten_node_stores_nothing,
                 unreadable_work_does_not_keep_a_node,
@@ -203,6 +206,17 @@ macro_rules! store_conformance {
                 what_jobs_made_is_forgotten_with_what_it_quotes,
                 a_job_is_made_due,
             ];
+            lifecycle: [
+                a_tier_is_read_page_by_page,
+                what_fading_depends_on_is_the_same_everywhere,
+                a_planned_move_is_made_and_noted,
+                a_move_is_planned_again_against_what_is_stored,
+                moves_are_counted_and_hide_what_turns_cold,
+                a_live_rule_holds_in_any_tier,
+                use_is_noted_without_a_commit,
+                what_comes_back_does_not_go_at_once,
+                a_forgotten_node_is_counted_no_more,
+            ];
             keys: [
                 a_key_is_found_by_its_digest,
                 a_key_is_stored_once,
@@ -216,6 +230,7 @@ macro_rules! store_conformance {
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
+                a_snapshot_is_one_state,
                 a_store_in_use_is_sound,
             ];
         }
@@ -245,6 +260,7 @@ mod tests {
             include_str!("integrity.rs"),
             include_str!("keys.rs"),
             include_str!("lexical.rs"),
+            include_str!("lifecycle.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),
             include_str!("operate.rs"),

@@ -25,6 +25,7 @@ fn all(scope: &ScopeKey) -> FindQuery {
         offset: 0,
         limit: 100,
         scan_max: 1_000,
+        maybe_named: Vec::new(),
     }
 }
 
@@ -69,7 +70,7 @@ pub async fn pages_hold_every_node_once_newest_first(subject: &Subject) {
         let page = find(subject, FindQuery { after, limit: 2, ..all(&s) }).await;
         assert!(page.nodes.len() <= 2);
         seen.extend(names(&s, &page));
-        after = page.next;
+        after = page.next.map(|place| place.after);
         if after.is_none() {
             break;
         }
@@ -84,8 +85,8 @@ pub async fn pages_hold_every_node_once_newest_first(subject: &Subject) {
     let mut sorted = ids(&page);
     sorted.sort_unstable_by(|a, b| b.cmp(a));
     assert_eq!(ids(&page), sorted);
-    let rest =
-        find(subject, FindQuery { after: find(subject, FindQuery { limit: 1, ..all(&t) }).await.next, ..all(&t) });
+    let first = find(subject, FindQuery { limit: 1, ..all(&t) }).await;
+    let rest = find(subject, FindQuery { after: first.next.map(|place| place.after), ..all(&t) });
     assert_eq!(ids(&rest.await), sorted[1..]);
 }
 
@@ -131,9 +132,61 @@ pub async fn a_page_looks_at_so_many_rows(subject: &Subject) {
     let filter = FindFilter { text_contains: Some("of a".into()), ..FindFilter::default() };
     let first = find(subject, FindQuery { filter: filter.clone(), scan_max: 3, ..all(&s) }).await;
     assert!(first.nodes.is_empty() && first.next.is_some());
-    let second = find(subject, FindQuery { filter, after: first.next, scan_max: 3, ..all(&s) }).await;
+    let after = first.next.map(|place| place.after);
+    let second = find(subject, FindQuery { filter, after, scan_max: 3, ..all(&s) }).await;
     assert_eq!(names(&s, &second), ["a"]);
     assert!(second.next.is_none());
+    // What storage itself can tell apart, whom a node is hidden from, and what is passed over is looked at all the same.
+    let entities = FindFilter { types: vec![NodeType::Entity], ..FindFilter::default() };
+    let topics = FindFilter { types: vec![NodeType::Topic], ..FindFilter::default() };
+    let of_nobody = FindFilter { owner_agent_id: Some("nobody".into()), ..FindFilter::default() };
+    for (query, pages) in [
+        (FindQuery { filter: entities, ..all(&s) }, vec![vec!["d"], vec![], vec![]]),
+        (FindQuery { filter: topics, ..all(&s) }, vec![vec![], vec!["b"], vec![]]),
+        (FindQuery { filter: of_nobody, ..all(&s) }, vec![vec![], vec![], vec![]]),
+        (FindQuery { offset: 3, ..all(&s) }, vec![vec![], vec!["b"], vec!["a"]]),
+        (FindQuery { as_of: Some(2), ..all(&s) }, vec![vec![], vec!["b"], vec!["a"]]),
+    ] {
+        let mut next = Some((query.after, query.offset));
+        for expected in &pages {
+            let (after, offset) = next.expect("there is another page");
+            let page = find(subject, FindQuery { after, offset, scan_max: 2, ..query.clone() }).await;
+            assert_eq!(&names(&s, &page), expected, "{query:?}");
+            next = page.next.map(|place| (Some(place.after), place.offset));
+        }
+        assert_eq!(next, None, "{query:?}");
+    }
+}
+
+/// Windows grow, and no row between two of them is lost.
+pub async fn pages_over_many_rows_lose_none(subject: &Subject) {
+    let s = scope("s");
+    let mut many = WriteBuilder::new(&s);
+    for n in 0..1_400 {
+        let kind = if n % 100 == 0 { NodeType::Topic } else { NodeType::Event };
+        many = many.node(&format!("n{n}"), "x").with(|node| node.node_type = kind);
+    }
+    subject.write(many).await;
+    for (limit, scan_max) in [(5, 10_000), (5, 300), (200, 10_000), (3, 40)] {
+        let filter = FindFilter { types: vec![NodeType::Topic], ..FindFilter::default() };
+        let query = FindQuery { filter, limit, scan_max, ..all(&s) };
+        let (mut seen, mut place) = (Vec::new(), None);
+        loop {
+            let (after, offset) =
+                place.map_or((None, 0), |place: aionis_core::read::Place| (Some(place.after), place.offset));
+            let page = find(subject, FindQuery { after, offset, ..query.clone() }).await;
+            assert!(page.nodes.len() <= limit);
+            seen.extend(ids(&page));
+            place = page.next;
+            if place.is_none() {
+                break;
+            }
+        }
+        let mut each_once = seen.clone();
+        each_once.sort_unstable_by(|a, b| b.cmp(a));
+        each_once.dedup();
+        assert_eq!((seen.len(), seen == each_once), (14, true), "{limit} {scan_max}");
+    }
 }
 
 /// Private nodes are listed for their owners only, of other scopes none.

@@ -2,12 +2,14 @@
 
 mod reference;
 
+use std::ffi::OsString;
+
 use aionis_api::ROUTES;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::{
-    failure::{Failure, Verdict},
+    failure::{Failure, Problem, Verdict},
     output,
     settings::{HttpSettings, Settings, env_file::EnvFileArgs, environment},
 };
@@ -50,6 +52,40 @@ pub(crate) fn run(args: ConfigArgs) -> Result<Verdict, Failure> {
     }
 }
 
+/// Whether the arguments ask for the problems as JSON.
+pub(crate) fn wants_json(args: &[OsString]) -> bool {
+    let mut words = args.iter().skip(1);
+    words.next().is_some_and(|word| word == "config")
+        && words.next().is_some_and(|word| word == "check")
+        && words.any(|word| word == "--json")
+}
+
+/// The problems of a check as JSON on stdout: one document, whatever is wrong, for programs that read it.
+pub(crate) fn tell_problems(failure: &Failure) -> Result<(), Failure> {
+    let problems = failure.problems().iter().cloned().map(|mut problem| {
+        let undo = problem.variable.as_ref().map(|name| format!("correct {name}, or unset it for its default"));
+        problem.fix = problem.fix.or(undo);
+        problem
+    });
+    let problems: Vec<Problem> = problems.collect();
+    output::json(&json!({ "ok": false, "problems": problems, "warnings": warnings() }))
+}
+
+/// Variables that have no effect.
+fn warnings() -> Vec<Problem> {
+    let unknown = environment::unknown().into_iter().map(|unknown| Problem {
+        fix: Some(format!("correct it to {}, or remove it", unknown.nearest)),
+        variable: Some(unknown.name),
+        problem: "no such setting".to_owned(),
+    });
+    let retired = environment::retired_and_set().into_iter().map(|retired| Problem {
+        variable: Some(retired.name.to_owned()),
+        problem: format!("is not read: {}", retired.reason),
+        fix: Some(retired.instead.to_owned()),
+    });
+    unknown.chain(retired).collect()
+}
+
 fn check(all: &Everything) -> Result<Verdict, Failure> {
     all.settings.check_with(&all.http)?;
     let data_dir = &all.settings.storage.data_dir;
@@ -62,6 +98,8 @@ fn check(all: &Everything) -> Result<Verdict, Failure> {
         let retired: Vec<_> = retired.iter().map(|retired| retired.name).collect();
         output::json(&json!({
             "ok": true,
+            "problems": [],
+            "warnings": warnings(),
             "provider": format!("{provider:?}"),
             "variables": { "known": known, "set": set, "unknown": unknown.len() },
             "http_routes": routes,

@@ -55,10 +55,7 @@ fn grouped(all: Vec<Variable>) -> Vec<(String, Vec<Variable>)> {
 
 fn env(groups: &[(String, Vec<Variable>)], text: &mut String) -> std::fmt::Result {
     writeln!(text, "# Settings of aionis with their defaults. Written by `aionis config reference --format env`.")?;
-    writeln!(
-        text,
-        "# Read by `serve`, `worker` and `config` with --env-file PATH; variables that are set already win."
-    )?;
+    text.push_str(FILE_REMARK);
     for (name, members) in groups {
         writeln!(text, "\n# --- {name} ---")?;
         for variable in members {
@@ -70,6 +67,11 @@ fn env(groups: &[(String, Vec<Variable>)], text: &mut String) -> std::fmt::Resul
     }
     Ok(())
 }
+
+const FILE_REMARK: &str = "\
+# Read by every command that has settings, with --env-file PATH; variables that are set already win.
+# Lines are NAME=value and nothing is substituted: a value with a space or one of '\"$`\\#&;|<>()~ stands in single quotes.
+";
 
 fn markdown(groups: &[(String, Vec<Variable>)], text: &mut String) -> std::fmt::Result {
     text.push_str(PREFACE);
@@ -112,8 +114,14 @@ Every setting is a variable and a flag; the flag wins. Written by `aionis config
 
 * `aionis config check` checks everything without starting anything and reports all problems together; `aionis config print`
   shows what would be used, secrets as set or unset.
-* A file of `NAME=value` lines is read only if `--env-file PATH` or `AIONIS_ENV_FILE` names it, by `serve`, `worker` and `config`.
-  Variables that are set already win. No `.env` is read by itself.
+* A file of variables is read only if `--env-file PATH` or `AIONIS_ENV_FILE` names it, by every command that has settings and always
+  alike. Variables that are set already win. No `.env` is read by itself.
+* The file has `NAME=value` lines (`export ` may stand before), blank lines and lines that begin with `#`. Nothing is substituted. An
+  unquoted value goes to the end of the line and holds none of `'` `\"` `$` `` ` `` `\\` `#` `&` `;` `|` `<` `>` `(` `)`, no space and no `~`
+  at its beginning; a value in single quotes is what stands between them; in double quotes `\\n` `\\\"` `\\\\` `\\$` are escapes and
+  there is no other `\\`, `$` or `` ` ``. What docker, shells and dotenv libraries would read differently is refused at start, all
+  of it at once, with file, line, name and what to do. Docker's own `--env-file` keeps quotes as part of the value: give the
+  file to the program, not to docker.
 * A variable that begins with `MEMORY_` or `AIONIS_` and is no setting, or one that is nearly a setting, is named by a warning with the
   nearest setting; with `APP_ENV=prod` it stops the start. `AIONIS_TEST_*` belongs to the tests.
 * An empty value is a value: `PORT=` is refused, `OPENAI_API_KEY=` means unset.

@@ -15,6 +15,7 @@ use crate::{
     client::Client,
     failure::{Failure, Verdict},
     output,
+    settings::env_file::EnvFileArgs,
 };
 
 /// Flags of `aionis demo` and `aionis quickstart`.
@@ -41,6 +42,8 @@ pub(crate) struct DemoArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
 }
 
 /// What was seen.

@@ -21,7 +21,7 @@ use self::{
 use crate::{
     failure::{Failure, Verdict},
     output,
-    settings::Settings,
+    settings::{Settings, env_file::EnvFileArgs},
     wiring::{self, Parts},
 };
 
@@ -70,6 +70,8 @@ struct LocomoArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    env_file: EnvFileArgs,
     #[command(flatten)]
     settings: Settings,
 }

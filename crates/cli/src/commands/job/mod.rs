@@ -3,6 +3,7 @@
 mod compression_rollup;
 mod history;
 mod outbox_replay;
+mod salience_decay;
 mod topic_cluster;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -37,6 +38,8 @@ enum Job {
     Runs(history::RunsArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
+    /// Move what is faint and unused to a colder tier.
+    SalienceDecay(salience_decay::SalienceDecayArgs),
     /// Put events that are alike into topics.
     TopicCluster(topic_cluster::TopicClusterArgs),
     /// Sum up topics by what their newest events say.
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
+        Job::SalienceDecay(args) => salience_decay::run(args).await,
         Job::TopicCluster(args) => topic_cluster::run(args).await,
         Job::CompressionRollup(args) => compression_rollup::run(args).await,
     }

@@ -112,7 +112,10 @@ fn a_topic_is_what_its_members_are_and_not_what_it_says() {
     assert_eq!((plan.counts.assigned, plan.counts.created, plan.counts.promoted), (1, 0, 1));
     let node = &plan.nodes[0];
     let slots = node.slots.as_ref().unwrap();
-    assert_eq!((&slots["member_count"], &slots["topic_state"], &slots["pin"]), (&json!(3), &json!("active"), &json!(true)));
+    assert_eq!(
+        (&slots["member_count"], &slots["topic_state"], &slots["pin"]),
+        (&json!(3), &json!("active"), &json!(true))
+    );
     assert_eq!(node.text_summary.as_deref(), Some("Auto-clustered candidate topic (active)."));
     let vector = node.embedding.as_ref().unwrap();
     assert!((vector[0] - 2.6 / 3.0).abs() < 1e-6 && (vector[1] - 0.4 / 3.0).abs() < 1e-6, "{vector:?}");
@@ -121,7 +124,8 @@ fn a_topic_is_what_its_members_are_and_not_what_it_says() {
 #[test]
 fn a_topic_that_somebody_wrote_keeps_its_text_and_its_vector() {
     let topic = node(9, NodeType::Topic, [1.0, 0.0, 0.0]);
-    let plan = plan_online(&params(), &[event(1, [0.9, 0.1, 0.0])], vec![known(topic.clone(), 5, Some([0.0, 1.0, 0.0]))], NOW);
+    let plan =
+        plan_online(&params(), &[event(1, [0.9, 0.1, 0.0])], vec![known(topic.clone(), 5, Some([0.0, 1.0, 0.0]))], NOW);
     assert_eq!((plan.nodes.len(), plan.edges.len()), (0, 2));
     assert!(plan.expected.contains(&(topic.id, Some(topic.digest))));
     let mut closed = topic;
@@ -140,7 +144,10 @@ fn clusters_become_topics_or_join_them_and_the_rest_stays_out() {
     let plan = plan_clusters(&params(), &events, &clusters, vec![known(topic.clone(), 1, None)], NOW);
     let counts = plan.counts;
     assert_eq!((counts.processed, counts.assigned, counts.alone, counts.created), (8, 7, 0, 1));
-    assert!(plan.expected.iter().all(|(id, _)| *id != events[7].id), "the last one is unlike the middle of its cluster");
+    assert!(
+        plan.expected.iter().all(|(id, _)| *id != events[7].id),
+        "the last one is unlike the middle of its cluster"
+    );
     let joined = plan.edges.iter().filter(|e| e.edge_type == EdgeType::PartOf && e.dst.id == Some(topic.id.0)).count();
     assert_eq!(joined, 3);
 }

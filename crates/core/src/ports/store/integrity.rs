@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use uuid::Uuid;
 
@@ -174,4 +176,11 @@ pub trait IntegrityStore: Send + Sync {
     /// # Errors
     /// A failure of storage.
     async fn physical_check(&self) -> Result<Vec<String>, StoreError>;
+
+    /// The same reading, of one state of the database: what is written meanwhile is not seen. It is held until it is
+    /// dropped, and holds back what clears old rows away until then.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError>;
 }

@@ -6,6 +6,7 @@ mod forget;
 mod integrity;
 mod jobs;
 mod keys;
+mod lifecycle;
 mod maintenance;
 mod operate;
 mod outbox;
@@ -21,6 +22,7 @@ pub use integrity::{
 };
 pub use jobs::{JobStore, RUN_LEASE};
 pub use keys::KeyStore;
+pub use lifecycle::{LifecycleStore, TierPage};
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
@@ -44,6 +46,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + LifecycleStore
     + TopicStore
 {
 }
@@ -59,7 +62,7 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
-        + JobStore
+        + LifecycleStore
         + TopicStore
 {
 }

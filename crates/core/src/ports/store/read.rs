@@ -8,7 +8,7 @@ use crate::{
     canon::Digest,
     chain::StoredCommit,
     ids::{NodeId, ScopeKey},
-    read::{AsOf, ErasedNode, Eyes, FindFilter, FoundNode, NodeVersion, Position},
+    read::{AsOf, ErasedNode, Eyes, FindFilter, FoundNode, NodeVersion, Place, Position},
 };
 
 /// A page of nodes.
@@ -28,8 +28,12 @@ pub struct FindQuery {
     pub offset: usize,
     /// Most nodes of the page.
     pub limit: usize,
-    /// Most stored nodes looked at; the page ends there.
+    /// Most stored nodes looked at, whether they are let through or not; the page ends there. Nodes that are named one by
+    /// one are all looked at.
     pub scan_max: usize,
+    /// Nodes that may have had one of the client ids named, where an earlier state is asked for. They are looked at too;
+    /// the filter decides by the client id of that state.
+    pub maybe_named: Vec<NodeId>,
 }
 
 /// What a page holds.
@@ -37,8 +41,8 @@ pub struct FindQuery {
 pub struct FindPage {
     /// The nodes, newest first.
     pub nodes: Vec<FoundNode>,
-    /// Where the next page begins, when there may be one.
-    pub next: Option<Position>,
+    /// Where the next page begins, when there may be one. A page may be short, or empty, and yet not the last.
+    pub next: Option<Place>,
 }
 
 /// What is kept of an erased node, as verification reads it.

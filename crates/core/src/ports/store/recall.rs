@@ -5,6 +5,7 @@ use super::StoreError;
 use crate::{
     clock::Timestamp,
     ids::{CommitId, NodeId, ScopeKey},
+    lifecycle::DecayBasis,
     model::{EmbeddingStatus, Lane, NodeType, Tier, Viewer},
     recall::{EdgeView, NodeVitals, bm25::LexicalHits, context::ContextRule},
 };
@@ -139,8 +140,10 @@ pub struct NodeRow {
     pub embedding_status: EmbeddingStatus,
     /// Label of the vector's model.
     pub embedding_model: Option<String>,
-    /// 0…1.
+    /// 0…1, as stored.
     pub salience: f64,
+    /// What its fading depends on.
+    pub decay: DecayBasis,
     /// 0…1.
     pub importance: f64,
     /// 0…1.

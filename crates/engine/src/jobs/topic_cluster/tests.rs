@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use aionis_core::{
     ids::NodeId,
     model::{Lane, NodeType},
-    ports::store::{SourceNode, Store},
+    ports::store::SourceNode,
 };
 use aionis_testkit::{
     assert_narrow, assert_sound,
@@ -11,10 +11,10 @@ use aionis_testkit::{
     fixtures::{ClusteredVectors, DIM, Rng, WriteBuilder, node_id, scope},
     stored_edges, stored_nodes,
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, strategy::Strategy as Generator};
 use serde_json::{Value, json};
 
-use super::*;
+use super::{Strategy, *};
 use crate::jobs::{
     CompressionRollup, JobReport, NoProgress, RollupSettings, RunOptions, Runner, Selection, TargetStatus,
 };
@@ -117,7 +117,8 @@ async fn a_run_that_is_stopped_between_steps_converges() {
         run(&cut, &topics(1)).await;
     }
     assert!(runs >= 1);
-    let ids = |nodes: Vec<SourceNode>| nodes.into_iter().map(|node| node.slots["member_count"].clone()).collect::<Vec<_>>();
+    let ids =
+        |nodes: Vec<SourceNode>| nodes.into_iter().map(|node| node.slots["member_count"].clone()).collect::<Vec<_>>();
     let (a, b) = (ids(of_type(&whole, NodeType::Topic).await), ids(of_type(&cut, NodeType::Topic).await));
     let total = |counts: &[Value]| counts.iter().filter_map(Value::as_u64).sum::<u64>();
     assert_eq!((total(&a), total(&b)), (30, 30), "every event is in one topic, once");
@@ -143,7 +144,10 @@ async fn density_leaves_out_what_lies_alone() {
     let settings = TopicSettings { strategy: Strategy::OfflineHdbscan, ..TopicSettings::default() };
     let report = run(&subject, &TopicCluster::new(settings)).await;
     let of = &report.targets[0].report;
-    assert_eq!((of.get("strategy_requested"), of.get("strategy_executed")), (Some(&json!("offline_hdbscan")), Some(&json!("offline_hdbscan"))));
+    assert_eq!(
+        (of.get("strategy_requested"), of.get("strategy_executed")),
+        (Some(&json!("offline_hdbscan")), Some(&json!("offline_hdbscan")))
+    );
     assert_eq!((of.number("created_topics"), of.number("assigned"), of.number("alone")), (2, 24, 0));
     assert_eq!(of.get("quality").unwrap()["orphan_rate_after"], json!(0.1111));
     assert!(of.get("quality").unwrap()["coverage"].as_f64().unwrap() < 1.0, "what lies alone is not covered");
@@ -200,9 +204,11 @@ async fn a_topic_id_that_is_taken_blocks_one_event_and_not_the_job() {
     subject.write(WriteBuilder::new(&s).node("e", "says").vector(vec![1.0; DIM])).await;
     let event = subject.store.source_nodes(&s, &[node_id(&s, "e")]).await.unwrap().remove(0);
     let id = topic_id("s", &event);
-    subject.write(WriteBuilder::new(&s).node("x", "in its place").with(|node| {
-        (node.id, node.client_id) = (Some(id.0), None);
-    })).await;
+    subject
+        .write(WriteBuilder::new(&s).node("x", "in its place").with(|node| {
+            (node.id, node.client_id) = (Some(id.0), None);
+        }))
+        .await;
     let report = run(&subject, &TopicCluster::default()).await;
     assert_eq!((report.total.number("blocked_events"), report.total.number("created_topics")), (1, 0));
 }
@@ -217,7 +223,7 @@ enum Act {
     JoinAcross { event: usize, topic: usize },
 }
 
-fn act() -> impl Strategy_<Value = Act> {
+fn act() -> impl Generator<Value = Act> {
     prop_oneof![
         4 => (0..6_usize, 0..3_usize, 1..5_usize).prop_map(|(owner, cluster, count)| Act::Write { owner, cluster, count }),
         2 => (1..6_usize, any::<bool>()).prop_map(|(batch, density)| Act::Cluster { batch, density }),
@@ -226,8 +232,6 @@ fn act() -> impl Strategy_<Value = Act> {
         1 => (0..50_usize, 0..50_usize).prop_map(|(event, topic)| Act::JoinAcross { event, topic }),
     ]
 }
-
-use proptest::strategy::Strategy as Strategy_;
 
 /// Applies a history; returns what is stored at its end, without what depends on the time of day.
 async fn live(subject: &Subject, acts: &[Act]) -> (Vec<Value>, usize) {
@@ -240,7 +244,8 @@ async fn live(subject: &Subject, acts: &[Act]) -> (Vec<Value>, usize) {
             Act::Write { owner, cluster, count } => {
                 let mut write = WriteBuilder::new(&s).input(&written.to_string());
                 for _ in 0..*count {
-                    write = write.node(&format!("e{written}"), &format!("event {written}")).vector(vectors.of(*cluster));
+                    write =
+                        write.node(&format!("e{written}"), &format!("event {written}")).vector(vectors.of(*cluster));
                     write = match owner {
                         0 | 1 => write,
                         2 => write.private(Some("ann"), None),
@@ -265,8 +270,12 @@ async fn live(subject: &Subject, acts: &[Act]) -> (Vec<Value>, usize) {
     }
     assert_sound(&*subject.store).await;
     let nodes = stored_nodes(&*subject.store, &s).await;
-    assert!(nodes.iter().all(|node| node.audience.lane == Lane::Shared || node.node_type == NodeType::Event || !node.audience.is_nobody()));
-    let shown = |node: &SourceNode| json!([node.id, node.title, node.text_summary, node.slots, node.audience.value(), node.tier]);
+    assert!(nodes.iter().all(|node| node.audience.lane == Lane::Shared
+        || node.node_type == NodeType::Event
+        || !node.audience.is_nobody()));
+    let shown = |node: &SourceNode| {
+        json!([node.id, node.title, node.text_summary, node.slots, node.audience.value(), node.tier])
+    };
     (nodes.iter().map(shown).collect(), stored_edges(&*subject.store, &s).await.len())
 }
 
@@ -288,7 +297,9 @@ async fn join(subject: &Subject, event: usize, topic: usize) {
         (event, topic),
         (0.9, 0.9, 0.0),
     );
-    subject.write(WriteBuilder::new(&scope("s")).input(&format!("{event} {topic}")).request(|r| r.edges.push(edge))).await;
+    subject
+        .write(WriteBuilder::new(&scope("s")).input(&format!("{event} {topic}")).request(|r| r.edges.push(edge)))
+        .await;
 }
 
 /// An event is forgotten; nothing that is left repeats what it said.
@@ -309,7 +320,8 @@ async fn forget(subject: &Subject, nth_event: usize) {
     let token = aionis_core::canon::Digest::from_hex(&look.token).ok();
     subject.store.forget(asked(token)).await.unwrap();
     let left = stored_nodes(&*subject.store, &scope("s")).await;
-    let words = |text: &Option<String>| text.as_ref().is_some_and(|text| format!("{text} ").contains(&format!("{said} ")));
+    let words =
+        |text: &Option<String>| text.as_ref().is_some_and(|text| format!("{text} ").contains(&format!("{said} ")));
     let repeats = |node: &&SourceNode| {
         words(&node.title) || words(&node.text_summary) || node.slots.to_string().contains(&format!("{said}\""))
     };
@@ -331,10 +343,23 @@ fn both_engines_derive_the_same() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let write = |owner, cluster| Act::Write { owner, cluster, count: 4 };
     let acts = [
-        write(0, 0), write(2, 0), Act::Cluster { batch: 3, density: false }, write(0, 1), write(3, 0),
-        Act::JoinAcross { event: 5, topic: 0 }, Act::Cluster { batch: 50, density: true }, Act::Roll,
-        Act::Forget { nth: 2 }, write(0, 0), write(4, 2), write(5, 2), Act::Cluster { batch: 50, density: false }, Act::Roll,
-        Act::Forget { nth: 7 }, Act::Cluster { batch: 2, density: false }, Act::Roll,
+        write(0, 0),
+        write(2, 0),
+        Act::Cluster { batch: 3, density: false },
+        write(0, 1),
+        write(3, 0),
+        Act::JoinAcross { event: 5, topic: 0 },
+        Act::Cluster { batch: 50, density: true },
+        Act::Roll,
+        Act::Forget { nth: 2 },
+        write(0, 0),
+        write(4, 2),
+        write(5, 2),
+        Act::Cluster { batch: 50, density: false },
+        Act::Roll,
+        Act::Forget { nth: 7 },
+        Act::Cluster { batch: 2, density: false },
+        Act::Roll,
     ];
     runtime.block_on(async {
         let sqlite = live(&aionis_testkit::sqlite::subject().await, &acts).await;

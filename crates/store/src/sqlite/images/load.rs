@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::sqlite::{
     error::driver,
-    rows::{choice, edge_type, unreadable, unsigned, uuid, vector},
+    rows::{choice, decay_basis, edge_type, unreadable, unsigned, uuid, vector},
     vector_index,
 };
 use crate::{
@@ -50,7 +50,10 @@ fn nodes(image: &mut ScopeImage, connection: &Connection, scope: &str) -> Result
     let sql = "SELECT n.id, n.node_no, n.type, n.tier, n.memory_lane, n.owner_agent_id, n.owner_team_id, \
                    n.recall_flags, n.term_count, n.salience, n.confidence, n.embedding_status, n.name_key, n.client_id, \
                    CASE WHEN n.type = 'rule' THEN (SELECT r.state FROM memory_rule_defs r \
-                       WHERE r.scope_key = n.scope_key AND r.rule_node_id = n.id) END \
+                       WHERE r.scope_key = n.scope_key AND r.rule_node_id = n.id) END, \
+                   n.salience_at, n.last_activated, n.created_at, \
+                   CASE WHEN instr(n.slots, '\"pin\"') > 0 OR instr(n.slots, '\"legal_hold\"') > 0 \
+                       OR instr(n.slots, '\"feedback_') > 0 THEN n.slots END, n.activity \
                    FROM memory_nodes n WHERE n.scope_key = ?1 ORDER BY n.node_no";
     let mut statement = connection.prepare(sql).map_err(driver)?;
     let mut rows = statement.query([scope]).map_err(driver)?;
@@ -63,11 +66,12 @@ fn nodes(image: &mut ScopeImage, connection: &Connection, scope: &str) -> Result
 fn node(image: &mut ScopeImage, row: &rusqlite::Row<'_>) -> rusqlite::Result<()> {
     let rule_state: Option<String> = row.get(14)?;
     let text = |at: usize| row.get_ref(at)?.as_str_or_null().map_err(rusqlite::Error::from);
+    let (node_type, tier) = (choice(row, 2, NodeType::parse)?, choice(row, 3, Tier::parse)?);
     image.put_facts(&NodeFacts {
         id: uuid(row, 0)?,
         node_no: row.get(1)?,
-        node_type: choice(row, 2, NodeType::parse)?,
-        tier: choice(row, 3, Tier::parse)?,
+        node_type,
+        tier,
         lane: choice(row, 4, Lane::parse)?,
         owner_agent: text(5)?,
         owner_team: text(6)?,
@@ -77,6 +81,7 @@ fn node(image: &mut ScopeImage, row: &rusqlite::Row<'_>) -> rusqlite::Result<()>
         pending: row.get_ref(11)?.as_str()? == "pending",
         ready: false,
         salience: row.get(9)?,
+        decay: decay_basis(row, (node_type, tier), 15)?,
         confidence: row.get(10)?,
         name_key: text(12)?,
         client_id: text(13)?,

@@ -3,6 +3,7 @@
 use aionis_core::{
     clock::Timestamp,
     ids::NodeId,
+    lifecycle::DecayBasis,
     model::{EmbeddingStatus, Tier},
     ports::store::StoreError,
     text,
@@ -14,7 +15,7 @@ use super::{Application, vectors::put_vector};
 use crate::image::{Delta, NodeDelta};
 use crate::sqlite::{
     error::driver,
-    rows::{blob, choice, signed},
+    rows::{blob, choice, decay_basis, signed},
 };
 
 /// Where a node is written.
@@ -80,11 +81,12 @@ impl Application<'_> {
             self.put_rule(node, place)?;
         }
         let vector_no = self.put_vector(node, place)?;
+        let decay = DecayBasis::of((node.node_type, tier), (place.now, None, place.now), &node.slots, None);
         self.deltas.push(Delta::Node(Box::new(NodeDelta::new(
             node,
             (place.scope, place.scope_no),
             node_no,
-            (tier, vitals),
+            (tier, vitals, decay),
             terms,
             None,
         ))));
@@ -115,8 +117,9 @@ impl Application<'_> {
                    salience = ?15, importance = ?17, confidence = ?18, version = ?19, digest = ?20, content_seq = ?21, commit_seq = ?21, \
                    commit_id = ?22, updated_at = ?16, embedding_status = ?23, embedding_model = ?24, \
                    embedding_attempts = 0, embedding_last_error = ?25, embedding_ready_at = ?26, recall_flags = ?27, \
-                   term_count = ?28, name_key = ?29, embedding_pending_at = ?30 WHERE scope_key = ?1 AND id = ?2 RETURNING node_no";
-        let node_no: i64 = self
+                   term_count = ?28, name_key = ?29, embedding_pending_at = ?30 WHERE scope_key = ?1 AND id = ?2 \
+                   RETURNING node_no, salience_at, last_activated, created_at, slots, activity";
+        let (node_no, decay): (i64, _) = self
             .statement(sql)?
             .query_row(
                 params![
@@ -151,7 +154,7 @@ impl Application<'_> {
                     terms.name_key,
                     (status == EmbeddingStatus::Pending).then_some(place.now.0),
                 ],
-                |row| row.get(0),
+                |row| Ok((row.get(0)?, decay_basis(row, (node.node_type, tier), 1)?)),
             )
             .map_err(driver)?;
         self.put_rule(node, place)?;
@@ -163,7 +166,7 @@ impl Application<'_> {
             node,
             (place.scope, place.scope_no),
             node_no,
-            (tier, vitals),
+            (tier, vitals, decay),
             terms,
             Some(replaced_terms),
         ))));
@@ -188,8 +191,8 @@ impl Application<'_> {
                    salience_at = CASE WHEN ?4 IS NULL THEN salience_at ELSE ?7 END, salience = COALESCE(?4, salience), \
                    importance = COALESCE(?5, importance), confidence = COALESCE(?6, confidence), updated_at = ?7, \
                    commit_seq = ?8, commit_id = ?9 WHERE scope_key = ?1 AND id = ?2 \
-                   RETURNING tier, salience, importance, confidence";
-        let (tier, salience, confidence) = self
+                   RETURNING tier, salience, importance, confidence, salience_at, last_activated, created_at, slots, activity";
+        let (tier, salience, confidence, decay) = self
             .statement(sql)?
             .query_row(
                 params![
@@ -203,10 +206,20 @@ impl Application<'_> {
                     signed(place.commit.header.seq),
                     blob(place.commit.id.0),
                 ],
-                |row| Ok((choice(row, 0, Tier::parse)?, row.get(1)?, row.get(3)?)),
+                |row| {
+                    let tier = choice(row, 0, Tier::parse)?;
+                    Ok((tier, row.get(1)?, row.get(3)?, decay_basis(row, (node.node_type, tier), 4)?))
+                },
             )
             .map_err(driver)?;
-        self.deltas.push(Delta::Vitals { scope: place.scope.to_owned(), id: node.id, tier, salience, confidence });
+        self.deltas.push(Delta::Vitals {
+            scope: place.scope.to_owned(),
+            id: node.id,
+            tier,
+            salience,
+            decay,
+            confidence,
+        });
         let vector_no = self.put_vector(node, place)?;
         if vector_no.is_some() {
             let sql = "UPDATE memory_nodes SET embedding_status = 'ready', embedding_model = ?3, embedding_last_error = NULL, \

@@ -4,6 +4,7 @@ mod deadline;
 mod growth;
 mod isolation;
 mod keys;
+mod lifecycle;
 mod migrations;
 mod plans;
 mod processes;

@@ -65,7 +65,7 @@ async fn sequential_scans(connection: &mut PgConnection) -> Vec<(String, i64)> {
 }
 
 /// Waits until nobody else is connected: a backend tells its figures when it is idle or ends.
-async fn alone(connection: &mut PgConnection) {
+pub(super) async fn alone(connection: &mut PgConnection) {
     let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() \
                   AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
     while sqlx::query(others).fetch_one(&mut *connection).await.unwrap().get::<i64, _>(0) > 0 {
@@ -120,6 +120,7 @@ async fn exercise(store: &PostgresStore) {
     }
     operate(store).await;
     super::keys::exercise(store).await;
+    super::lifecycle::exercise(store, &s).await;
     super::topics::exercise(store).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
@@ -183,6 +184,7 @@ async fn read_and_forget(store: &PostgresStore) {
             offset: 0,
             limit: 5,
             scan_max: 100,
+            maybe_named: Vec::new(),
         };
         let named = FindFilter { ids: vec![id], client_ids: vec!["hub".to_owned()], ..FindFilter::default() };
         assert_eq!(store.find(query(named, None)).await.unwrap().nodes.len(), 2);
@@ -324,11 +326,13 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("fail", "failed_reason = q.reason"),
     ("fail_nodes", "embedding_last_error = q.error"),
     ("find_named", "UNNEST($4::text[]) AS q (client_id)"),
-    ("find_page", "(n.created_at, n.id) <"),
+    ("find_floor", "SELECT n.created_at, n.id FROM memory_nodes n"),
+    ("find_page", "(n.created_at, n.id) >="),
     ("forget_edges", "(e.src_id = ANY($4)"),
     ("forget_erase", "WITH nodes AS ("),
     ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
     ("forget_head", "s.change_no, s.state, r.request_sha256"),
+    ("forget_hold", "LIMIT 1 FOR UPDATE"),
     ("forget_nodes", "(SELECT count(*) FROM memory_node_versions"),
     ("forget_requests", "DELETE FROM memory_requests"),
     ("history", ") earlier"),
@@ -346,7 +350,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("refresh", "n.change_no > $2"),
     ("rule", "LIMIT 1) c WHERE r.scope_key = $1 AND r.rule_node_id"),
     ("rules_live", "r.state IN ('active', 'shadow')"),
-    ("rows", "n.activity::text FROM UNNEST($2"),
+    ("rows", "n.activity::text, n.salience_at FROM UNNEST($2"),
     ("stored_vectors", "SELECT q.id, v.embedding"),
     ("vectors_estimate", "SELECT reltuples FROM pg_class"),
     ("write_apply", "WITH head AS"),
@@ -357,7 +361,11 @@ const STATEMENTS: &[(&str, &str)] = &[
 ];
 
 fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    STATEMENTS.iter().chain(super::keys::STATEMENTS).chain(super::topics::STATEMENTS)
+    STATEMENTS
+        .iter()
+        .chain(super::keys::STATEMENTS)
+        .chain(super::lifecycle::STATEMENTS)
+        .chain(super::topics::STATEMENTS)
 }
 
 fn name_of(sql: &str) -> &'static str {
