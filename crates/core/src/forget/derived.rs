@@ -30,11 +30,23 @@ pub fn made_of(slots: &Value) -> Option<Made> {
     seed.parse().ok().map(|id| Made::TopicOf(NodeId(id)))
 }
 
+/// Which edges say that a topic was made of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sources {
+    /// Those to what it repeats: the event it began with.
+    #[default]
+    Quoted,
+    /// Those to all members: its vector is their mean.
+    All,
+}
+
 impl Made {
-    fn quotes(self, edge: &ForgettableEdge) -> bool {
+    fn is_of(self, edge: &ForgettableEdge, sources: Sources) -> bool {
         match self {
             Self::Summary => edge.edge_type != EdgeType::RelatedTo,
-            Self::TopicOf(seed) => edge.edge_type == EdgeType::DerivedFrom && edge.dst == seed,
+            Self::TopicOf(seed) => {
+                edge.edge_type == EdgeType::DerivedFrom && (edge.dst == seed || sources == Sources::All)
+            }
         }
     }
 }
@@ -58,7 +70,9 @@ impl ForgetState {
             .edges
             .values()
             .filter(|edge| goes(&edge.dst))
-            .filter(|edge| found.get(&edge.src).and_then(|node| node.made).is_some_and(|made| made.quotes(edge)))
+            .filter(|edge| {
+                found.get(&edge.src).and_then(|node| node.made).is_some_and(|made| made.is_of(edge, self.sources))
+            })
             .map(|edge| edge.src)
             .collect();
         found.retain(|id, _| quoting.contains(id));
@@ -69,25 +83,27 @@ impl ForgetState {
     }
 }
 
-/// Those of `derived` that were made of what goes, or of one another.
+/// Those of `derived` that were made of what is named, or of one another, and go with it: `goes` is asked with the source.
 pub(super) fn made_of_going(
     named: &[NodeId],
     derived: &BTreeMap<NodeId, ForgettableNode>,
-    edges: &BTreeMap<EdgeId, ForgettableEdge>,
+    (edges, sources): (&BTreeMap<EdgeId, ForgettableEdge>, Sources),
+    goes: impl Fn(&NodeId, &ForgettableNode) -> bool,
 ) -> BTreeMap<NodeId, ForgettableNode> {
     let mut going: HashSet<NodeId> = named.iter().copied().collect();
     let mut found = BTreeMap::new();
     loop {
         let before = found.len();
         for edge in edges.values().filter(|edge| going.contains(&edge.dst)) {
-            let node = derived.get(&edge.src).filter(|node| node.made.is_some_and(|made| made.quotes(edge)));
-            if let Some(node) = node {
+            let node = derived.get(&edge.src).filter(|node| node.made.is_some_and(|made| made.is_of(edge, sources)));
+            // A source that goes itself takes along all that quotes it, named or not.
+            let with = |node: &&ForgettableNode| found.contains_key(&edge.dst) || goes(&edge.dst, node);
+            if let Some(node) = node.filter(with) {
                 found.insert(edge.src, node.clone());
             }
         }
         going.extend(found.keys());
         if found.len() == before {
-            found.retain(|id, _| !named.contains(id));
             return found;
         }
     }

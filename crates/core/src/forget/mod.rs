@@ -7,6 +7,7 @@
 //! again, without it, from what is left.
 
 mod derived;
+mod narrowed;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,13 +15,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-pub use self::derived::{Made, made_of};
+pub use self::{
+    derived::{Made, Sources, made_of},
+    narrowed::Narrowing,
+};
 use crate::{
     canon::{Digest, canonical_json, sha256},
     chain::{Change, ChangeOp, CommitHeader, ObjectKind, changes_sha256},
     clock::Timestamp,
     error::{DomainError, ErrorKind},
     ids::{EdgeId, NodeId, ScopeKey},
+    jobs::Audience,
     model::{EdgeType, Lane, Viewer},
     operate::CommitRef,
     write::{IdempotencyKey, NewCommit},
@@ -88,6 +93,8 @@ pub struct ForgetState {
     pub derived: BTreeMap<NodeId, ForgettableNode>,
     /// Nodes that were looked at and are not.
     pub others: HashSet<NodeId>,
+    /// Which edges count.
+    pub sources: Sources,
 }
 
 /// A stored edge, as far as forgetting needs it.
@@ -165,7 +172,7 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
     // What others own goes only with what it was made of.
     state.derived.extend(hidden);
     state.nodes = nodes;
-    let ForgetState { head, mut nodes, mut edges, mut feedback, versions, derived, .. } = state;
+    let ForgetState { head, mut nodes, mut edges, mut feedback, versions, derived, sources, .. } = state;
     let missing: Vec<NodeId> = asked.ids.iter().copied().filter(|id| !nodes.contains_key(id)).collect();
     if nodes.is_empty() {
         return Err(DomainError::new(
@@ -175,7 +182,7 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
         ));
     }
     let named: Vec<NodeId> = nodes.keys().copied().collect();
-    nodes.extend(derived::made_of_going(&named, &derived, &edges));
+    nodes.extend(derived::made_of_going(&named, &derived, (&edges, sources), |_, _| true));
     let derived = nodes.len() - named.len();
     let going: HashSet<NodeId> = nodes.keys().copied().collect();
     edges.retain(|_, edge| going.contains(&edge.src) || going.contains(&edge.dst));
@@ -189,18 +196,8 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
         .with_details(json!({ "nodes": nodes.len(), "edges": edges.len() })));
     }
     let token = token(&asked.scope, nodes.iter());
-    let mut outcome = ForgetOutcome {
-        commit: None,
-        nodes: named,
-        missing,
-        missing_client_ids: asked.missing_client_ids.clone(),
-        edges: edges.len(),
-        versions: nodes.keys().filter_map(|id| versions.get(id)).sum(),
-        feedback: feedback.len(),
-        token: token.to_hex(),
-        derived,
-        replayed: false,
-    };
+    let mut outcome = outcome(asked, named, (&nodes, &edges, &feedback), &versions);
+    outcome.missing = missing;
     let commit = match asked.token {
         None => None,
         Some(given) if given == token => Some(commit(asked, head, (&nodes, &edges, &feedback), now)),
@@ -213,9 +210,50 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
             .with_details(json!({ "nodes": nodes.len() })));
         }
     };
-    outcome.commit = commit.as_ref().map(|c| CommitRef { id: c.id, seq: c.header.seq, hash: c.hash.to_hex() });
-    let rules = nodes.iter().filter(|(_, node)| node.was_rule).map(|(id, _)| *id).collect();
-    Ok(ForgetPlan { commit, nodes: nodes.into_iter().collect(), edges: edges.into_keys().collect(), rules, outcome })
+    Ok(ForgetPlan::of(commit, nodes, edges, outcome))
+}
+
+fn outcome(
+    asked: &PreparedForget,
+    named: Vec<NodeId>,
+    (nodes, edges, feedback): Going<'_>,
+    versions: &HashMap<NodeId, usize>,
+) -> ForgetOutcome {
+    ForgetOutcome {
+        commit: None,
+        missing: Vec::new(),
+        missing_client_ids: asked.missing_client_ids.clone(),
+        edges: edges.len(),
+        versions: nodes.keys().filter_map(|id| versions.get(id)).sum(),
+        feedback: feedback.len(),
+        token: token(&asked.scope, nodes.iter()).to_hex(),
+        derived: nodes.len() - named.len(),
+        nodes: named,
+        replayed: false,
+    }
+}
+
+impl ForgetPlan {
+    fn of(
+        commit: Option<NewCommit>,
+        nodes: BTreeMap<NodeId, ForgettableNode>,
+        edges: BTreeMap<EdgeId, ForgettableEdge>,
+        mut outcome: ForgetOutcome,
+    ) -> Self {
+        outcome.commit = commit.as_ref().map(|c| CommitRef { id: c.id, seq: c.header.seq, hash: c.hash.to_hex() });
+        let rules = nodes.iter().filter(|(_, node)| node.was_rule).map(|(id, _)| *id).collect();
+        Self { commit, nodes: nodes.into_iter().collect(), edges: edges.into_keys().collect(), rules, outcome }
+    }
+}
+
+impl ForgettableNode {
+    fn audience(&self) -> Audience {
+        Audience {
+            lane: self.lane,
+            owner_agent_id: self.owner_agent_id.clone(),
+            owner_team_id: self.owner_team_id.clone(),
+        }
+    }
 }
 
 type Going<'a> = (

@@ -139,3 +139,55 @@ fn attributes_say_what_a_node_was_made_of() {
     assert_eq!(made_of(&seeded), Some(Made::TopicOf(id(3))));
     assert_eq!(made_of(&json!({ "created_by": "me", "seed_event_id": id(3) })), None);
 }
+
+fn audience(owner: Option<&str>) -> Audience {
+    let lane = if owner.is_some() { Lane::Private } else { Lane::Shared };
+    Audience { lane, owner_agent_id: owner.map(str::to_owned), owner_team_id: None }
+}
+
+/// Node 2 is for `owner` from now on; node 20 is a topic, 21 a summary of it.
+fn narrowed_to(owner: &str, sources: Sources, seed: u128, topic: Option<&str>) -> Vec<NodeId> {
+    let narrowing = Narrowing { asked: asked(&[2], None), audiences: [(id(2), audience(Some(owner)))].into() };
+    let made = |n, made| {
+        let of = audience(topic);
+        ForgettableNode { made: Some(made), ..node(n, of.lane, topic) }
+    };
+    let mut state = ForgetState { sources, ..with_derived() };
+    state.derived = [(id(20), made(20, Made::TopicOf(id(seed)))), (id(21), made(21, Made::Summary))].into();
+    let plan = narrowing.plan(state, NOW);
+    plan.map(|plan| {
+        let commit = plan.commit.unwrap();
+        assert_eq!(
+            (commit.header.seq, commit.header.kind.as_str(), commit.header.actor.as_str()),
+            (5, "forget", "ann")
+        );
+        assert_eq!(plan.outcome.derived, plan.nodes.len());
+        plan.nodes.into_iter().map(|(id, _)| id).collect()
+    })
+    .unwrap_or_default()
+}
+
+#[test]
+fn what_others_see_of_a_narrowed_node_goes_and_what_its_readers_see_stays() {
+    assert_eq!(narrowed_to("ann", Sources::All, 2, None), [id(20), id(21)]);
+    assert_eq!(narrowed_to("ann", Sources::All, 2, Some("bob")), [id(20), id(21)]);
+    assert_eq!(narrowed_to("ann", Sources::All, 2, Some("ann")), []);
+}
+
+#[test]
+fn a_topic_goes_with_a_narrowed_member_too() {
+    assert_eq!(narrowed_to("ann", Sources::All, 7, None), [id(20), id(21)]);
+    assert_eq!(narrowed_to("ann", Sources::Quoted, 7, None), []);
+}
+
+#[test]
+fn a_topic_that_is_narrowed_with_its_event_goes_if_its_readers_are_others() {
+    let audiences = [(id(2), audience(Some("ann"))), (id(20), audience(Some("bob")))];
+    let narrowing = Narrowing { asked: asked(&[2, 20], None), audiences: audiences.into() };
+    let mut state = ForgetState { sources: Sources::All, ..with_derived() };
+    let mut topic = state.derived.remove(&id(20)).unwrap();
+    topic.owner_agent_id = Some("bob".into());
+    state.nodes.insert(id(20), topic);
+    let going: Vec<NodeId> = narrowing.plan(state, NOW).unwrap().nodes.into_iter().map(|(id, _)| id).collect();
+    assert_eq!(going, [id(20), id(21)], "and the summary with it");
+}

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use aionis_core::{
     chain::{ObjectKind, changes_json},
     clock::Timestamp,
-    forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
+    forget::{
+        ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, Narrowing, PreparedForget,
+        plan_forget,
+    },
     ids::{EdgeId, NodeId},
     model::{EdgeType, Lane},
     operate::feedback_digest,
@@ -238,6 +241,11 @@ async fn erase(
     (plan, commit, change_no): (&ForgetPlan, &NewCommit, i64),
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    if !plan.rules.is_empty() {
+        let mut rules: Vec<Uuid> = plan.rules.iter().map(|id| id.0).collect();
+        rules.sort_unstable();
+        sqlx::query(HOLD).bind(asked.scope.as_str()).bind(rules).execute(&mut *tx).await.map_err(driver)?;
+    }
     let header = &commit.header;
     let nodes = &plan.nodes;
     let feedback = commit.changes.iter().filter(|change| change.kind == ObjectKind::Feedback).map(|change| change.id);
@@ -274,6 +282,25 @@ async fn erase(
         .map_err(driver)
 }
 
+/// Erases what jobs made of nodes that a write lets fewer see, and what those see too who no longer may. The write is stored, its scope
+/// locked. Returns the number of the change, if there is one.
+pub(super) async fn narrow(
+    tx: &mut PgConnection,
+    shared: &Shared,
+    (narrowing, image): (&Narrowing, &Entry),
+    now: Timestamp,
+) -> Result<Option<i64>, StoreError> {
+    let asked = &narrowing.asked;
+    let mut state = Narrowing::state();
+    let head = head(tx, asked, &mut state).await?;
+    read(tx, asked, image, &mut state).await?;
+    let Some(mut plan) = narrowing.plan(state, now) else { return Ok(None) };
+    let Some(commit) = plan.commit.take() else { return Ok(None) };
+    let change_no = head.change_no + 1;
+    erase(tx, shared, asked, (&plan, &commit, change_no), now).await?;
+    Ok(Some(change_no))
+}
+
 async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome, StoreError> {
     let now = shared.clock.now();
     // Before the lock: reading an image may take as long as the scope is large.
@@ -295,11 +322,6 @@ async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome
     read(&mut tx, asked, &image, &mut state).await?;
     let mut plan = plan_forget(asked, state, now)?;
     let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
-    if !plan.rules.is_empty() {
-        let mut rules: Vec<Uuid> = plan.rules.iter().map(|id| id.0).collect();
-        rules.sort_unstable();
-        sqlx::query(HOLD).bind(asked.scope.as_str()).bind(rules).execute(&mut *tx).await.map_err(driver)?;
-    }
     let change_no = head.change_no + 1;
     erase(&mut tx, shared, asked, (&plan, &commit, change_no), now).await?;
     tx.commit().await.map_err(driver)?;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use aionis_core::{
     chain::ObjectKind,
     clock::Timestamp,
-    forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
+    forget::{
+        ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, Narrowing, PreparedForget,
+        plan_forget,
+    },
     ids::{EdgeId, NodeId},
     model::Lane,
     operate::feedback_digest,
@@ -41,7 +44,7 @@ impl ForgetStore for SqliteStore {
         let shared = std::sync::Arc::clone(&self.shared);
         if forget.token.is_none() {
             let look = move |connection: &Connection| {
-                let (state, _) = state(connection, &forget)?;
+                let (state, _) = read(connection, &forget, ForgetState::default())?;
                 Ok(plan_forget(&forget, state, shared.clock.now())?.outcome)
             };
             return self.readers.run(look).await;
@@ -61,21 +64,48 @@ fn run(
     if let Some(earlier) = answered::<ForgetOutcome>(connection, scope, key, request)? {
         return Ok(ForgetOutcome { replayed: true, ..earlier });
     }
-    let (state, numbers) = state(connection, asked)?;
+    let (state, numbers) = read(connection, asked, ForgetState::default())?;
     let mut plan = plan_forget(asked, state, now)?;
     let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
     append(connection, deltas, &commit, (0, 0), now)?;
-    erase(connection, scope, &plan, &commit)?;
-    let nodes = plan.nodes.iter().filter_map(|(id, _)| numbers.get(id).map(|number| (*id, *number))).collect();
-    deltas.push(Delta::Erased { scope: scope.to_owned(), nodes });
+    erased(connection, deltas, scope, (&plan, &commit, &numbers))?;
     remember(connection, scope, key, request, (&plan.outcome, now))?;
     Ok(plan.outcome)
 }
 
+/// Erases what jobs made of nodes that a write lets fewer see, and what those see too who no longer may.
+pub(crate) fn narrow(
+    connection: &Connection,
+    deltas: &mut Vec<Delta>,
+    narrowing: &Narrowing,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (state, numbers) = read(connection, &narrowing.asked, Narrowing::state())?;
+    let Some(mut plan) = narrowing.plan(state, now) else { return Ok(()) };
+    let Some(commit) = plan.commit.take() else { return Ok(()) };
+    append(connection, deltas, &commit, (0, 0), now)?;
+    erased(connection, deltas, narrowing.asked.scope.as_str(), (&plan, &commit, &numbers))
+}
+
+fn erased(
+    connection: &Connection,
+    deltas: &mut Vec<Delta>,
+    scope: &str,
+    (plan, commit, numbers): (&ForgetPlan, &NewCommit, &HashMap<NodeId, i64>),
+) -> Result<(), StoreError> {
+    erase(connection, scope, plan, commit)?;
+    let nodes = plan.nodes.iter().filter_map(|(id, _)| numbers.get(id).map(|number| (*id, *number))).collect();
+    deltas.push(Delta::Erased { scope: scope.to_owned(), nodes });
+    Ok(())
+}
+
 /// What is stored of the nodes, and the numbers of their rows.
-fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState, HashMap<NodeId, i64>), StoreError> {
-    let scope = asked.scope.as_str();
-    let (mut state, mut numbers) = (ForgetState::default(), HashMap::new());
+fn read(
+    connection: &Connection,
+    asked: &PreparedForget,
+    mut state: ForgetState,
+) -> Result<(ForgetState, HashMap<NodeId, i64>), StoreError> {
+    let (scope, mut numbers) = (asked.scope.as_str(), HashMap::new());
     let head: Option<(u64, _, String)> = connection
         .prepare_cached("SELECT head_seq, head_hash, state FROM memory_scopes WHERE scope_key = ?1")
         .and_then(|mut statement| {

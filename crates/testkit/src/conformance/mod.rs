@@ -204,6 +204,8 @@ macro_rules! store_conformance {
                 sources_come_in_full_and_in_the_order_asked,
                 what_was_made_of_changed_sources_is_not_stored,
                 what_jobs_made_is_forgotten_with_what_it_quotes,
+                what_jobs_made_goes_when_fewer_may_see_its_source,
+                a_topic_goes_when_fewer_may_see_a_member,
                 a_job_is_made_due,
             ];
             lifecycle: [

@@ -329,6 +329,60 @@ pub async fn what_jobs_made_is_forgotten_with_what_it_quotes(subject: &Subject) 
     assert_sound(&*subject.store).await;
 }
 
+/// What jobs made of a node, and others see too, goes in the write that lets fewer see the node; what its readers see stays.
+pub async fn what_jobs_made_goes_when_fewer_may_see_its_source(subject: &Subject) {
+    let s = scope("s");
+    let seed = json!({ "created_by": "job:topic_cluster", "seed_event_id": node_id(&s, "seed") });
+    fill(subject, &s, &seed).await;
+    let of_ann = |name: &str, text: &str| WriteBuilder::new(&s).node(name, text).private(Some("ann"), None);
+    let summary = |owner| {
+        let own = WriteBuilder::new(&s).node("own", "zebra, for one").private(Some(owner), None);
+        let own = own
+            .with(of_type(NodeType::Concept))
+            .with(|node| node.slots = Some(json!({ "generated_by": "job:compression_rollup" })));
+        own.edge("own", "seed").with_edge(|edge| edge.edge_type = EdgeType::DerivedFrom)
+    };
+    subject.write(summary("ann")).await;
+    let stored = |name: &'static str| {
+        let id = node_id(&s, name);
+        async move { !subject.store.source_nodes(&scope("s"), &[id]).await.unwrap().is_empty() }
+    };
+    // Other texts, and more readers, are no reason.
+    subject.write(WriteBuilder::new(&s).node("seed", "zebras")).await;
+    assert!(stored("topic").await && stored("summary").await);
+    let head = subject.status(&s).await.head_seq;
+    let written = subject.write(of_ann("seed", "zebras")).await;
+    assert!(!stored("topic").await, "its title repeats the event");
+    assert!(!stored("summary").await, "it repeats the title of the topic");
+    assert!(stored("own").await, "who sees it sees the event");
+    assert!(stored("seed").await && stored("other").await && stored("note").await);
+    let commits = subject.store.newest_commits(&s, None, 2).await.unwrap();
+    let kinds: Vec<(u64, &str)> =
+        commits.iter().map(|commit| (commit.header.seq, commit.header.kind.as_str())).collect();
+    assert_eq!(kinds, [(head + 2, "forget"), (head + 1, "write")]);
+    assert_eq!(written.commit_seq, head + 1, "the write is answered with its own commit");
+    assert_eq!(subject.write(of_ann("seed", "zebras")).await.commit_seq, head + 1, "nothing changes");
+    // The same readers under another name are others.
+    subject.write(WriteBuilder::new(&s).node("seed", "zebras").private(Some("bob"), None)).await;
+    assert!(!stored("own").await);
+    assert_sound(&*subject.store).await;
+}
+
+/// A topic goes with a member that it did not begin with too: its vector has a share of it.
+pub async fn a_topic_goes_when_fewer_may_see_a_member(subject: &Subject) {
+    let s = scope("s");
+    let seed = json!({ "created_by": "job:topic_cluster", "seed_event_id": node_id(&s, "seed") });
+    fill(subject, &s, &seed).await;
+    let mine = WriteBuilder::new(&s).node("mine", "by hand").with(of_type(NodeType::Topic));
+    let mine = member(mine, "other", "mine").edge("mine", "other");
+    subject.write(mine.with_edge(|edge| edge.edge_type = EdgeType::DerivedFrom)).await;
+    subject.write(WriteBuilder::new(&s).node("other", "lion").private(None, Some("red"))).await;
+    let ids = ["topic", "summary", "mine", "seed"].map(|name| node_id(&s, name));
+    let left = subject.store.source_nodes(&s, &ids).await.unwrap();
+    assert_eq!(left.iter().map(|node| node.id).collect::<Vec<_>>(), ids[2..], "a topic that somebody wrote is theirs");
+    assert_sound(&*subject.store).await;
+}
+
 async fn fill(subject: &Subject, s: &ScopeKey, seed: &serde_json::Value) {
     let derived = |write: WriteBuilder, from: &str, to: &str| {
         write.edge(from, to).with_edge(|edge| edge.edge_type = EdgeType::DerivedFrom)

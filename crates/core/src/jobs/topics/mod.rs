@@ -167,7 +167,8 @@ pub fn plan_clusters(
     now: Timestamp,
 ) -> ClusterPlan {
     let mut plan = ClusterPlan::default();
-    let mut open: Vec<OpenTopic<'_>> = topics.into_iter().map(OpenTopic::stored).collect();
+    let takes = topics.into_iter().filter(|topic| is_open(&topic.node));
+    let mut open: Vec<OpenTopic<'_>> = takes.map(OpenTopic::stored).collect();
     open.sort_by_key(|topic| topic.id);
     for cluster in clusters {
         let mut members: Vec<(&SourceNode, &Vec<f32>)> = cluster

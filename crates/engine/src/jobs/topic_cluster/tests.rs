@@ -221,6 +221,7 @@ enum Act {
     Roll,
     Forget { nth: usize },
     JoinAcross { event: usize, topic: usize },
+    Narrow { nth: usize, owner: usize },
 }
 
 fn act() -> impl Generator<Value = Act> {
@@ -230,7 +231,18 @@ fn act() -> impl Generator<Value = Act> {
         2 => Just(Act::Roll),
         1 => (0..50_usize).prop_map(|nth| Act::Forget { nth }),
         1 => (0..50_usize, 0..50_usize).prop_map(|(event, topic)| Act::JoinAcross { event, topic }),
+        1 => (0..50_usize, 2..6_usize).prop_map(|(nth, owner)| Act::Narrow { nth, owner }),
     ]
+}
+
+fn of_owner(write: WriteBuilder, owner: usize) -> WriteBuilder {
+    match owner {
+        0 | 1 => write,
+        2 => write.private(Some("ann"), None),
+        3 => write.private(Some("bob"), Some("red")),
+        4 => write.private(None, Some("red")),
+        _ => write.private(None, None),
+    }
 }
 
 /// Applies a history; returns what is stored at its end, without what depends on the time of day.
@@ -246,13 +258,7 @@ async fn live(subject: &Subject, acts: &[Act]) -> (Vec<Value>, usize) {
                 for _ in 0..*count {
                     write =
                         write.node(&format!("e{written}"), &format!("event {written}")).vector(vectors.of(*cluster));
-                    write = match owner {
-                        0 | 1 => write,
-                        2 => write.private(Some("ann"), None),
-                        3 => write.private(Some("bob"), Some("red")),
-                        4 => write.private(None, Some("red")),
-                        _ => write.private(None, None),
-                    };
+                    write = of_owner(write, *owner);
                     written += 1;
                 }
                 subject.write(write).await;
@@ -265,6 +271,7 @@ async fn live(subject: &Subject, acts: &[Act]) -> (Vec<Value>, usize) {
             Act::Roll => drop(run(subject, &rollup()).await),
             Act::Forget { nth } => forget(subject, *nth).await,
             Act::JoinAcross { event, topic } => join(subject, *event, *topic).await,
+            Act::Narrow { nth, owner } => narrow(subject, *nth, *owner).await,
         }
         assert_narrow(&*subject.store, &s).await;
     }
@@ -299,6 +306,16 @@ async fn join(subject: &Subject, event: usize, topic: usize) {
     );
     subject
         .write(WriteBuilder::new(&scope("s")).input(&format!("{event} {topic}")).request(|r| r.edges.push(edge)))
+        .await;
+}
+
+/// An event gets other readers.
+async fn narrow(subject: &Subject, nth_event: usize, owner: usize) {
+    let Some(id) = nth(subject, NodeType::Event, nth_event).await else { return };
+    let event = subject.store.source_nodes(&scope("s"), &[id]).await.unwrap().remove(0);
+    let (name, said) = (event.client_id.unwrap(), event.text_summary.unwrap());
+    subject
+        .write(of_owner(WriteBuilder::new(&scope("s")).input(&format!("{id} {owner}")).node(&name, &said), owner))
         .await;
 }
 
@@ -358,6 +375,8 @@ fn both_engines_derive_the_same() {
         Act::Cluster { batch: 50, density: false },
         Act::Roll,
         Act::Forget { nth: 7 },
+        Act::Narrow { nth: 3, owner: 2 },
+        Act::Narrow { nth: 9, owner: 4 },
         Act::Cluster { batch: 2, density: false },
         Act::Roll,
     ];
