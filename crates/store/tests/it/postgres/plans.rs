@@ -449,7 +449,11 @@ fn without_numbers(plan: &str) -> String {
             in_parameter = c == '$';
         }
     }
-    rest
+    // What a table is numbered depends on how many were made in the cluster before it.
+    let parts: Vec<&str> = rest.split("'::oid").collect();
+    let (last, before) = parts.split_last().unwrap_or((&"", &[]));
+    let numbered = before.iter().map(|part| format!("{}$'::oid", part.trim_end_matches(|c: char| c.is_ascii_digit())));
+    numbered.chain([(*last).to_owned()]).collect()
 }
 
 async fn type_names(connection: &mut PgConnection, oids: &[u32]) -> Vec<String> {
