@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::{Clock, SystemClock},
+    jobs::consistency::{Asked, Mode, Thresholds},
     ports::{
         embed::Embedder,
         store::{RUN_LEASE, Store},
@@ -14,7 +15,9 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{CompressionRollup, Job, Runner, SalienceDecay, Scheduler, SchedulerSettings, TopicCluster},
+    jobs::{
+        CompressionRollup, ConsistencyCheck, Job, Runner, SalienceDecay, Scheduler, SchedulerSettings, TopicCluster,
+    },
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -219,11 +222,31 @@ impl Parts {
 fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
     let tenant = settings.memory.memory_tenant_id.as_str();
     let can_embed = settings.embedding.embedding_provider != ProviderKind::None;
+    let consistency = consistency(settings);
     let all: Vec<Arc<dyn Job>> = vec![
         Arc::new(CompressionRollup::new(settings.compression.to_job(tenant, can_embed))),
+        Arc::new(ConsistencyCheck::of_scopes(consistency.clone())),
+        Arc::new(ConsistencyCheck::of_the_deployment(consistency)),
         Arc::new(SalienceDecay::new(settings.decay.policy())),
         Arc::new(TopicCluster::new(settings.topics.to_job(tenant))),
     ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()
+}
+
+/// The checks a worker makes by itself: what indexes find, every day.
+fn consistency(settings: &Settings) -> Asked {
+    let (outbox, tiers) = (&settings.outbox, settings.decay.policy());
+    Asked {
+        mode: Mode::Fast,
+        thresholds: Thresholds {
+            cold_below: tiers.cold_below,
+            hot_budget: tiers.hot_node_budget,
+            active_budget: tiers.active_node_budget,
+            attempts_max: outbox.outbox_max_attempts,
+            claim_timeout: Duration::from_millis(outbox.outbox_claim_timeout_ms),
+            ..Thresholds::default()
+        },
+        ..Asked::default()
+    }
 }

@@ -1,6 +1,7 @@
 //! The storage adapters of Aionis.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod consistency;
 mod content;
 mod decay;
 mod deployment;

@@ -246,4 +246,16 @@ impl Inspect for SqliteInspector {
         let sql = "UPDATE memory_outbox SET payload = '{}' WHERE scope_key = ?1";
         raw(&self.database).execute(sql, [scope.as_str()]).unwrap();
     }
+
+    async fn tamper(&self, statements: &[String]) {
+        let connection = raw(&self.database);
+        for sql in statements {
+            let changed = connection.execute(sql, []).unwrap_or_else(|e| panic!("{sql}: {e}"));
+            assert!(changed > 0, "nothing was changed: {sql}");
+        }
+    }
+
+    fn id_literal(&self, id: uuid::Uuid) -> String {
+        format!("X'{}'", id.simple())
+    }
 }

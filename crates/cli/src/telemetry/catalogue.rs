@@ -156,6 +156,12 @@ pub(crate) const METRICS: &[Metric] = &[
         &[("job", ANY), ("status", ANY)],
         "runs of jobs per scope, by how they ended: `done`, `negative`, `stopped`, `failed`, `busy`, `not_due`, `lost`",
     ),
+    of(
+        Counter,
+        "aionis_consistency_failures_total",
+        &[("check", ANY), ("severity", ANY), ("state", ANY)],
+        "checks of what is stored that failed, or could not be judged, per scope",
+    ),
     of(Histogram, "aionis_job_seconds", &[("job", ANY)], "time of a run of a job in one scope"),
 ];
 

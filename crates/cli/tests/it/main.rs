@@ -6,6 +6,7 @@ mod admission;
 mod chaos;
 mod configuration;
 mod connections;
+mod consistency;
 mod defects;
 mod demo;
 mod disk_full;

@@ -72,6 +72,11 @@ impl ChainVerifier {
         }
     }
 
+    /// A verifier that goes on after a commit whose number and hash are known.
+    pub fn after(scope_key: impl Into<String>, seq: u64, hash: Digest) -> Self {
+        Self { seq, hash, ..Self::new(scope_key) }
+    }
+
     /// How many commits were accepted.
     pub const fn commits(&self) -> u64 {
         self.seq
@@ -103,11 +108,19 @@ impl ChainVerifier {
         })
     }
 
-    /// Accepts the next commit in order of its number.
+    /// Accepts the next commit in order of its number by its place in the chain, its hash and its id alone: what it changed is
+    /// left out, so that nothing is held of it.
     ///
     /// # Errors
     /// The first thing that does not hold about it.
-    pub fn commit(&mut self, commit: &StoredCommit) -> Result<(), Box<ChainBreak>> {
+    pub fn link(&mut self, commit: &StoredCommit) -> Result<(), Box<ChainBreak>> {
+        self.hash = self.linked(commit)?;
+        self.seq = commit.header.seq;
+        Ok(())
+    }
+
+    /// The hash of the next commit.
+    fn linked(&self, commit: &StoredCommit) -> Result<Digest, Box<ChainBreak>> {
         let seq = commit.header.seq;
         let fail = |this: &Self, problem: String| Err(this.broken(Some(seq), "commit", commit.id, problem));
         if seq != self.seq + 1 {
@@ -131,6 +144,17 @@ impl ChainVerifier {
         if CommitHeader::id_of(&hash) != commit.id {
             return fail(self, "the stored id is not the id of its hash".to_owned());
         }
+        Ok(hash)
+    }
+
+    /// Accepts the next commit in order of its number.
+    ///
+    /// # Errors
+    /// The first thing that does not hold about it.
+    pub fn commit(&mut self, commit: &StoredCommit) -> Result<(), Box<ChainBreak>> {
+        let hash = self.linked(commit)?;
+        let seq = commit.header.seq;
+        let fail = |this: &Self, problem: String| Err(this.broken(Some(seq), "commit", commit.id, problem));
         let changes = match parse_changes(&commit.changes) {
             Ok(changes) => changes,
             Err(problem) => return fail(self, format!("the change list cannot be read: {problem}")),

@@ -6,6 +6,7 @@
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
 mod audience;
+pub mod consistency;
 pub mod rollup;
 pub mod salience_decay;
 pub mod topics;

@@ -5,6 +5,11 @@
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
 mod compression_rollup;
+mod consistency_check;
+#[cfg(test)]
+mod consistency_seeds;
+#[cfg(test)]
+mod consistency_tests;
 mod derived_write;
 mod outbox_replay;
 mod report;
@@ -28,6 +33,7 @@ use uuid::Uuid;
 
 pub use self::{
     compression_rollup::{CompressionRollup, RollupSettings},
+    consistency_check::ConsistencyCheck,
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
@@ -37,8 +43,14 @@ pub use self::{
 };
 
 /// Every job there is, in the order of their names.
-pub const ALL: &[&JobInfo] =
-    &[&compression_rollup::INFO, &outbox_replay::INFO, &salience_decay::INFO, &topic_cluster::INFO];
+pub const ALL: &[&JobInfo] = &[
+    &compression_rollup::INFO,
+    &consistency_check::OF_SCOPES,
+    &consistency_check::OF_THE_DEPLOYMENT,
+    &outbox_replay::INFO,
+    &salience_decay::INFO,
+    &topic_cluster::INFO,
+];
 
 /// Name of the job that a write may ask for.
 pub const TOPIC_CLUSTER: &str = topic_cluster::INFO.name;

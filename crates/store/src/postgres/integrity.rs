@@ -16,26 +16,31 @@ use aionis_core::{
     write::{edge_digest, node_digest},
 };
 use async_trait::async_trait;
-use sqlx::{PgConnection, Postgres, Transaction, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     PostgresStore, Shared,
     error::driver,
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
-    session::{For, begin, literal},
+    session::{FROZEN, For, begin, literal},
 };
-use crate::{content::StoredContent, operate::feedback_source};
+use crate::{consistency::leaps, content::StoredContent, operate::feedback_source};
 
-/// Every scope that any table knows: rows without a head must not escape verification.
-const SCOPES: &str = "\
-SELECT k.scope_key, COALESCE(s.head_seq, 0), s.head_hash, COALESCE(s.node_count, 0), COALESCE(s.edge_count, 0)
-FROM (SELECT scope_key FROM memory_scopes UNION SELECT scope_key FROM memory_commits UNION SELECT scope_key FROM memory_nodes
-      UNION SELECT scope_key FROM memory_node_versions UNION SELECT scope_key FROM memory_edges) k
-LEFT JOIN memory_scopes s ON s.scope_key = k.scope_key
-WHERE ($1::text IS NULL OR split_part(k.scope_key, '/', 1) = $1)
-    AND ($2::text IS NULL OR substr(k.scope_key, strpos(k.scope_key, '/') + 1) = $2)
-ORDER BY k.scope_key COLLATE \"C\"";
+/// Every scope that any table knows: rows without a head must not escape verification. One look into an index per scope and
+/// table.
+fn scopes_sql() -> String {
+    let tables = ["memory_scopes", "memory_commits", "memory_nodes", "memory_node_versions", "memory_edges"];
+    let keys: Vec<String> =
+        tables.iter().enumerate().map(|(at, table)| format!("SELECT k FROM ({}) leaps{at}", leaps(table))).collect();
+    format!(
+        "SELECT k.k, COALESCE(s.head_seq, 0), s.head_hash, COALESCE(s.node_count, 0), COALESCE(s.edge_count, 0) \
+         FROM ({}) k LEFT JOIN memory_scopes s ON s.scope_key = k.k \
+         WHERE ($1::text IS NULL OR split_part(k.k, '/', 1) = $1) \
+             AND ($2::text IS NULL OR substr(k.k, strpos(k.k, '/') + 1) = $2) ORDER BY k.k COLLATE \"C\"",
+        keys.join(" UNION ")
+    )
+}
 
 /// Scopes, ordered by key; all, those of a tenant, or one.
 pub(crate) async fn scopes(
@@ -43,7 +48,12 @@ pub(crate) async fn scopes(
     tenant: Option<&str>,
     scope: Option<&str>,
 ) -> Result<Vec<ScopeSummary>, StoreError> {
-    let rows = sqlx::query(SCOPES).bind(tenant).bind(scope).fetch_all(connection).await.map_err(driver)?;
+    let rows = sqlx::query(AssertSqlSafe(scopes_sql()))
+        .bind(tenant)
+        .bind(scope)
+        .fetch_all(connection)
+        .await
+        .map_err(driver)?;
     rows.iter()
         .map(|row| {
             let hash: Option<&[u8]> = get(row, 2)?;
@@ -86,10 +96,6 @@ struct Snapshot {
     /// The transaction that holds it; it ends when this is dropped.
     _held: Mutex<Transaction<'static, Postgres>>,
 }
-
-/// Begins a transaction that holds a state. It waits between pages, as long as those take.
-const HOLD: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
-                    SET LOCAL idle_in_transaction_session_timeout = 0";
 
 impl Pages {
     fn snapshot_sql(&self) -> &str {
@@ -269,7 +275,7 @@ impl IntegrityStore for Pages {
     async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError> {
         let shared = &self.shared;
         let snapshot = shared.patience.bounded(async {
-            let mut held = begin(&shared.pool, For::Everyone, shared.options.statement_timeout, HOLD).await?;
+            let mut held = begin(&shared.pool, For::Everyone, shared.options.statement_timeout, FROZEN).await?;
             let row = sqlx::query("SELECT pg_export_snapshot()").fetch_one(&mut *held).await.map_err(driver)?;
             let name: &str = get(&row, 0)?;
             let name = literal(name);

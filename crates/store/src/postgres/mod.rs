@@ -4,6 +4,7 @@
 //! is held in memory per scope, as in the embedded engine, and brought up to date with every answer: a recall asks first
 //! for what has changed since its image was made. See `docs/adr/0013-postgresql-engine.md`.
 
+mod consistency;
 mod dense;
 mod error;
 mod forget;

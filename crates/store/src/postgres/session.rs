@@ -14,6 +14,10 @@ use super::error::{driver, is_transient};
 /// Closed connections that are passed over before a transaction is given up.
 const STALE_CONNECTIONS_MAX: usize = 64;
 
+/// Makes a transaction see one state and change nothing. What was read is worked on between readings, so it may be idle.
+pub(crate) const FROZEN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
+                                 SET LOCAL idle_in_transaction_session_timeout = 0";
+
 /// For whom a transaction works.
 #[derive(Clone, Copy)]
 pub(crate) enum For<'a> {

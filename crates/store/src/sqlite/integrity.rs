@@ -299,15 +299,18 @@ impl IntegrityStore for Readers {
     }
 
     async fn snapshot(&self) -> Result<Arc<dyn IntegrityStore>, StoreError> {
-        let begin = |connection: &Connection| {
-            // A connection of its own, so that requests keep theirs. The first reading settles what is seen.
-            let own = connect(Path::new(connection.path().unwrap_or_default()))?;
-            own.pragma_update(None, "query_only", true).map_err(driver)?;
-            own.execute_batch("BEGIN; SELECT 1 FROM memory_scopes LIMIT 1").map_err(driver)?;
-            Ok(own)
-        };
-        Ok(Arc::new(self.of_one(self.run(begin).await?)))
+        Ok(Arc::new(self.of_one(self.run(frozen).await?)))
     }
+}
+
+/// A connection of its own, so that requests keep theirs, in a transaction that sees one state and changes nothing.
+pub(super) fn frozen(beside: &Connection) -> Result<Connection, StoreError> {
+    let path = beside.path().ok_or_else(|| StoreError::Driver("the database has no file".to_owned()))?;
+    let own = connect(Path::new(path))?;
+    own.pragma_update(None, "query_only", true).map_err(driver)?;
+    // The first reading settles what is seen.
+    own.execute_batch("BEGIN; SELECT 1 FROM memory_scopes LIMIT 1").map_err(driver)?;
+    Ok(own)
 }
 
 /// Feedback, from the first columns of a row.

@@ -4,6 +4,7 @@
 //! connections read. What recall scans (vectors, postings, adjacency) is held in memory per scope, derived from the
 //! database, brought up to date by the writer after each commit, and dropped when memory runs short.
 
+mod consistency;
 mod error;
 mod forget;
 mod images;

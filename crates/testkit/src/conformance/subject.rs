@@ -38,6 +38,12 @@ pub trait Inspect: Send + Sync {
 
     /// Makes the payloads of a scope's queued work unreadable.
     async fn spoil_work(&self, scope: &ScopeKey);
+
+    /// Changes what is stored behind the program's back, by statements that each change at least one row.
+    async fn tamper(&self, statements: &[String]);
+
+    /// An id as a literal of the engine's SQL.
+    fn id_literal(&self, id: uuid::Uuid) -> String;
 }
 
 /// An audit row as stored.

@@ -247,4 +247,17 @@ impl Inspect for PostgresInspector {
             .await
             .unwrap();
     }
+
+    async fn tamper(&self, statements: &[String]) {
+        let mut owner = connect(&self.url).await;
+        for sql in statements {
+            let done = sqlx::query(AssertSqlSafe(sql.clone())).execute(&mut owner).await;
+            let changed = done.unwrap_or_else(|e| panic!("{sql}: {e}")).rows_affected();
+            assert!(changed > 0, "nothing was changed: {sql}");
+        }
+    }
+
+    fn id_literal(&self, id: Uuid) -> String {
+        format!("'{id}'::uuid")
+    }
 }

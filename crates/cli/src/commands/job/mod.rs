@@ -1,6 +1,7 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
 mod compression_rollup;
+mod consistency_check;
 mod history;
 mod outbox_replay;
 mod salience_decay;
@@ -12,6 +13,7 @@ use aionis_core::{clock::SystemClock, ports::store::RUN_LEASE};
 use aionis_engine::jobs::{
     Job as AnyJob, JobReport, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus,
 };
+use aionis_store::Deployment;
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
@@ -36,6 +38,8 @@ enum Job {
     List(history::ListArgs),
     /// List what was run, the newest first.
     Runs(history::RunsArgs),
+    /// Check whether what is stored fits together.
+    ConsistencyCheck(Box<consistency_check::ConsistencyCheckArgs>),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
     /// Move what is faint and unused to a colder tier.
@@ -50,6 +54,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
     match args.job {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
+        Job::ConsistencyCheck(args) => consistency_check::run(*args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
         Job::SalienceDecay(args) => salience_decay::run(args).await,
         Job::TopicCluster(args) => topic_cluster::run(args).await,
@@ -105,9 +110,27 @@ pub(crate) struct HowArgs {
 /// Runs a job over what is selected, and says what it did. Exit 0 when all of it was done and holds, 2 when what a job judged
 /// does not hold, 1 when something kept it from its end.
 pub(crate) async fn run_job(job: &dyn AnyJob, selection: &Selection, how: &HowArgs) -> Result<Verdict, Failure> {
+    let store = wiring::open_existing(&how.storage).await?;
+    let report = run_on(&store, job, selection, how).await;
+    store.close().await;
+    let report = report?;
+    if how.json {
+        output::json(&report)?;
+    } else {
+        print(&report);
+    }
+    verdict(&report)
+}
+
+/// Runs a job on a store that is open; SIGTERM and Ctrl-C stop it after the batch it is in.
+async fn run_on(
+    store: &Arc<dyn Deployment>,
+    job: &dyn AnyJob,
+    selection: &Selection,
+    how: &HowArgs,
+) -> Result<JobReport, Failure> {
     let mut signal = StopSignal::new()?;
     let (stop, stopped) = watch::channel(false);
-    let store = wiring::open_existing(&how.storage).await?;
     let options = RunOptions {
         dry_run: how.dry_run,
         max_batches: how.max_batches,
@@ -116,7 +139,7 @@ pub(crate) async fn run_job(job: &dyn AnyJob, selection: &Selection, how: &HowAr
         stop: Some(stopped),
         ..RunOptions::default()
     };
-    let runner = Runner::new(Arc::clone(&store) as _, Arc::new(SystemClock));
+    let runner = Runner::new(Arc::clone(store) as _, Arc::new(SystemClock));
     let bar = Shown { bar: output::Bar::default(), job: job.info().name };
     let report = {
         let running = runner.run(job, selection, &options, &bar);
@@ -130,14 +153,7 @@ pub(crate) async fn run_job(job: &dyn AnyJob, selection: &Selection, how: &HowAr
         }
     };
     bar.bar.clear();
-    store.close().await;
-    let report = report?;
-    if how.json {
-        output::json(&report)?;
-    } else {
-        print(&report);
-    }
-    verdict(&report)
+    Ok(report?)
 }
 
 struct Shown {

@@ -1,6 +1,7 @@
 //! The storage port. Narrow verbs, batch in and batch out; both engines implement all of them, and the conformance
 //! suite proves that they agree.
 
+mod consistency;
 mod error;
 mod forget;
 mod integrity;
@@ -15,6 +16,7 @@ mod recall;
 mod topics;
 mod write;
 
+pub use consistency::{ConsistencyStore, ConsistencyView};
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -46,6 +48,7 @@ pub trait Store:
     + ForgetStore
     + KeyStore
     + JobStore
+    + ConsistencyStore
     + LifecycleStore
     + TopicStore
 {
@@ -62,6 +65,7 @@ impl<T> Store for T where
         + ForgetStore
         + KeyStore
         + JobStore
+        + ConsistencyStore
         + LifecycleStore
         + TopicStore
 {

@@ -83,7 +83,7 @@ async fn alike_events_make_topics_a_second_run_changes_nothing_and_a_summary_is_
 }
 
 #[tokio::test]
-async fn near_identical_events_of_a_batch_make_one_topic() {
+async fn ops_13_near_identical_events_of_a_batch_make_one_topic() {
     let subject = aionis_testkit::sqlite::subject().await;
     let mut write = WriteBuilder::new(&scope("s"));
     for n in 0..20_u16 {
@@ -349,7 +349,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn nothing_derived_is_seen_by_who_does_not_see_its_sources(acts in prop::collection::vec(act(), 1..14)) {
+    fn ops_13_nothing_derived_is_seen_by_who_does_not_see_its_sources(acts in prop::collection::vec(act(), 1..14)) {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         runtime.block_on(async { live(&aionis_testkit::sqlite::subject().await, &acts).await });
     }

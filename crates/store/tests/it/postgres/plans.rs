@@ -151,6 +151,7 @@ async fn exercise(store: &PostgresStore) {
         store.record_recalls(vec![audit]).await.unwrap();
         derive(store, round == 0).await;
     }
+    super::consistency::exercise(store).await;
     read_and_forget(store).await;
 }
 
@@ -365,6 +366,7 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
         .iter()
         .chain(super::keys::STATEMENTS)
         .chain(super::lifecycle::STATEMENTS)
+        .chain(super::consistency::STATEMENTS)
         .chain(super::topics::STATEMENTS)
 }
 

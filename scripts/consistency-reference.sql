@@ -1,0 +1,32 @@
+-- The reference's checks, one statement per check as it runs them, said in this schema. What cannot be violated here is left out.
+\set s '\'default/scale\''
+SELECT count(*) FROM memory_edges e JOIN memory_nodes s ON s.id = e.src_id JOIN memory_nodes d ON d.id = e.dst_id WHERE e.scope_key = :s AND (s.scope_key <> e.scope_key OR d.scope_key <> e.scope_key);
+SELECT count(*) FROM (SELECT scope_key FROM memory_commits UNION ALL SELECT scope_key FROM memory_nodes UNION ALL SELECT scope_key FROM memory_edges UNION ALL SELECT scope_key FROM memory_rule_defs UNION ALL SELECT scope_key FROM memory_rule_feedback UNION ALL SELECT scope_key FROM memory_outbox) k WHERE scope_key !~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}/.+$';
+SELECT count(*) FROM memory_nodes n WHERE scope_key = :s AND embedding_status = 'ready' AND NOT EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.node_id = n.id);
+SELECT count(*) FROM memory_nodes n WHERE scope_key = :s AND embedding_status <> 'ready' AND EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.node_id = n.id);
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND embedding_status = 'ready' AND coalesce(trim(embedding_model), '') = '';
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND embedding_status = 'ready' AND (lower(embedding_model) LIKE 'unknown:%' OR NOT (embedding_model = 'client' OR embedding_model ~ '^[a-z0-9][a-z0-9_-]*:[^[:space:]]+$'));
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND type = 'topic' AND coalesce(slots->>'topic_state', 'active') NOT IN ('active', 'draft');
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND type = 'topic' AND slots ? 'member_count' AND slots->>'member_count' !~ '^[0-9]+$';
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND slots ? 'last_tier_transition_ms' AND slots->>'last_tier_transition_ms' !~ '^[0-9]+$';
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND (lower(slots->>'pin') IN ('true', '1', 'yes', 'on') OR lower(slots->>'legal_hold') IN ('true', '1', 'yes', 'on')) AND slots->>'last_tier_transition_ms' ~ '^[0-9]+$';
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND tier = 'archive' AND salience > 0.12;
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND slots ? 'feedback_quality' AND slots->>'feedback_quality' !~ '^-?[0-9.]+$';
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND ((slots ? 'feedback_positive' AND slots->>'feedback_positive' !~ '^[0-9]+$') OR (slots ? 'feedback_negative' AND slots->>'feedback_negative' !~ '^[0-9]+$'));
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND type = 'concept' AND slots->>'summary_kind' = 'compression_rollup' AND jsonb_typeof(slots->'citations') IS DISTINCT FROM 'array';
+SELECT count(*) FROM memory_nodes n, jsonb_array_elements(CASE WHEN jsonb_typeof(n.slots->'citations') = 'array' THEN n.slots->'citations' ELSE '[]' END) c WHERE n.scope_key = :s AND n.slots->>'summary_kind' = 'compression_rollup' AND NOT EXISTS (SELECT 1 FROM memory_nodes x WHERE x.id::text = c->>'node_id');
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND (slots->>'alias_of' = id::text OR slots->>'superseded_by' = id::text);
+SELECT count(*) FROM memory_nodes n WHERE scope_key = :s AND slots ? 'alias_of' AND NOT EXISTS (SELECT 1 FROM memory_nodes x WHERE x.scope_key = n.scope_key AND x.id::text = n.slots->>'alias_of');
+SELECT count(*) FROM memory_nodes n WHERE scope_key = :s AND slots ? 'superseded_by' AND NOT EXISTS (SELECT 1 FROM memory_nodes x WHERE x.scope_key = n.scope_key AND x.id::text = n.slots->>'superseded_by');
+SELECT count(*) FROM memory_nodes n JOIN memory_nodes x ON x.scope_key = n.scope_key AND x.id::text = n.slots->>'alias_of' WHERE n.scope_key = :s AND x.type <> n.type;
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND lower(slots->>'consolidation_conflict_detected') IN ('true', '1', 'yes', 'on') AND coalesce(lower(slots->>'consolidation_conflict_override'), '') NOT IN ('true', '1', 'yes', 'on');
+SELECT count(*) FROM memory_edges e JOIN memory_nodes n ON n.scope_key = e.scope_key AND (n.id = e.src_id OR n.id = e.dst_id) WHERE e.scope_key = :s AND n.slots ? 'alias_of';
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND type <> 'rule' AND memory_lane = 'private' AND owner_agent_id IS NULL AND owner_team_id IS NULL;
+SELECT count(*) FROM memory_nodes WHERE scope_key = :s AND type = 'rule' AND memory_lane = 'private' AND owner_agent_id IS NULL AND owner_team_id IS NULL;
+SELECT count(*) FROM memory_rule_defs WHERE scope_key = :s AND ((rule_scope = 'agent' AND target_agent_id IS NULL) OR (rule_scope = 'team' AND target_team_id IS NULL));
+SELECT count(*) FROM memory_rule_feedback WHERE scope_key = :s AND source = 'tools_feedback' AND decision_id IS NULL;
+SELECT count(*) FROM memory_rule_feedback f WHERE scope_key = :s AND decision_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM memory_decisions d WHERE d.scope_key = f.scope_key AND d.id = f.decision_id);
+SELECT count(*) FROM memory_rule_feedback f JOIN memory_decisions d ON d.scope_key = f.scope_key AND d.id = f.decision_id WHERE f.scope_key = :s AND f.run_id <> d.run_id;
+SELECT count(*) FROM memory_decisions WHERE scope_key = :s AND coalesce(trim(run_id), '') = '';
+SELECT count(*) FROM memory_outbox WHERE scope_key = :s AND published_at IS NULL AND failed_at IS NULL AND attempts >= 25;
+SELECT count(*) FROM memory_outbox WHERE scope_key = :s AND published_at IS NULL AND failed_at IS NULL AND lease_until < 0;
