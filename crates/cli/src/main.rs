@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an error (one line on stderr says which), 2 a verdict that is negative.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod background;
 mod client;
 mod commands;
 mod failure;

@@ -396,6 +396,12 @@ pub const CODES: &[ErrorCode] = &[
         "repeat after `Retry-After`",
     ),
     http(
+        "scope_purging",
+        Unavailable,
+        "the scope is being purged (`aionis job scope-purge`)",
+        "repeat after `Retry-After`; the scope is empty then",
+    ),
+    http(
         "storage_read_only",
         Unavailable,
         "the data directory cannot be written; nothing was stored",
@@ -417,6 +423,18 @@ pub const CODES: &[ErrorCode] = &[
     ),
     command("key_not_active", Conflict, "the key to rotate is revoked, expired or replaced", "create a new key"),
     command("key_not_found", NotFound, "no key has this id", "take an id that `aionis keys list --all` shows"),
+    command(
+        "purge_plan_stale",
+        Conflict,
+        "the scope is not as it was when the purge was planned, or another purge of it is under way",
+        "run `aionis job scope-purge` without `--apply` again, and look at what it says",
+    ),
+    command(
+        "purge_refused",
+        Conflict,
+        "`--fail-on-delete` or `--mode partition`, and rows would have to be deleted one by one",
+        "purge with `--mode auto`, or give the scope partitions of its own first",
+    ),
     command(
         "source_changed",
         Conflict,

@@ -4,6 +4,7 @@ use aionis_core::{
     chain::{ChainBreak, ChainVerifier, ObjectKind},
     error::DomainError,
     ids::ScopeKey,
+    jobs::scope_purge::PurgeChain,
     ports::store::{IntegrityStore, ScopeSummary, Store},
 };
 use serde::Serialize;
@@ -17,8 +18,21 @@ pub struct VerifyReport {
     pub ok: bool,
     /// Per scope.
     pub scopes: Vec<ScopeReport>,
+    /// The records of purges, of all tenants.
+    pub purges: PurgesReport,
     /// What the medium's own check reports, if it was asked for.
     pub physical: Vec<String>,
+}
+
+/// What verification found of the records of purges.
+#[derive(Debug, Default, Serialize)]
+pub struct PurgesReport {
+    /// Whether everything holds.
+    pub ok: bool,
+    /// Records accepted.
+    pub records: u64,
+    /// The first thing that does not hold.
+    pub first_break: Option<String>,
 }
 
 /// What verification found of one scope.
@@ -95,8 +109,34 @@ pub async fn verify(
         found.ok = found.first_break.is_none();
         report.scopes.push(found);
     }
-    report.ok = report.physical.is_empty() && report.scopes.iter().all(|scope| scope.ok);
+    report.purges = verify_purges(store).await;
+    let whole = report.physical.is_empty() && report.purges.ok;
+    report.ok = whole && report.scopes.iter().all(|scope| scope.ok);
     Ok(report)
+}
+
+async fn verify_purges(store: &dyn IntegrityStore) -> PurgesReport {
+    let mut chain = PurgeChain::default();
+    let first_break = match walk_purges(store, &mut chain).await {
+        Ok(walked) => walked.err(),
+        Err(e) => Some(format!("cannot be read: {}", e.internal.unwrap_or(e.message))),
+    };
+    PurgesReport { ok: first_break.is_none(), records: chain.records(), first_break }
+}
+
+/// The inner error is the first break.
+async fn walk_purges(store: &dyn IntegrityStore, chain: &mut PurgeChain) -> Result<Result<(), String>, DomainError> {
+    loop {
+        let page = store.purges(chain.records(), PAGE).await?;
+        if page.is_empty() {
+            return Ok(chain.finish(store.purges_head().await?));
+        }
+        for record in &page {
+            if let Err(found) = chain.record(record) {
+                return Ok(Err(found));
+            }
+        }
+    }
 }
 
 fn broken(scope: &str, object: &str, id: impl ToString, problem: impl Into<String>) -> ChainBreak {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use aionis_core::{
+    canon::Digest,
     ids::{NodeId, ScopeKey},
+    jobs::scope_purge::PurgeRecord,
     model::RuleState,
     ports::store::{
         CommitPage, IntegrityStore, NodeVersionRow, ScopeSummary, StoreError, StoredEdgeRow, StoredErasure,
@@ -80,6 +82,14 @@ macro_rules! hand_on {
                 limit: usize,
             ) -> Result<Vec<StoredErasure>, StoreError> {
                 self.integrity().erasures(scope, after, limit).await
+            }
+
+            async fn purges(&self, after: u64, limit: usize) -> Result<Vec<PurgeRecord>, StoreError> {
+                self.integrity().purges(after, limit).await
+            }
+
+            async fn purges_head(&self) -> Result<Option<(u64, Digest)>, StoreError> {
+                self.integrity().purges_head().await
             }
 
             async fn physical_check(&self) -> Result<Vec<String>, StoreError> {

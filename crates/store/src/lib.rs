@@ -16,6 +16,7 @@ mod migration;
 mod operate;
 mod past;
 pub mod postgres;
+mod purge;
 mod read;
 mod space;
 pub mod sqlite;
@@ -27,6 +28,14 @@ pub use gauges::{PoolGauges, StoreGauges};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;
 pub use transfer::{CopyError, CopyProgress, CopySettings, CopyStatus, ScopeCopy, copy};
+
+/// Tables whose rows a purge removes, and those with a scope key whose rows stay; for tests that compare them with the
+/// catalogue.
+#[doc(hidden)]
+pub fn purged_tables(embedded: bool) -> (Vec<&'static str>, &'static [&'static str]) {
+    let purged = purge::TABLES.iter().filter(|table| embedded || !table.embedded_only);
+    (purged.map(|table| table.name).collect(), purge::KEPT)
+}
 
 /// The code that `memory_vectors.code` holds of a vector, for tests that load many rows by SQL.
 #[doc(hidden)]

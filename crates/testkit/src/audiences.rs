@@ -50,8 +50,9 @@ pub async fn wider_than_sources(store: &dyn Store, scope: &ScopeKey) -> Vec<(Nod
     let nodes = stored_nodes(store, scope).await;
     let mut edges: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
     for edge in stored_edges(store, scope).await {
-        if edge.edge_type == "derived_from" {
-            edges.entry(NodeId(edge.ends.0)).or_default().push(NodeId(edge.ends.1));
+        let (edge_type, src, dst) = edge.place.expect("an edge can be read");
+        if edge_type == "derived_from" {
+            edges.entry(NodeId(src)).or_default().push(NodeId(dst));
         }
     }
     let audiences: HashMap<NodeId, _> = nodes.iter().map(|node| (node.id, &node.audience)).collect();

@@ -100,6 +100,7 @@ const ANY: &[&str] = &[
     "internal_error",
     "deadline_exceeded",
     "scope_importing",
+    "scope_purging",
     "storage_unavailable",
 ];
 /// What any request with a body can be refused with besides.

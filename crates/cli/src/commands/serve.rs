@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use crate::{
+    background,
     failure::{Failure, Verdict},
     http_server::{self, Bounds},
     settings::{HttpSettings, Settings, env_file::EnvFileArgs},
@@ -94,9 +95,8 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
     for task in background {
         task.abort();
     }
-    for task in [worker, scheduler].into_iter().flatten() {
-        // Worker and scheduler end after the batch they are in; what they leave open is free again after its lease.
-        let _ = tokio::time::timeout(DRAIN, task).await;
+    if let Err(e) = background::ended([worker, scheduler].into_iter().flatten().collect(), background::DRAIN).await {
+        tracing::error!(error = e, "work in the background failed");
     }
     parts.engine.flush().await;
     parts.store.close().await;

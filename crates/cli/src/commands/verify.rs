@@ -65,6 +65,9 @@ fn print(report: &VerifyReport) {
     for line in &report.physical {
         output::line(format!("BROKEN database file: {line}"));
     }
+    if let Some(found) = &report.purges.first_break {
+        output::line(format!("BROKEN records of purges: {found}"));
+    }
     let broken = report.scopes.iter().filter(|scope| !scope.ok).count();
     output::line(format!("{} scope(s) verified, {broken} broken", report.scopes.len()));
 }

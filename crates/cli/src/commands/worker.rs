@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::serve::StopSignal;
 use crate::{
+    background,
     failure::{Failure, Verdict},
     output,
     settings::{Settings, env_file::EnvFileArgs},
@@ -61,9 +62,7 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     tracing::info!("worker started");
     stop_signal.wait().await;
     stop.send_replace(true);
-    for task in tasks {
-        task.await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
-    }
+    background::ended(tasks, background::DRAIN).await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
     parts.store.close().await;
     if let Some(traces) = traces {
         traces.end().await;

@@ -12,6 +12,8 @@ mod demo;
 mod disk_full;
 mod eval;
 mod found_at_once;
+mod job_kills;
+mod job_purge;
 mod keys;
 mod kill9;
 mod logs;

@@ -23,13 +23,6 @@ fn total(data: &Path, args: &[&str], name: &str) -> Value {
     report["total"][name].clone()
 }
 
-/// A server that leaves the jobs to the test.
-fn serving(data: &Path) -> Server {
-    Server::start_with(data, |command| {
-        fake(command).env("AIONIS_JOBS_ENABLED", "false");
-    })
-}
-
 fn events(count: usize) -> Value {
     let event = |n| json!({ "client_id": format!("e{n}"), "type": "event", "text_summary": "The pump failed again." });
     json!({ "scope": "pier", "input_text": "x", "memory_lane": "shared", "nodes": (0..count).map(event).collect::<Vec<_>>() })
@@ -43,7 +36,7 @@ fn of_type(data: &Path, node_type: &str) -> u64 {
 fn events_make_a_topic_the_topic_a_summary_and_both_go_when_fewer_may_see_an_event() {
     let place = Place::new();
     let data = place.data();
-    let server = serving(&data);
+    let server = Server::start(&data);
     server.write(&events(6));
     server.vectors_are_ready("pier", PATIENCE);
     server.stop();
@@ -56,7 +49,7 @@ fn events_make_a_topic_the_topic_a_summary_and_both_go_when_fewer_may_see_an_eve
     assert_eq!((of_type(&data, "topic"), of_type(&data, "concept")), (1, 1));
     run(&mut aionis_on(&data, &["verify"])).exits(0);
     job(&data, &["consistency-check", "--scope", "pier"]).exits(0);
-    let server = serving(&data);
+    let server = Server::start(&data);
     let mut narrowed = events(1);
     (narrowed["memory_lane"], narrowed["owner_agent_id"]) = (json!("private"), json!("ann"));
     server.write(&narrowed);

@@ -9,6 +9,7 @@ mod audience;
 pub mod consistency;
 pub mod rollup;
 pub mod salience_decay;
+pub mod scope_purge;
 pub mod topics;
 
 use std::{fmt, time::Duration};

@@ -16,6 +16,7 @@ mod report;
 mod runner;
 mod salience_decay;
 mod scheduler;
+mod scope_purge;
 #[cfg(test)]
 mod tests;
 mod topic_cluster;
@@ -39,6 +40,7 @@ pub use self::{
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
+    scope_purge::ScopePurge,
     topic_cluster::{Strategy, TopicCluster, TopicSettings},
 };
 
@@ -49,6 +51,7 @@ pub const ALL: &[&JobInfo] = &[
     &consistency_check::OF_THE_DEPLOYMENT,
     &outbox_replay::INFO,
     &salience_decay::INFO,
+    &scope_purge::INFO,
     &topic_cluster::INFO,
 ];
 
@@ -60,6 +63,11 @@ pub const TOPIC_CLUSTER: &str = topic_cluster::INFO.name;
 pub trait Job: Send + Sync {
     /// What it is.
     fn info(&self) -> &'static JobInfo;
+
+    /// The one target it was made for, whether a scope of that name is listed or not; most jobs are for any.
+    fn target(&self) -> Option<Target> {
+        None
+    }
 
     /// What it was started with, for the history: no text of a memory, no secrets.
     fn params(&self) -> Value;

@@ -228,6 +228,9 @@ impl Runner {
     }
 
     async fn targets(&self, job: &dyn Job, selection: &Selection) -> Result<Vec<Target>, DomainError> {
+        if let Some(target) = job.target() {
+            return Ok(vec![target]);
+        }
         if job.info().over == Over::Deployment {
             return Ok(vec![Target::Deployment]);
         }

@@ -37,6 +37,8 @@ pub(crate) enum Delta {
     Settled { scope: String, ids: Vec<NodeId> },
     /// These nodes, with their row numbers, are forgotten.
     Erased { scope: String, nodes: Vec<(NodeId, i64)> },
+    /// The scope is purged: its image is dropped.
+    Purged { scope: String },
 }
 
 /// A node's content, as far as an image holds it.
@@ -154,7 +156,8 @@ impl Delta {
             | Self::Vector { scope, .. }
             | Self::Work { scope, .. }
             | Self::Settled { scope, .. }
-            | Self::Erased { scope, .. } => scope,
+            | Self::Erased { scope, .. }
+            | Self::Purged { scope } => scope,
             Self::Node(node) => &node.scope,
             Self::Edge(edge) => &edge.scope,
         }
@@ -201,6 +204,8 @@ impl ScopeImage {
                 }
             }
             Delta::Settled { ids, .. } => ids.iter().for_each(|id| self.set_pending(*id, false)),
+            // Its image is dropped as a whole.
+            Delta::Purged { .. } => {}
             Delta::Erased { nodes, .. } => self.erase(&nodes.iter().map(|(id, _)| *id).collect::<Vec<_>>()),
         }
     }

@@ -48,6 +48,11 @@ pub(crate) fn is_transient(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(text) if text != NO_CONNECTION && text != NO_ANSWER)
 }
 
+/// The row that a writer waited for is gone: a purge ended meanwhile. Another try makes the row anew.
+pub(crate) fn vanished(scope: &str) -> StoreError {
+    StoreError::Unavailable(format!("{scope} was purged meanwhile"))
+}
+
 /// A stored value that cannot be.
 pub(crate) fn inconsistent(
     table: &'static str,

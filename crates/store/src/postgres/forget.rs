@@ -21,18 +21,14 @@ use uuid::Uuid;
 
 use super::{
     PostgresStore, Shared,
-    error::{driver, inconsistent, is_transient},
+    error::{driver, inconsistent, is_transient, vanished},
     images::{Entry, Freshness},
     integrity::feedback_row,
     rows::{choice, digest, get, json, json_of, signed, unsigned},
     session::{For, begin},
     write::lock_sql,
 };
-use crate::{
-    forget::made,
-    operate::text,
-    transfer::{IMPORTING, importing},
-};
+use crate::{forget::made, operate::text, purge::check_state};
 
 /// How often a transaction that lost against another one is run again.
 const TRIES: u32 = 4;
@@ -139,10 +135,12 @@ fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
 async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetState) -> Result<Head, StoreError> {
     let key = asked.idempotency.as_ref().map(|idempotency| &idempotency.key);
     let row = sqlx::query(HEAD).bind(asked.scope.as_str()).bind(key).fetch_optional(tx).await.map_err(driver)?;
-    let Some(row) = row else { return Ok(Head { change_no: 0, earlier: None }) };
-    if get::<&str>(&row, 3)? == IMPORTING {
-        return Err(importing(asked.scope.as_str()));
-    }
+    let Some(row) = row else {
+        // Only a look does without the lock, which makes the row.
+        let none = Head { change_no: 0, earlier: None };
+        return if asked.token.is_none() { Ok(none) } else { Err(vanished(asked.scope.as_str())) };
+    };
+    check_state(get(&row, 3)?, asked.scope.as_str())?;
     state.head = (unsigned(&row, 0)?, digest(&row, 1)?);
     let earlier = match get::<Option<String>>(&row, 5)? {
         Some(outcome) => Some((digest(&row, 4)?, outcome)),

@@ -19,6 +19,7 @@ use aionis_core::{
 use futures_util::TryStreamExt;
 use hashbrown::{HashMap, HashSet};
 use sqlx::postgres::PgRow;
+use uuid::Uuid;
 
 use super::{
     Shared, VectorSearch,
@@ -30,7 +31,7 @@ use crate::{
     decay::basis,
     gauges::{evicted, looked_up},
     image::{Coding, NodeFacts, ScopeImage},
-    transfer::{IMPORTING, importing},
+    purge::{PURGING, check_state},
 };
 
 /// Images by scope.
@@ -44,6 +45,8 @@ pub(crate) struct Images {
 /// One scope's image.
 pub(crate) struct Entry {
     image: RwLock<ScopeImage>,
+    /// Which scope of this name it is of; none if there is none, or it is being purged.
+    incarnation: Mutex<Option<Uuid>>,
     /// Held by the one who refreshes.
     refreshing: tokio::sync::Mutex<()>,
     loaded: AtomicBool,
@@ -68,6 +71,15 @@ pub(crate) enum Freshness {
     Now,
 }
 
+/// What a refresh found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Refreshed {
+    /// The image is up to date.
+    Current,
+    /// The scope was purged, or written again after that: the image is of one that is no more.
+    Replaced,
+}
+
 /// Changed rows that are held at once: after many writes without a question there are as many as nodes.
 const ROWS_AT_ONCE: usize = 2_000;
 
@@ -77,7 +89,7 @@ const ERASED: i16 = 3;
 /// Head, then forgotten nodes, then changed nodes, then changed edges, in one shape. Changes are found by the number made of the scope; its key
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
-SELECT 0::int2, NULL::uuid, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
+SELECT 0::int2, incarnation, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
        NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text \
 FROM memory_scopes WHERE scope_key = $1 \
@@ -129,17 +141,47 @@ impl Images {
     }
 
     /// The image of a scope, as fresh as asked.
+    /// The image of a scope, as fresh as asked. One of a scope that was purged is let go, and another one is loaded.
     pub(crate) async fn get(
         &self,
         shared: &Shared,
         scope: &ScopeKey,
         freshness: Freshness,
     ) -> Result<Arc<Entry>, StoreError> {
+        loop {
+            let entry = self.entry(shared, scope);
+            match self.refreshed(shared, scope, &entry, freshness).await? {
+                Refreshed::Current => return Ok(entry),
+                Refreshed::Replaced => self.forget(scope, &entry),
+            }
+        }
+    }
+
+    fn entry(&self, shared: &Shared, scope: &ScopeKey) -> Arc<Entry> {
         let entry = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(entries.entry_ref(scope).or_insert_with(|| Arc::new(Entry::new(shared.space.dim))))
         };
         entry.used.store(self.tick.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        entry
+    }
+
+    /// Lets an image go, if it is still the one that is kept.
+    fn forget(&self, scope: &ScopeKey, entry: &Arc<Entry>) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.get(scope).is_some_and(|kept| Arc::ptr_eq(kept, entry)) {
+            entries.remove(scope);
+            self.bytes.fetch_sub(entry.weight.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    async fn refreshed(
+        &self,
+        shared: &Shared,
+        scope: &ScopeKey,
+        entry: &Entry,
+        freshness: Freshness,
+    ) -> Result<Refreshed, StoreError> {
         // A refresh that begins from now on will do.
         let arrived = entry.begun.load(Ordering::Acquire);
         let fresh_enough = |entry: &Entry| {
@@ -147,20 +189,23 @@ impl Images {
                 && entry.seen.load(Ordering::Acquire) >= entry.known.load(Ordering::Acquire);
             known && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
         };
-        if fresh_enough(&entry) {
+        if fresh_enough(entry) {
             looked_up("hit");
-            return Ok(entry);
+            return Ok(Refreshed::Current);
         }
         let guard = entry.refreshing.lock().await;
         let is_loaded = entry.loaded.load(Ordering::Acquire);
         looked_up(if is_loaded { "hit" } else { "load" });
-        if !fresh_enough(&entry) {
-            shared.patience.bounded(entry.refresh(shared, scope)).await?;
-            self.weigh(&entry);
+        if !fresh_enough(entry) {
+            let refreshed = shared.patience.bounded(entry.refresh(shared, scope)).await?;
+            if refreshed == Refreshed::Replaced {
+                return Ok(refreshed);
+            }
+            self.weigh(entry);
             self.evict(scope);
         }
         drop(guard);
-        Ok(entry)
+        Ok(Refreshed::Current)
     }
 
     fn weigh(&self, entry: &Entry) {
@@ -192,6 +237,7 @@ impl Entry {
     fn new(dim: usize) -> Self {
         Self {
             image: RwLock::new(ScopeImage::empty(dim, 0)),
+            incarnation: Mutex::new(None),
             refreshing: tokio::sync::Mutex::new(()),
             loaded: AtomicBool::new(false),
             seen: AtomicI64::new(0),
@@ -214,12 +260,16 @@ impl Entry {
         self.seen.load(Ordering::Acquire)
     }
 
+    fn incarnation(&self) -> Option<Uuid> {
+        *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Vectors stored in the scope.
     pub(crate) fn vectors(&self) -> u64 {
         self.vectors.load(Ordering::Relaxed)
     }
 
-    async fn refresh(&self, shared: &Shared, scope: &ScopeKey) -> Result<(), StoreError> {
+    async fn refresh(&self, shared: &Shared, scope: &ScopeKey) -> Result<Refreshed, StoreError> {
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let timeout = shared.options.statement_timeout;
         let mut tx = begin(&shared.pool, For::Tenant(scope.tenant()), timeout, "").await?;
@@ -231,17 +281,32 @@ impl Entry {
             image.hold_codes(Coding::of(shared.space.dim));
             let mut fresh = Fresh::default();
             let mut rows = refresh(shared, scope, seen).fetch(&mut *tx);
+            let mut is_purging = false;
             while let Some(row) = rows.try_next().await.map_err(driver)? {
+                if is_head(&row)? && is_purged(&row)? {
+                    is_purging = true;
+                    fresh.head.change_no = get(&row, 5)?;
+                    break;
+                }
                 fresh.take(&mut image, &row)?;
             }
             drop(rows);
+            if is_purging {
+                // What has come of it is let go: to readers it is not there.
+                image = ScopeImage::empty(shared.space.dim, 0);
+                image.hold_all_postings();
+                image.hold_codes(Coding::of(shared.space.dim));
+                (fresh.waiting, fresh.head) = (Vec::new(), Head { change_no: fresh.head.change_no, ..Head::default() });
+            }
             let head = fresh.finish(&mut image);
             image.shrink();
+            *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner) = head.incarnation;
             *self.image.write().unwrap_or_else(PoisonError::into_inner) = image;
             head
         } else {
             let mut rows = refresh(shared, scope, seen).fetch(&mut *tx);
             let mut fresh = Fresh::default();
+            let mut is_first = true;
             loop {
                 let mut some = Vec::new();
                 while some.len() < ROWS_AT_ONCE
@@ -252,6 +317,10 @@ impl Entry {
                 // Whoever reads in between sees part of the changes; that all are in is known only at the end. Should the
                 // rest fail to arrive, applying the same changes once more does no harm.
                 let is_last = some.len() < ROWS_AT_ONCE;
+                // The head comes first. Before anything is applied it has to be that of the same scope.
+                if std::mem::take(&mut is_first) && incarnation(&some)? != self.incarnation() {
+                    return Ok(Refreshed::Replaced);
+                }
                 if let [row] = &some[..]
                     && get::<i16>(row, 0)? == 0
                     && get::<i64>(row, 5)? == seen
@@ -272,7 +341,7 @@ impl Entry {
         self.known.fetch_max(head.change_no, Ordering::AcqRel);
         self.loaded.store(true, Ordering::Release);
         self.succeeded.fetch_max(number, Ordering::AcqRel);
-        Ok(())
+        Ok(Refreshed::Current)
     }
 }
 
@@ -290,15 +359,38 @@ struct Head {
     seq: u64,
     change_no: i64,
     vectors: u64,
+    incarnation: Option<Uuid>,
 }
 
 impl Head {
     fn read(row: &PgRow) -> Result<Self, StoreError> {
-        if get::<Option<&str>>(row, 12)? == Some(IMPORTING) {
-            return Err(importing("the scope"));
+        if is_purged(row)? {
+            // Nothing of it is shown; the number of its last change is all that is looked at.
+            return Ok(Self { change_no: get(row, 5)?, ..Self::default() });
         }
-        Ok(Self { seq: unsigned(row, 4)?, change_no: get(row, 5)?, vectors: unsigned(row, 7)? })
+        check_state(get(row, 12)?, "the scope")?;
+        let (seq, vectors) = (unsigned(row, 4)?, unsigned(row, 7)?);
+        Ok(Self { seq, change_no: get(row, 5)?, vectors, incarnation: get(row, 1)? })
     }
+}
+
+fn is_head(row: &PgRow) -> Result<bool, StoreError> {
+    Ok(get::<i16>(row, 0)? == 0)
+}
+
+/// Whether a head is that of a scope that is being purged.
+fn is_purged(head: &PgRow) -> Result<bool, StoreError> {
+    Ok(get::<Option<&str>>(head, 12)? == Some(PURGING))
+}
+
+/// Which scope of its name rows are of; none if their head is not among them, or it is being purged.
+fn incarnation(rows: &[PgRow]) -> Result<Option<Uuid>, StoreError> {
+    for row in rows {
+        if is_head(row)? {
+            return if is_purged(row)? { Ok(None) } else { get(row, 1) };
+        }
+    }
+    Ok(None)
 }
 
 /// What a refresh has read so far.

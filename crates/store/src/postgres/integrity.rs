@@ -7,6 +7,7 @@ use aionis_core::{
     chain::{CommitHeader, StoredCommit, changes_sha256},
     clock::Timestamp,
     ids::{CommitId, EdgeId, NodeId, ScopeKey},
+    jobs::scope_purge::PurgeRecord,
     model::{EdgeType, Lane, NodeType, RuleState},
     operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use super::{
     PostgresStore, Shared,
     error::driver,
+    purge::{self, unless_purging},
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
     session::{FROZEN, For, begin, literal},
 };
@@ -36,7 +38,7 @@ fn scopes_sql() -> String {
     format!(
         "SELECT k.k, COALESCE(s.head_seq, 0), s.head_hash, COALESCE(s.node_count, 0), COALESCE(s.edge_count, 0) \
          FROM ({}) k LEFT JOIN memory_scopes s ON s.scope_key = k.k \
-         WHERE ($1::text IS NULL OR split_part(k.k, '/', 1) = $1) \
+         WHERE s.state IS DISTINCT FROM 'purging' AND ($1::text IS NULL OR split_part(k.k, '/', 1) = $1) \
              AND ($2::text IS NULL OR substr(k.k, strpos(k.k, '/') + 1) = $2) ORDER BY k.k COLLATE \"C\"",
         keys.join(" UNION ")
     )
@@ -74,12 +76,21 @@ impl PostgresStore {
         Pages { shared: Arc::clone(&self.shared), snapshot: None }
     }
 
+    /// Reads rows of a scope; none while it is purged.
     pub(super) async fn page(
         &self,
         scope: &ScopeKey,
         query: sqlx::query::Query<'_, sqlx::Postgres, sqlx::postgres::PgArguments>,
     ) -> Result<Vec<PgRow>, StoreError> {
-        self.integrity().page(scope, query).await
+        self.shared
+            .patience
+            .bounded(async {
+                let timeout = self.shared.options.statement_timeout;
+                let guard = unless_purging(scope);
+                let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &guard).await?;
+                query.fetch_all(&mut *tx).await.map_err(driver)
+            })
+            .await
     }
 }
 
@@ -179,15 +190,9 @@ impl IntegrityStore for Pages {
                     Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
                     Err::<_, StoreError>(e) => (Err(e.to_string()), 0),
                 };
-                let (edge_type, ends) = (get(row, 1)?, (get(row, 2)?, get(row, 3)?));
-                Ok(StoredEdgeRow {
-                    id: get(row, 0)?,
-                    recomputed,
-                    commit_seq,
-                    edge_type,
-                    ends,
-                    ends_stored: get(row, 8)?,
-                })
+                let place = || Ok::<_, StoreError>((get(row, 1)?, get(row, 2)?, get(row, 3)?));
+                let (id, place, ends_stored) = (get(row, 0)?, place().ok(), get(row, 8)?);
+                Ok(StoredEdgeRow { id, recomputed, commit_seq, place, ends_stored })
             })
             .collect()
     }
@@ -265,6 +270,18 @@ impl IntegrityStore for Pages {
         rows.iter()
             .map(|row| Ok(StoredErasure { id: get(row, 0)?, digest: digest(row, 1)?, commit_seq: unsigned(row, 2)? }))
             .collect()
+    }
+
+    async fn purges(&self, after: u64, limit: usize) -> Result<Vec<PurgeRecord>, StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        let mut tx = begin(&self.shared.pool, For::Everyone, timeout, self.snapshot_sql()).await?;
+        purge::records(&mut tx, after, limit).await
+    }
+
+    async fn purges_head(&self) -> Result<Option<(u64, Digest)>, StoreError> {
+        let timeout = self.shared.options.statement_timeout;
+        let mut tx = begin(&self.shared.pool, For::Everyone, timeout, self.snapshot_sql()).await?;
+        purge::newest(&mut tx).await
     }
 
     async fn physical_check(&self) -> Result<Vec<String>, StoreError> {

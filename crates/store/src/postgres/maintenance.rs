@@ -38,7 +38,7 @@ const WAIT: &str = "UPDATE memory_nodes SET embedding_status = 'pending', embedd
                     embedding_last_error = NULL, change_no = $4 WHERE scope_key = $1 AND id = ANY($2)";
 
 /// Longest time of a statement of maintenance: nobody waits for its answer but an operator.
-const TIMEOUT: Duration = Duration::from_secs(3_600);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3_600);
 
 impl PostgresStore {
     async fn begin_maintenance(&self, tenant: For<'_>) -> Result<Transaction<'static, Postgres>, StoreError> {
@@ -176,8 +176,11 @@ impl MaintenanceStore for PostgresStore {
             stored += derived.len();
             derived.put(&mut tx, scope, generation, now).await?;
             // Writers wait for the scope no longer than it takes to see whether they have changed something meanwhile.
-            let sql = "SELECT 1 FROM memory_scopes WHERE scope_key = $1 FOR UPDATE";
-            sqlx::query(sql).bind(scope.as_str()).execute(&mut *tx).await.map_err(driver)?;
+            let sql = "SELECT 1 FROM memory_scopes WHERE scope_key = $1 AND state <> 'purging' FOR UPDATE";
+            if sqlx::query(sql).bind(scope.as_str()).fetch_optional(&mut *tx).await.map_err(driver)?.is_none() {
+                stored -= derived.len();
+                continue;
+            }
             derived.remove_stale(&mut tx, scope, generation).await?;
             tx.commit().await.map_err(driver)?;
         }

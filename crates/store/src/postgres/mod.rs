@@ -20,6 +20,7 @@ mod operate;
 mod outbox;
 mod past;
 mod patience;
+mod purge;
 mod read;
 mod recall;
 mod recode;

@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use super::{
     PostgresStore, Shared,
-    error::{driver, inconsistent, is_transient},
+    error::{driver, inconsistent, is_transient, vanished},
+    purge::{beside_purge, is_purging},
     rows::{choice, digest, digest_of, get, json, json_of, parsed, signed, unsigned},
     session::{For, begin},
     write::lock_sql,
@@ -29,7 +30,7 @@ use crate::{
     decay::basis,
     image::gate_bits,
     operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
-    transfer::{IMPORTING, importing},
+    purge::{check_state, purging},
 };
 
 /// How often a transaction that lost against another one is run again.
@@ -147,15 +148,15 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
         .await
         .map_err(driver)?;
     let mut held = Held::default();
+    let mut found = false;
     for row in &rows {
         let texts: Vec<Option<String>> = get(row, 2)?;
         let of = |at: usize| texts.get(at).and_then(Option::as_deref);
         let needed = |at: usize| of(at).ok_or_else(|| inconsistent("memory_nodes", "text", at, "is missing"));
         match get::<i16>(row, 0)? {
             0 => {
-                if of(0) == Some(IMPORTING) {
-                    return Err(importing(asked.scope.as_str()));
-                }
+                check_state(needed(0)?, asked.scope.as_str())?;
+                found = true;
                 let numbers: Vec<i64> = get(row, 3)?;
                 let head = numbers.first().and_then(|seq| u64::try_from(*seq).ok()).unwrap_or(0);
                 held.state.head = (head, digest(row, 4)?);
@@ -202,6 +203,9 @@ async fn read(tx: &mut PgConnection, asked: &PreparedOperation) -> Result<Held, 
             2 => held.state.credited.push((NodeId(get(row, 1)?), parsed(needed(0)?, Outcome::parse)?)),
             _ => held.earlier = Some((digest(row, 4)?, needed(0)?.to_owned())),
         }
+    }
+    if !found {
+        return Err(vanished(asked.scope.as_str()));
     }
     if let Some(id) = asked.operation.decision() {
         held.state.decision = decision(tx, &asked.scope, id).await?;
@@ -439,7 +443,11 @@ impl OperateStore for PostgresStore {
             .bounded(async {
                 let now = shared.clock.now();
                 let tenant = For::Tenant(scope.tenant());
-                let mut tx = begin(&shared.pool, tenant, shared.options.statement_timeout, "").await?;
+                let beside = beside_purge(scope);
+                let mut tx = begin(&shared.pool, tenant, shared.options.statement_timeout, &beside).await?;
+                if is_purging(&mut tx, scope).await? {
+                    return Err(purging(scope.as_str()));
+                }
                 let is_new = put_decision(&mut tx, scope, DecisionColumns::of(decision, now, None)?).await?;
                 tx.commit().await.map_err(driver)?;
                 Ok(is_new.then_some(now))

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     Shared,
     error::driver,
+    purge::unless_purging,
     read::{all_sql, found},
     rows::{choice, digest, get, signed, unsigned},
     session::{For, begin},
@@ -29,7 +30,8 @@ const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ON
 
 pub(super) async fn load(shared: &Shared, scope: &ScopeKey, seq: u64, nodes_max: u64) -> Result<PastScope, StoreError> {
     let timeout = shared.options.statement_timeout;
-    let mut tx = begin(&shared.pool, For::Tenant(scope.tenant()), timeout, SNAPSHOT).await?;
+    let guarded = format!("{SNAPSHOT}; {}", unless_purging(scope));
+    let mut tx = begin(&shared.pool, For::Tenant(scope.tenant()), timeout, &guarded).await?;
     let nodes: Option<i64> = sqlx::query("SELECT node_count FROM memory_scopes WHERE scope_key = $1")
         .bind(scope.as_str())
         .fetch_optional(&mut *tx)

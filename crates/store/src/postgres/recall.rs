@@ -171,8 +171,10 @@ impl RecallStore for PostgresStore {
         self.shared.patience.bounded(async {
         let sql = "INSERT INTO memory_recall_audit (scope_key, id, endpoint, consumer_agent_id, consumer_team_id, \
                    query_sha256, seed_count, node_count, edge_count, created_at) \
-                   SELECT * FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], \
-                   $8::int4[], $9::int4[], $10::bigint[])";
+                   SELECT q.* FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int4[], \
+                   $8::int4[], $9::int4[], $10::bigint[]) AS q (scope_key, id, endpoint, agent, team, query, seeds, nodes, \
+                   edges, created_at) WHERE (SELECT 1 FROM memory_purges p WHERE p.scope_key = q.scope_key \
+                   AND p.purged_at >= q.created_at LIMIT 1) IS NULL";
         let count = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
         let each = |f: fn(&RecallAudit) -> String| audits.iter().map(f).collect::<Vec<_>>();
         let some = |f: fn(&RecallAudit) -> Option<String>| audits.iter().map(f).collect::<Vec<_>>();

@@ -26,11 +26,7 @@ use super::{
     rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
-use crate::{
-    forget::made,
-    image::Delta,
-    transfer::{IMPORTING, importing},
-};
+use crate::{forget::made, image::Delta, purge::check_state};
 
 /// Characters of an id as it is written.
 const ID_LEN: usize = 36;
@@ -113,9 +109,7 @@ fn read(
         })
         .map_err(|e| unreadable("memory_scopes", scope, e))?;
     if let Some((seq, hash, mark)) = head {
-        if mark == IMPORTING {
-            return Err(importing(scope));
-        }
+        check_state(&mark, scope)?;
         state.head = (seq, hash);
     }
     for id in &asked.ids {

@@ -7,6 +7,7 @@ use aionis_core::{
     chain::{CommitHeader, StoredCommit, changes_sha256},
     clock::Timestamp,
     ids::{CommitId, EdgeId, NodeId, ScopeKey},
+    jobs::scope_purge::PurgeRecord,
     model::{Lane, NodeType, RuleState},
     operate::{FeedbackRow, Outcome, feedback_digest},
     ports::store::{
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use super::{
     SqliteStore, connect,
     error::driver,
+    purge,
     readers::Readers,
     rows::{blob, choice, digest, edge_type, json, optional_uuid, signed, unreadable, unsigned, uuid},
 };
@@ -76,7 +78,7 @@ fn scopes_sql() -> String {
     format!(
         "WITH RECURSIVE {} SELECT k, COALESCE(head_seq, 0), COALESCE(head_hash, zeroblob(32)), COALESCE(node_count, 0), \
          COALESCE(edge_count, 0) FROM ({}) LEFT JOIN memory_scopes ON scope_key = k \
-         WHERE (?1 IS NULL OR substr(k, 1, instr(k, '/') - 1) = ?1) \
+         WHERE COALESCE(state, 'open') <> 'purging' AND (?1 IS NULL OR substr(k, 1, instr(k, '/') - 1) = ?1) \
            AND (?2 IS NULL OR substr(k, instr(k, '/') + 1) = ?2) ORDER BY k",
         walks.join(", "),
         union.join(" UNION ")
@@ -180,9 +182,9 @@ impl IntegrityStore for Readers {
                             Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
                             Err::<_, rusqlite::Error>(e) => (Err(e.to_string()), 0),
                         };
-                        let (edge_type, ends) = (row.get(1)?, (uuid(row, 2)?, uuid(row, 3)?));
-                        let ends_stored = row.get(8)?;
-                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, edge_type, ends, ends_stored })
+                        let place = || Ok::<_, rusqlite::Error>((row.get(1)?, uuid(row, 2)?, uuid(row, 3)?));
+                        let (place, ends_stored) = (place().ok(), row.get(8)?);
+                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, place, ends_stored })
                     })
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_edges", scope.as_str(), e))
@@ -282,6 +284,14 @@ impl IntegrityStore for Readers {
                 .map_err(|e| unreadable("memory_erasures", scope.as_str(), e))
         })
         .await
+    }
+
+    async fn purges(&self, after: u64, limit: usize) -> Result<Vec<PurgeRecord>, StoreError> {
+        self.run(move |connection| purge::records(connection, after, limit)).await
+    }
+
+    async fn purges_head(&self) -> Result<Option<(u64, Digest)>, StoreError> {
+        self.run(purge::newest).await
     }
 
     async fn physical_check(&self) -> Result<Vec<String>, StoreError> {

@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "jobs", sql: include_str!("migrations/0008_jobs.sql") },
     Migration { version: 9, name: "lifecycle", sql: include_str!("migrations/0009_lifecycle.sql") },
     Migration { version: 12, name: "topics", sql: include_str!("migrations/0012_topics.sql") },
+    Migration { version: 13, name: "purges", sql: include_str!("migrations/0013_purges.sql") },
 ];
 
 /// Migrates the database of a directory and nothing else; with `dry_run` only tells what would be done.
@@ -99,6 +100,7 @@ mod tests {
             "0008_jobs",
             "0009_lifecycle",
             "0012_topics",
+            "0013_purges",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();
         assert_eq!(planned.applied_now, names);

@@ -19,6 +19,7 @@ mod migrate;
 mod operate;
 mod outbox;
 mod past;
+mod purge;
 mod read;
 mod readers;
 mod recall;

@@ -19,13 +19,14 @@ use uuid::Uuid;
 use super::{
     SqliteStore,
     error::driver,
+    purge::is_purging,
     rows::{blob, choice, decay_basis, digest, json, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
 use crate::{
     image::Delta,
     operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
-    transfer::{IMPORTING, importing},
+    purge::{check_state, purging},
 };
 
 const RULES: &str = "\
@@ -35,6 +36,9 @@ SELECT r.rule_node_id, r.state, r.rule_scope, r.target_agent_id, r.target_team_i
 FROM memory_rule_defs r \
 JOIN memory_nodes n ON n.scope_key = r.scope_key AND n.id = r.rule_node_id \
 JOIN memory_commits c ON c.scope_key = r.scope_key AND c.seq = r.commit_seq";
+
+/// Whether the scope is there for readers.
+const IS_THERE: &str = "NOT EXISTS (SELECT 1 FROM memory_scopes WHERE scope_key = ?1 AND state = 'purging')";
 
 fn run(connection: &Connection, sql: &str, values: impl Params) -> Result<usize, StoreError> {
     connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map_err(driver)
@@ -74,9 +78,7 @@ impl Operating<'_> {
             })
             .map_err(|e| unreadable("memory_scopes", scope, e))?;
         if let Some((seq, hash, mark)) = head {
-            if mark == IMPORTING {
-                return Err(importing(scope));
-            }
+            check_state(&mark, scope)?;
             state.head = (seq, hash);
         }
         let names = self.asked.operation.names();
@@ -270,11 +272,15 @@ fn put_decision(connection: &Connection, scope: &str, mut decision: DecisionColu
 }
 
 fn decision(connection: &Connection, scope: &str, id: Uuid) -> Result<Option<Decision>, StoreError> {
-    one_decision(connection, "scope_key = ?1 AND id = ?2", (scope, blob(id)))
+    one_decision(connection, ("scope_key = ?1 AND id = ?2", ""), (scope, blob(id)))
 }
 
-fn one_decision(connection: &Connection, which: &str, key: impl Params) -> Result<Option<Decision>, StoreError> {
-    let sql = format!("SELECT {DECISION_COLUMNS} FROM memory_decisions d WHERE {which}");
+fn one_decision(
+    connection: &Connection,
+    (which, order): (&str, &str),
+    key: impl Params,
+) -> Result<Option<Decision>, StoreError> {
+    let sql = format!("SELECT {DECISION_COLUMNS} FROM memory_decisions d WHERE {which} AND {IS_THERE} {order}");
     connection
         .prepare_cached(&sql)
         .and_then(|mut statement| statement.query_row(key, decision_columns).optional())
@@ -340,7 +346,7 @@ impl OperateStore for SqliteStore {
         let scope = scope.clone();
         self.readers
             .run(move |connection| {
-                let sql = format!("{RULES} WHERE r.scope_key = ?1 AND r.rule_node_id = ?2");
+                let sql = format!("{RULES} WHERE r.scope_key = ?1 AND r.rule_node_id = ?2 AND {IS_THERE}");
                 connection
                     .prepare_cached(&sql)
                     .and_then(|mut statement| statement.query_row((scope.as_str(), blob(id.0)), rule_of).optional())
@@ -354,7 +360,7 @@ impl OperateStore for SqliteStore {
         self.readers
             .run(move |connection| {
                 let sql = format!(
-                    "{RULES} WHERE r.scope_key = ?1 AND r.state IN ('active', 'shadow') ORDER BY r.rule_node_id"
+                    "{RULES} WHERE r.scope_key = ?1 AND r.state IN ('active', 'shadow') AND {IS_THERE} ORDER BY r.rule_node_id"
                 );
                 connection
                     .prepare_cached(&sql)
@@ -373,6 +379,9 @@ impl OperateStore for SqliteStore {
         let columns = DecisionColumns::of(new, now, None)?;
         self.writer
             .submit(move |connection, _| {
+                if is_purging(connection, scope.as_str())? {
+                    return Err(purging(scope.as_str()));
+                }
                 put_decision(connection, scope.as_str(), columns).map(|is_new| is_new.then_some(now))
             })
             .await
@@ -390,8 +399,8 @@ impl OperateStore for SqliteStore {
                 // A run's own decision first, credited or not; else one without a run that nobody has reported on.
                 let which = "scope_key = ?1 AND context_sha256 = ?2 AND selected_tool = ?3 AND candidates = ?4 \
                      AND (run_id = ?5 OR (run_id IS NULL AND created_at > ?6 AND NOT EXISTS \
-                          (SELECT 1 FROM memory_rule_feedback f WHERE f.scope_key = ?1 AND f.decision_id = d.id))) \
-                     ORDER BY run_id IS NULL, created_at DESC, id LIMIT 1";
+                          (SELECT 1 FROM memory_rule_feedback f WHERE f.scope_key = ?1 AND f.decision_id = d.id)))";
+                let order = "ORDER BY run_id IS NULL, created_at DESC, id LIMIT 1";
                 let candidates = text(&query.candidates)?;
                 let key = params![
                     scope.as_str(),
@@ -401,7 +410,7 @@ impl OperateStore for SqliteStore {
                     query.run_id,
                     query.newer_than.0
                 ];
-                one_decision(connection, which, key)
+                one_decision(connection, (which, order), key)
             })
             .await
     }

@@ -239,7 +239,8 @@ fn texts(
     let sql = "SELECT n.type, n.title, n.text_summary, n.digest, \
                EXISTS (SELECT 1 FROM memory_vectors v WHERE v.scope_key = n.scope_key AND v.node_id = n.id \
                        AND v.model = ?3 AND v.source_digest = n.digest) \
-               FROM memory_nodes n WHERE n.scope_key = ?1 AND n.id = ?2";
+               FROM memory_nodes n WHERE n.scope_key = ?1 AND n.id = ?2 AND NOT EXISTS \
+                   (SELECT 1 FROM memory_scopes s WHERE s.scope_key = ?1 AND s.state = 'purging')";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut found = Vec::with_capacity(wanted.len());
     for (scope, id) in wanted {

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     error::driver,
+    purge::is_purging,
     read::{found, found_sql},
     rows::{digest, edge_type, signed, unreadable, unsigned, uuid, vector},
 };
@@ -70,8 +71,11 @@ pub(super) fn load(
         .query_row("SELECT node_count FROM memory_scopes WHERE scope_key = ?1", [key], |row| unsigned(row, 0))
         .optional()
         .map_err(driver)?;
-    check_size(scope, nodes.unwrap_or(0), nodes_max)?;
     let mut past = PastScope::new(space, seq);
+    if is_purging(&tx, key)? {
+        return Ok(past);
+    }
+    check_size(scope, nodes.unwrap_or(0), nodes_max)?;
     let mut vectors = vectors(&tx, key, space, wanted)?;
     let mut statement = tx.prepare_cached(&found_sql(Some(seq))).map_err(driver)?;
     let mut rows = statement.query((key, signed(seq))).map_err(driver)?;

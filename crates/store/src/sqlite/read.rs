@@ -19,6 +19,7 @@ use super::{
     error::driver,
     integrity::{COMMIT_COLUMNS, read_content, stored_commit},
     past,
+    purge::is_purging,
     rows::{NODE_COLUMNS, blob, choice, digest, node_row, rule_of, signed, unreadable, unsigned, uuid},
 };
 use crate::read::{Pager, Step, content, rule_as_it_was, unreadable_version};
@@ -191,6 +192,9 @@ impl Conditions {
 
 fn find(connection: &Connection, query: &FindQuery) -> Result<FindPage, StoreError> {
     let mut pager = Pager::new(query);
+    if is_purging(connection, query.scope.as_str())? {
+        return Ok(pager.of_named(Vec::new()));
+    }
     if query.filter.names_nodes() {
         let mut rows = Vec::new();
         for id in query.filter.ids.iter().chain(&query.maybe_named) {
@@ -274,6 +278,9 @@ fn history(
     limit: usize,
 ) -> Result<Vec<NodeVersion>, StoreError> {
     let tx = connection.unchecked_transaction().map_err(driver)?;
+    if is_purging(&tx, scope)? {
+        return Ok(Vec::new());
+    }
     let mut versions: Vec<NodeVersion> =
         present(&tx, scope, id)?.into_iter().filter(|now| before.is_none_or(|before| now.version < before)).collect();
     let sql = "SELECT v.version, v.from_seq, v.to_seq, v.content, c.id, c.created_at FROM memory_node_versions v \
@@ -299,8 +306,11 @@ fn erased(connection: &Connection, scope: &str, ids: &[NodeId]) -> Result<Vec<Er
                FROM memory_erasures e JOIN memory_commits c ON c.scope_key = e.scope_key AND c.seq = e.commit_seq \
                WHERE e.scope_key = ?1 AND e.id = ?2 \
                    AND NOT EXISTS (SELECT 1 FROM memory_nodes n WHERE n.scope_key = e.scope_key AND n.id = e.id)";
-    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut gone = Vec::new();
+    if is_purging(connection, scope)? {
+        return Ok(gone);
+    }
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     for id in ids {
         let row = statement
             .query_row((scope, blob(id.0)), |row| {
@@ -329,6 +339,9 @@ fn commits(
     value: impl ToSql,
     limit: usize,
 ) -> Result<Vec<StoredCommit>, StoreError> {
+    if is_purging(connection, scope)? {
+        return Ok(Vec::new());
+    }
     let sql = format!("SELECT {COMMIT_COLUMNS} FROM memory_commits WHERE scope_key = ?1 AND {which} LIMIT ?3");
     connection
         .prepare_cached(&sql)

@@ -19,6 +19,7 @@ use super::{
     SqliteStore,
     error::driver,
     images::ImageRef,
+    purge::is_purging,
     rows::{NODE_COLUMNS, blob, node_row, rule_of, signed, unreadable, uuid, vector},
 };
 use crate::image::{Near, ScopeImage, exact_cosine, scoped_term};
@@ -163,6 +164,9 @@ impl RecallReader for SqliteStore {
                 let sql = "SELECT vector FROM memory_vectors WHERE scope_key = ?1 AND node_id = ?2 AND model = ?3";
                 let mut statement = connection.prepare_cached(sql).map_err(driver)?;
                 let mut found = Vec::with_capacity(ids.len());
+                if is_purging(connection, key.as_str())? {
+                    return Ok(found);
+                }
                 for id in ids {
                     let bytes: Option<Vec<u8>> = statement
                         .query_row((key.as_str(), blob(id.0), &model), |row| row.get(0))
@@ -213,7 +217,8 @@ impl RecallStore for SqliteStore {
             .submit(move |connection, _| {
                 let sql = "INSERT INTO memory_recall_audit (scope_key, endpoint, consumer_agent_id, consumer_team_id, \
                            query_sha256, seed_count, node_count, edge_count, created_at) \
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                           SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 WHERE NOT EXISTS \
+                           (SELECT 1 FROM memory_purges WHERE scope_key = ?1 AND purged_at >= ?9)";
                 let mut statement = connection.prepare_cached(sql).map_err(driver)?;
                 for audit in audits {
                     statement

@@ -52,7 +52,7 @@ pub(crate) fn read(
     Ok(Some(StoredIndex { router, members, recall, built_at }))
 }
 
-/// Stores a scope's index in place of an earlier one.
+/// Stores a scope's index in place of an earlier one, unless the scope was purged while it was built.
 pub(crate) fn store(
     connection: &Connection,
     scope: &str,
@@ -67,7 +67,8 @@ pub(crate) fn store(
         .collect();
     let sha256 = content_sha256(&centroids, &members);
     let sql = "INSERT INTO memory_vector_index (scope_key, model, dim, probes, recall, vectors, built_at, centroids, \
-               members, sha256) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (scope_key, model) DO UPDATE \
+               members, sha256) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 \
+               WHERE EXISTS (SELECT 1 FROM memory_scopes WHERE scope_key = ?1 AND state = 'open') ON CONFLICT (scope_key, model) DO UPDATE \
                SET dim = excluded.dim, probes = excluded.probes, recall = excluded.recall, vectors = excluded.vectors, \
                built_at = excluded.built_at, centroids = excluded.centroids, members = excluded.members, \
                sha256 = excluded.sha256";

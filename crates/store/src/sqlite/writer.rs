@@ -296,7 +296,8 @@ impl WriterThread {
         if failure.is_none() {
             failure = self.connection.execute_batch("COMMIT").map_err(driver).err();
         }
-        let forgot = failure.is_none() && deltas.iter().any(|delta| matches!(delta, Delta::Erased { .. }));
+        let forgot = failure.is_none()
+            && deltas.iter().any(|delta| matches!(delta, Delta::Erased { .. } | Delta::Purged { .. }));
         self.note_time(works, worked, indexed, started.elapsed());
         if let Some(failure) = &failure {
             tracing::error!(error = %failure, "a write transaction failed");

@@ -4,11 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use aionis_core::{
     canon::{Digest, canonical_sha256},
+    clock::Timestamp,
     forget::PreparedForget,
     ids::{NodeId, ScopeKey},
+    jobs::scope_purge::{PurgeMode, plan_purge},
     model::{EdgeType, NodeType, RuleState},
     operate::{NodeNames, Operation, Outcome},
-    ports::store::{ClaimRequest, EmbeddedNode, FailedItem, LexicalQuery, StoreError},
+    ports::store::{ClaimRequest, EmbeddedNode, FailedItem, LexicalQuery, StoreError, WriteStore},
     text,
 };
 use aionis_store::{
@@ -166,6 +168,14 @@ async fn forget(store: &dyn Deployment, s: &ScopeKey, ids: &[NodeId]) {
     assert_eq!((done.nodes.as_slice(), done.derived), (ids, 2));
 }
 
+/// Purges the scope, with few rows a step.
+async fn purge(store: &dyn Deployment, s: &ScopeKey) {
+    let survey = store.purge_survey(s).await.unwrap();
+    let plan = plan_purge(s, &survey, PurgeMode::Auto, false).unwrap();
+    assert!(store.begin_purge(s, &plan, "ops", Timestamp(1)).await.unwrap());
+    while store.purge_step(s, plan.hash, 10, Timestamp(2)).await.unwrap().done.is_none() {}
+}
+
 /// The secrets that stand in some file below a directory.
 fn found_in(dir: &Path) -> Vec<(String, &'static str)> {
     let mut found = Vec::new();
@@ -224,6 +234,46 @@ async fn forgotten_text_is_in_no_file_of_the_embedded_engine() {
     database.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     drop(database);
     assert_eq!(found_in(home.path()), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_text_is_in_no_file_of_the_embedded_engine() {
+    let home = tempfile::tempdir().unwrap();
+    let s = scope("s");
+    let mut options = SqliteOptions::new(home.path());
+    options.space = Some(aionis_store::EmbeddingSpace { name: MODEL.to_owned(), dim: DIM });
+    let the_clock = clock();
+    let store = SqliteStore::open(&options, the_clock.clone()).unwrap();
+    fill(&store, &the_clock, &s).await;
+    store.write(WriteBuilder::new(&scope("other")).input("1").node("a", "ordinary").prepared()).await.unwrap();
+    purge(&store, &s).await;
+    assert_eq!(assert_sound(&store).await.len(), 1);
+    store.close().await;
+    drop(store);
+    let database = rusqlite::Connection::open(home.path().join(DATABASE_FILE)).unwrap();
+    let left: i64 = database
+        .query_row("SELECT COUNT(*) FROM aionis_meta WHERE key = 'forgotten_residue'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 0, "the index was merged and the log written back");
+    drop(database);
+    assert_eq!(found_in(home.path()), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_text_is_in_no_table_of_postgres() {
+    let database = TempDatabase::new().await;
+    let s = scope("s");
+    let mut settings = options(&database.url());
+    settings.space = Some(aionis_store::EmbeddingSpace { name: MODEL.to_owned(), dim: DIM });
+    let the_clock = clock();
+    let store = aionis_store::open(&StoreOptions::Postgres(settings), the_clock.clone()).await.unwrap();
+    fill(store.as_ref(), &the_clock, &s).await;
+    let mut owner = database.owner().await;
+    assert!(!rows_with_secrets(&mut owner).await.is_empty());
+    purge(store.as_ref(), &s).await;
+    assert_eq!(rows_with_secrets(&mut owner).await, []);
+    assert_sound(store.as_ref()).await;
+    store.close().await;
 }
 
 /// Names and texts of all rows of all tables that hold a secret.

@@ -14,6 +14,7 @@ pub mod maintenance;
 pub mod named;
 pub mod operate;
 pub mod outbox;
+pub mod purge;
 pub mod read;
 pub mod rows;
 mod subject;
@@ -229,6 +230,15 @@ macro_rules! store_conformance {
                 rotations_at_once_replace_a_key_once,
                 a_revoked_key_stays_revoked,
             ];
+            purge: [
+                a_purged_scope_is_gone_and_others_stay_however_they_are_named,
+                a_purge_touches_no_other_scope,
+                while_it_is_purged_a_scope_is_not_there_and_takes_nothing_in,
+                work_under_way_on_a_purged_scope_stores_nothing,
+                a_scope_that_is_written_again_is_another_one,
+                a_purge_is_by_the_plan_of_the_head,
+                records_of_purges_are_chained,
+            ];
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
@@ -267,6 +277,7 @@ mod tests {
             include_str!("named.rs"),
             include_str!("operate.rs"),
             include_str!("outbox.rs"),
+            include_str!("purge.rs"),
             include_str!("read.rs"),
             include_str!("rows.rs"),
             include_str!("topics.rs"),

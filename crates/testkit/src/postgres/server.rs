@@ -60,13 +60,22 @@ impl PrivateServer {
     /// # Panics
     /// The statement fails.
     pub fn execute(&self, sql: &str) {
+        self.lines(sql);
+    }
+
+    /// Runs one statement as the owner of everything, in the database `postgres`; the rows it gives, as lines.
+    ///
+    /// # Panics
+    /// The statement fails.
+    pub fn lines(&self, sql: &str) -> Vec<String> {
         let output = as_server_user(&mut Command::new(self.binaries.join("psql")))
-            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql])
             .arg(self.url("postgres"))
             .current_dir(self.data())
             .output()
             .unwrap();
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
     /// Kills it as a crash would, with all its connections.

@@ -5,6 +5,7 @@ mod consistency_check;
 mod history;
 mod outbox_replay;
 mod salience_decay;
+mod scope_purge;
 mod topic_cluster;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -44,6 +45,8 @@ enum Job {
     OutboxReplay(outbox_replay::OutboxReplayArgs),
     /// Move what is faint and unused to a colder tier.
     SalienceDecay(salience_decay::SalienceDecayArgs),
+    /// Remove everything one scope holds, by a plan that was looked at before.
+    ScopePurge(scope_purge::ScopePurgeArgs),
     /// Put events that are alike into topics.
     TopicCluster(topic_cluster::TopicClusterArgs),
     /// Sum up topics by what their newest events say.
@@ -57,6 +60,7 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::ConsistencyCheck(args) => consistency_check::run(*args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
         Job::SalienceDecay(args) => salience_decay::run(args).await,
+        Job::ScopePurge(args) => scope_purge::run(args).await,
         Job::TopicCluster(args) => topic_cluster::run(args).await,
         Job::CompressionRollup(args) => compression_rollup::run(args).await,
     }

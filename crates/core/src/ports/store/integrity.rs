@@ -8,6 +8,7 @@ use crate::{
     canon::Digest,
     chain::StoredCommit,
     ids::{CommitId, NodeId, ScopeKey},
+    jobs::scope_purge::PurgeRecord,
     model::RuleState,
 };
 
@@ -57,10 +58,8 @@ pub struct StoredEdgeRow {
     pub recomputed: Result<Digest, String>,
     /// Stored number of its last commit.
     pub commit_seq: u64,
-    /// Kind, as stored.
-    pub edge_type: String,
-    /// From and to.
-    pub ends: (Uuid, Uuid),
+    /// Kind, and from and to, as stored; none if that cannot be read, which `recomputed` says.
+    pub place: Option<(String, Uuid, Uuid)>,
     /// Whether both ends are stored.
     pub ends_stored: bool,
 }
@@ -170,6 +169,18 @@ pub trait IntegrityStore: Send + Sync {
         after: Option<Uuid>,
         limit: usize,
     ) -> Result<Vec<StoredErasure>, StoreError>;
+
+    /// Records of purges with a number above `after`, at most `limit`, ordered by it; of all tenants.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn purges(&self, after: u64, limit: usize) -> Result<Vec<PurgeRecord>, StoreError>;
+
+    /// Stored number and digest of the newest record of a purge.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn purges_head(&self) -> Result<Option<(u64, Digest)>, StoreError>;
 
     /// Runs the medium's own check of its files, if it has one; an empty list means sound.
     ///

@@ -11,6 +11,7 @@ mod lifecycle;
 mod maintenance;
 mod operate;
 mod outbox;
+mod purge;
 mod read;
 mod recall;
 mod topics;
@@ -28,6 +29,7 @@ pub use lifecycle::{LifecycleStore, TierPage};
 pub use maintenance::{GenerationCounts, GivenUp, Lacking, MaintenanceStore, NodePlace};
 pub use operate::{OperateStore, StoredRule};
 pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatus, OutboxStore, PendingText};
+pub use purge::PurgeStore;
 pub use read::{FindPage, FindQuery, ReadStore, StoredErasure};
 pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
@@ -50,6 +52,7 @@ pub trait Store:
     + JobStore
     + ConsistencyStore
     + LifecycleStore
+    + PurgeStore
     + TopicStore
 {
 }
@@ -67,6 +70,7 @@ impl<T> Store for T where
         + JobStore
         + ConsistencyStore
         + LifecycleStore
+        + PurgeStore
         + TopicStore
 {
 }

@@ -154,12 +154,14 @@ impl Derived {
 }
 
 impl PostgresStore {
-    /// Locks a scope for a change and returns the number the change gets; none when there is no such scope.
+    /// Locks a scope for a change and returns the number the change gets; none when there is no such scope, or not for
+    /// long any more.
     pub(crate) async fn next_change(
         connection: &mut PgConnection,
         scope: &ScopeKey,
     ) -> Result<Option<i64>, StoreError> {
-        let sql = "UPDATE memory_scopes SET change_no = change_no + 1 WHERE scope_key = $1 RETURNING change_no";
+        let sql = "UPDATE memory_scopes SET change_no = change_no + 1 WHERE scope_key = $1 AND state <> 'purging' \
+                   RETURNING change_no";
         let row = sqlx::query(sql).bind(scope.as_str()).fetch_optional(connection).await.map_err(driver)?;
         row.map(|row| get(&row, 0)).transpose()
     }

@@ -160,7 +160,8 @@ impl OutboxStore for PostgresStore {
                    v.source_digest IS NOT DISTINCT FROM n.digest \
                    FROM UNNEST($1::text[], $2::uuid[]) AS q (scope_key, id) \
                    CROSS JOIN LATERAL (SELECT * FROM memory_nodes m \
-                       WHERE m.scope_key = q.scope_key AND m.id = q.id LIMIT 1) n \
+                       WHERE m.scope_key = q.scope_key AND m.id = q.id AND (SELECT state FROM memory_scopes s \
+                           WHERE s.scope_key = q.scope_key) IS DISTINCT FROM 'purging' LIMIT 1) n \
                    LEFT JOIN LATERAL (SELECT source_digest FROM memory_vectors \
                        WHERE scope_key = q.scope_key AND node_id = q.id AND model = $3 LIMIT 1) v ON true";
                 let mut tx = self.begin_all().await?;

@@ -15,10 +15,10 @@ use uuid::Uuid;
 use crate::{
     content::StoredContent,
     postgres::{
-        error::driver,
+        error::{driver, vanished},
         rows::{digest, digest_of, get, json_of, parsed},
     },
-    transfer::{IMPORTING, importing},
+    purge::check_state,
 };
 
 /// A node with everything an update needs of it.
@@ -33,7 +33,7 @@ pub(super) struct Held {
 pub(super) struct Stored {
     pub(super) head: (u64, Digest),
     pub(super) change_no: i64,
-    importing: bool,
+    state: String,
     pub(super) nodes: HashMap<NodeId, Held>,
     edges: HashMap<(EdgeType, NodeId, NodeId), StoredEdge>,
     edge_ids: HashMap<EdgeId, (EdgeType, NodeId, NodeId)>,
@@ -107,7 +107,7 @@ impl Stored {
         let mut stored = Self {
             head: (0, Digest([0; 32])),
             change_no: 0,
-            importing: false,
+            state: String::new(),
             nodes: HashMap::new(),
             edges: HashMap::new(),
             edge_ids: HashMap::new(),
@@ -118,9 +118,10 @@ impl Stored {
         for row in &rows {
             stored.take(row)?;
         }
-        if stored.importing {
-            return Err(importing(scope));
+        if stored.state.is_empty() {
+            return Err(vanished(scope));
         }
+        check_state(&stored.state, scope)?;
         Ok(stored)
     }
 
@@ -132,8 +133,7 @@ impl Stored {
         match get::<i16>(row, 0)? {
             0 => {
                 let numbers: Vec<i64> = get(row, 5)?;
-                let state: Vec<String> = get(row, 4)?;
-                self.importing = state.first().is_some_and(|state| state == IMPORTING);
+                self.state = get::<Vec<String>>(row, 4)?.pop().unwrap_or_default();
                 self.head = (u64::try_from(numbers[0]).unwrap_or(0), digest(row, 7)?);
                 self.change_no = numbers[1];
             }

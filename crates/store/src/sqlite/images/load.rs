@@ -15,8 +15,8 @@ use crate::sqlite::{
 };
 use crate::{
     image::{NodeFacts, Router, ScopeImage},
+    purge::{PURGING, check_state},
     space::EmbeddingSpace,
-    transfer::{IMPORTING, importing},
 };
 
 /// Reads everything of a scope but its posting lists, which are read when a question needs them.
@@ -34,9 +34,10 @@ pub(super) fn load(
         .optional()
         .map_err(driver)?;
     let Some((scope_no, head_seq, count, state)) = found else { return Ok(image) };
-    if state == IMPORTING {
-        return Err(importing(scope));
+    if state == PURGING {
+        return Ok(image);
     }
+    check_state(&state, scope)?;
     image.scope_no = Some(scope_no);
     image.head_seq = head_seq;
     image.reserve(usize::try_from(count).unwrap_or(0));

@@ -163,6 +163,10 @@ impl ImageCache {
             }
         }
         for (scope, deltas) in by_scope {
+            if deltas.iter().any(|delta| matches!(**delta, Delta::Purged { .. })) {
+                self.forget(&scope);
+                continue;
+            }
             let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(&scope).cloned();
             let Some(entry) = entry else { continue };
             let mut state = entry.state.write().unwrap_or_else(PoisonError::into_inner);

@@ -9,8 +9,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     image::Delta,
+    purge::purging,
     sqlite::{
         error::{driver, inconsistent},
+        purge::is_purging,
         rows::{blob, digest, signed},
     },
 };
@@ -80,6 +82,9 @@ pub(crate) fn answered<T: DeserializeOwned>(
         })
         .map_err(driver)?;
     let Some((asked_before, outcome)) = found else { return Ok(None) };
+    if is_purging(connection, scope)? {
+        return Err(purging(scope));
+    }
     if !key.answers(asked_before, asked)? {
         return Ok(None);
     }

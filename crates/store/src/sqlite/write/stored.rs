@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::Application;
 use crate::{
+    purge::check_state,
     sqlite::{
         error::driver,
         rows::{blob, choice, digest, edge_type, unreadable, unsigned, uuid, vector},
     },
-    transfer::{IMPORTING, importing},
 };
 
 impl Application<'_> {
@@ -35,9 +35,7 @@ impl Application<'_> {
             .optional()
             .map_err(|e| unreadable("memory_scopes", scope, e))?;
         if let Some((seq, hash, mark)) = head {
-            if mark == IMPORTING {
-                return Err(importing(scope));
-            }
+            check_state(&mark, scope)?;
             state.head = (seq, hash);
         }
         for node in &part.nodes {

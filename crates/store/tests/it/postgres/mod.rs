@@ -9,6 +9,7 @@ mod lifecycle;
 mod migrations;
 mod plans;
 mod processes;
+mod purge;
 mod recall_quality;
 mod topics;
 mod vectors;

@@ -11,11 +11,12 @@ use aionis_core::read::{AsOf, Eyes, FindFilter};
 use aionis_core::{
     clock::Timestamp,
     forget::PreparedForget,
+    jobs::scope_purge::{PurgeMode, PurgeState, plan_purge},
     model::{NodeType, RuleState},
     operate::{DecisionQuery, LinkMode, NodeNames, Operation, Outcome},
     ports::store::{
         ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, FindQuery, ForgetStore, OperateStore,
-        OutboxStore, ReadStore, RecallAudit, RecallReader, RecallStore, WriteStore,
+        OutboxStore, PurgeStore, ReadStore, RecallAudit, RecallReader, RecallStore, WriteStore,
     },
 };
 use aionis_store::postgres::{PostgresOptions, PostgresStore, VectorSearch};
@@ -153,6 +154,19 @@ async fn exercise(store: &PostgresStore) {
     }
     super::consistency::exercise(store).await;
     read_and_forget(store).await;
+    purge(store).await;
+}
+
+/// Purges scopes with rows in every table, and one whose rows take several steps.
+async fn purge(store: &PostgresStore) {
+    for s in [scope("s"), scope("t")] {
+        let survey = store.purge_survey(&s).await.unwrap();
+        let plan = plan_purge(&s, &survey, PurgeMode::Auto, false).unwrap();
+        assert!(store.begin_purge(&s, &plan, "ops", START).await.unwrap());
+        while store.purge_step(&s, plan.hash, 700, START).await.unwrap().done.is_none() {}
+        assert_eq!(store.purge_state(&s).await.unwrap(), PurgeState::Absent);
+        store.purge_record(&s, plan.hash).await.unwrap().unwrap();
+    }
 }
 
 /// What is read apart from recall, and forgetting, in a scope of its own.
@@ -334,8 +348,8 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
     ("forget_head", "s.change_no, s.state, r.request_sha256"),
     ("forget_hold", "LIMIT 1 FOR UPDATE"),
-    ("forget_nodes", "(SELECT count(*) FROM memory_node_versions"),
-    ("forget_requests", "DELETE FROM memory_requests"),
+    ("forget_nodes", "FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id)"),
+    ("forget_requests", "DELETE FROM memory_requests r USING"),
     ("history", ") earlier"),
     ("oldest_pending", "ORDER BY embedding_pending_at LIMIT 1"),
     ("operate_apply", "WITH commits AS"),
@@ -347,6 +361,29 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("past_scope", "SELECT node_count FROM memory_scopes"),
     ("past_vectors", "SELECT node_id, source_digest, embedding"),
     ("pending_texts", "AS q (scope_key, id) CROSS JOIN"),
+    ("purge_begin", "change_no = 1 + change_no"),
+    ("purge_end", "DELETE FROM memory_scopes"),
+    ("purge_guard", "set_config('aionis.tenant', ''"),
+    ("purge_head", "SELECT head_seq, head_hash, 'purge'"),
+    ("purge_held", "SELECT s.state, s.purge"),
+    ("purge_left", "AS left_table"),
+    ("purge_mark", "SELECT state, purge FROM memory_scopes"),
+    ("purge_note", "SET purge = $2"),
+    ("purge_record", "INSERT INTO memory_purges"),
+    ("purge_record_of_plan", "plan_sha256 = $2"),
+    ("purge_survey", "AS purge_table"),
+    ("purge_outbox", "DELETE FROM memory_outbox WHERE scope_key = $1 AND ctid"),
+    ("purge_nodes", "DELETE FROM memory_nodes WHERE scope_key = $1 AND ctid"),
+    ("purge_node_versions", "DELETE FROM memory_node_versions WHERE scope_key = $1 AND ctid"),
+    ("purge_vectors", "DELETE FROM memory_vectors WHERE scope_key = $1 AND ctid"),
+    ("purge_edges", "DELETE FROM memory_edges WHERE scope_key = $1 AND ctid"),
+    ("purge_rule_defs", "DELETE FROM memory_rule_defs WHERE scope_key = $1 AND ctid"),
+    ("purge_rule_feedback", "DELETE FROM memory_rule_feedback WHERE scope_key = $1 AND ctid"),
+    ("purge_decisions", "DELETE FROM memory_decisions WHERE scope_key = $1 AND ctid"),
+    ("purge_erasures", "DELETE FROM memory_erasures WHERE scope_key = $1 AND ctid"),
+    ("purge_requests", "DELETE FROM memory_requests WHERE scope_key = $1 AND ctid"),
+    ("purge_recall_audit", "DELETE FROM memory_recall_audit WHERE scope_key = $1 AND ctid"),
+    ("purge_commits", "DELETE FROM memory_commits WHERE scope_key = $1 AND ctid"),
     ("record_recalls", "INSERT INTO memory_recall_audit"),
     ("refresh", "n.change_no > $2"),
     ("rule", "LIMIT 1) c WHERE r.scope_key = $1 AND r.rule_node_id"),

@@ -4,6 +4,7 @@ mod disk;
 mod durability;
 mod image;
 mod opening;
+mod purge;
 mod recall_quality;
 mod tampering;
 mod vector_index;

@@ -1,0 +1,320 @@
+//! Jobs that are killed with `kill -9`, again and again: the next run goes on, and in the end everything is as if none had
+//! been killed.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use aionis_testkit::postgres::PrivateServer;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::support::{
+    db,
+    place::Place,
+    program::{aionis, ends, fake, run},
+    rng::Rng,
+    server::Server,
+    until,
+};
+
+const SEED: u64 = 0x00a1_0416_2026;
+/// A scope no job is asked for.
+const BESIDE: &str = "beside";
+const WRITES: u64 = 6;
+const NODES: u64 = 50;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many runs are killed, each in a scope of its own. `AIONIS_TEST_JOB_KILL_ROUNDS=50` for the full show.
+fn rounds() -> u64 {
+    std::env::var("AIONIS_TEST_JOB_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10)
+}
+
+/// The scopes jobs are killed in.
+fn scopes() -> Vec<String> {
+    (0..rounds()).map(|round| format!("s{round}")).collect()
+}
+
+/// A job that is killed.
+struct Case {
+    job: &'static str,
+    /// Whether vectors are derived before, so that the job finds the same in every store.
+    derived: bool,
+    /// What is done to the stored rows before, so that it has something to do.
+    spoil: &'static str,
+    /// Whether how many commits there are depends on nothing but the job: the schedulers run some, too, and a job that
+    /// changes memory commits once per batch.
+    same_commits: bool,
+    /// Its flags for a scope, beside those of all jobs.
+    flags: fn(&Home, &str) -> Vec<String>,
+}
+
+/// Jobs that are killed; one line each.
+const CASES: &[Case] = &[
+    Case { job: "outbox-replay", derived: false, spoil: DEAD_LETTERS, same_commits: true, flags: |_, _| Vec::new() },
+    Case {
+        job: "salience-decay",
+        derived: true,
+        spoil: FAINT,
+        same_commits: false,
+        flags: |_, _| vec!["--tier-max-daily-mutation-ratio=1".to_owned()],
+    },
+    Case { job: "scope-purge", derived: true, spoil: "", same_commits: true, flags: by_plan },
+];
+
+const DEAD_LETTERS: &str = "UPDATE memory_outbox SET failed_at = 1, failed_reason = 'max_attempts_exceeded', attempts = 25; \
+                            UPDATE memory_nodes SET embedding_status = 'failed'";
+
+const FAINT: &str = "UPDATE memory_nodes SET salience = 0.1, last_activated = 1";
+
+fn by_plan(home: &Home, scope: &str) -> Vec<String> {
+    let look = ["job", "scope-purge", "--tenant", "default", "--scope", scope, "--json"];
+    let planned = run(&mut home.command(&look)).exits(0).json();
+    let hash = planned["targets"][0]["plan_hash"].as_str().unwrap().to_owned();
+    ["--apply", "--by", "ops", "--batch-size", "100", "--plan"].map(str::to_owned).into_iter().chain([hash]).collect()
+}
+
+/// A store, whichever engine.
+struct Home {
+    place: Place,
+    postgres: Option<PrivateServer>,
+}
+
+impl Home {
+    fn new(on_postgres: bool) -> Self {
+        Self { place: Place::new(), postgres: on_postgres.then(|| PrivateServer::start(false)) }
+    }
+
+    fn set(&self, command: &mut Command) {
+        fake(command).env("AIONIS_JOBS_POLL_INTERVAL_MS", "50").env("OUTBOX_CLAIM_TIMEOUT_MS", "500");
+        match &self.postgres {
+            Some(server) => command.env("DATABASE_URL", server.url("postgres")),
+            None => command.env("AIONIS_DATA_DIR", self.place.data()),
+        };
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = aionis(self.place.path());
+        self.set(command.args(args));
+        command
+    }
+
+    fn execute(&self, sql: &str) {
+        match &self.postgres {
+            Some(server) => server.execute(sql),
+            None => db::writable(&self.place.data()).execute_batch(sql).unwrap(),
+        }
+    }
+
+    fn lines(&self, sql: &str) -> Vec<String> {
+        match &self.postgres {
+            Some(server) => server.lines(sql),
+            None => texts(&db::read_only(&self.place.data()), sql),
+        }
+    }
+
+    /// Writes every scope, and leaves it as the case wants it.
+    fn fill(&self, case: &Case) {
+        let server = Server::start_with(&self.place.data(), |command| {
+            self.set(command.arg("--no-worker"));
+        });
+        for scope in scopes().iter().map(String::as_str).chain([BESIDE]) {
+            for write in 0..WRITES {
+                server.write(&body(scope, write));
+            }
+        }
+        server.stop();
+        if case.derived {
+            run(&mut self.command(&["worker", "--once"])).exits(0);
+        }
+        if !case.spoil.is_empty() {
+            self.execute(case.spoil);
+        }
+    }
+
+    /// Two workers with schedulers where several processes may work; where one owns the data, nobody.
+    fn workers(&self) -> Workers<'_> {
+        let count = if self.postgres.is_some() { 2 } else { 0 };
+        Workers { home: self, running: (0..count).map(|_| self.worker()).collect() }
+    }
+
+    fn worker(&self) -> Child {
+        self.command(&["worker"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// The job in a scope, with a lease so short that the next run need not wait.
+    fn job(&self, case: &Case, scope: &str, flags: &[String]) -> Command {
+        let mut command =
+            self.command(&["job", case.job, "--tenant", "default", "--scope", scope, "--lease-ms", "300", "--json"]);
+        command.args(flags);
+        command
+    }
+
+    /// Runs the job to its end; a run that was killed may hold the lease a moment longer.
+    fn finish(&self, case: &Case, scope: &str, flags: &[String]) -> Value {
+        until("the job comes to its end", PATIENCE, || {
+            let ended = run(&mut self.job(case, scope, flags));
+            match ended.code {
+                Some(0) => Some(ended.json()),
+                _ => {
+                    assert!(ended.stderr.contains("is at it"), "{}: {ended:#?}", case.job);
+                    None
+                }
+            }
+        })
+    }
+
+    fn verify(&self) {
+        until("nobody owns the data any more", PATIENCE, || {
+            let ended = run(&mut self.command(&["verify", "--json"]));
+            if ended.stderr.contains("owns the data directory") {
+                return None;
+            }
+            assert_eq!(ended.exits(0).json()["ok"], json!(true));
+            Some(())
+        });
+    }
+
+    /// What a job may change, without what differs from run to run: times, ids of runs, hashes made of times.
+    fn state(&self, case: &Case) -> Vec<String> {
+        if self.postgres.is_none() {
+            run(&mut self.command(&["worker", "--once"])).exits(0);
+        }
+        let open = "SELECT count(*) || '' FROM memory_outbox WHERE published_at IS NULL AND failed_at IS NULL";
+        until("all work is done", PATIENCE, || (self.lines(open) == ["0"]).then_some(()));
+        let states = [
+            "SELECT scope_key || ' ' || state || ' ' || node_count || ' ' || edge_count FROM memory_scopes ORDER BY 1",
+            "SELECT scope_key || ' ' || embedding_status || ' ' || tier || ' ' || count(*) FROM memory_nodes \
+             WHERE scope_key <> 'default/beside' GROUP BY scope_key, embedding_status, tier ORDER BY 1",
+            "SELECT scope_key || ' vectors ' || count(*) FROM memory_vectors GROUP BY scope_key ORDER BY 1",
+            "SELECT scope_key || ' work ' || count(*) || ' ' || sum(CASE WHEN failed_at IS NULL THEN 0 ELSE 1 END) \
+             FROM memory_outbox GROUP BY scope_key ORDER BY 1",
+        ];
+        let commits = "SELECT scope_key || ' commits ' || count(*) FROM memory_commits GROUP BY scope_key ORDER BY 1";
+        let commits = case.same_commits.then_some(commits);
+        let mut state: Vec<String> = states.into_iter().chain(commits).flat_map(|sql| self.lines(sql)).collect();
+        let purges =
+            "SELECT scope_key || ' ' || mode || ' ' || purged_by || ' ' || row_counts FROM memory_purges ORDER BY 1";
+        state.extend(self.lines(purges).iter().map(|line| {
+            // What else was run in a scope before it was purged is up to the schedulers.
+            let (record, counts) = line.split_at(line.find('{').unwrap());
+            let mut counts: Value = serde_json::from_str(counts).unwrap();
+            counts.as_object_mut().unwrap().remove("job_states");
+            format!("{record}{counts}")
+        }));
+        state
+    }
+}
+
+fn texts(connection: &Connection, sql: &str) -> Vec<String> {
+    connection.prepare(sql).unwrap().query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+fn body(scope: &str, write: u64) -> Value {
+    let nodes: Vec<Value> = (0..NODES)
+        .map(|node| {
+            let name = format!("n{write}-{node}");
+            json!({ "client_id": name, "type": "event", "text_summary": format!("the surveyor noted {name} in {scope}") })
+        })
+        .collect();
+    let edges: Vec<Value> = (1..NODES)
+        .map(|node| {
+            let end = |node: u64| json!({ "client_id": format!("n{write}-{node}") });
+            json!({ "type": "related_to", "src": end(node - 1), "dst": end(node) })
+        })
+        .collect();
+    let input = format!("{scope} {write}");
+    json!({ "scope": scope, "memory_lane": "shared", "input_text": input, "nodes": nodes, "edges": edges })
+}
+
+/// Workers; killed when dropped.
+struct Workers<'a> {
+    home: &'a Home,
+    running: Vec<Child>,
+}
+
+impl Workers<'_> {
+    /// Kills one and starts another one in its place.
+    fn replace(&mut self, at: usize) {
+        if let Some(worker) = self.running.get_mut(at) {
+            let _ = worker.kill();
+            worker.wait().unwrap();
+            *worker = self.home.worker();
+        }
+    }
+}
+
+impl Drop for Workers<'_> {
+    fn drop(&mut self) {
+        for worker in &mut self.running {
+            let _ = worker.kill();
+            let _ = worker.wait();
+        }
+    }
+}
+
+/// What undisturbed runs leave, and how long the first one takes.
+fn undisturbed(case: &Case, on_postgres: bool) -> (Vec<String>, Duration) {
+    let home = Home::new(on_postgres);
+    home.fill(case);
+    let workers = home.workers();
+    let mut took = Duration::ZERO;
+    for scope in scopes() {
+        let flags = (case.flags)(&home, &scope);
+        let started = Instant::now();
+        home.finish(case, &scope, &flags);
+        took = took.max(started.elapsed());
+    }
+    let state = home.state(case);
+    drop(workers);
+    home.verify();
+    (state, took)
+}
+
+fn killed_runs_converge(case: &Case, on_postgres: bool) {
+    let (wanted, took) = undisturbed(case, on_postgres);
+    let home = Home::new(on_postgres);
+    home.fill(case);
+    let mut workers = home.workers();
+    let mut rng = Rng(SEED);
+    let flags: Vec<(String, Vec<String>)> =
+        scopes().into_iter().map(|scope| (scope.clone(), (case.flags)(&home, &scope))).collect();
+    let mut killed = 0;
+    let mut most = u64::try_from(took.as_micros()).unwrap();
+    for (round, (scope, flags)) in flags.iter().enumerate() {
+        let mut child = home.job(case, scope, flags).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Not to wait for anything: to hit another place each time.
+        std::thread::sleep(Duration::from_micros(rng.between(most / 8, most)));
+        let _ = child.kill();
+        let status = ends(&mut child, PATIENCE);
+        let under_way = status.code().is_none();
+        killed += u64::from(under_way);
+        // How long a run takes depends on what else the machine does: the span follows it.
+        most = if under_way { most * 5 / 4 } else { most / 2 };
+        if round % 3 == 2 {
+            workers.replace(round % 2);
+        }
+        home.verify();
+    }
+    println!("{}: {killed} of {} runs were killed under way", case.job, rounds());
+    assert!(killed * 3 >= rounds(), "too few were killed under way to show anything");
+    for (scope, flags) in &flags {
+        home.finish(case, scope, flags);
+    }
+    assert_eq!(home.state(case), wanted, "{}", case.job);
+    drop(workers);
+    home.verify();
+    let check = run(&mut home.command(&["job", "consistency-check", "--all", "--strict", "--json"]));
+    assert!(check.code == Some(0), "{}: {check:#?}", case.job);
+}
+
+#[test]
+fn jobs_killed_on_the_embedded_engine_converge() {
+    CASES.iter().for_each(|case| killed_runs_converge(case, false));
+}
+
+#[test]
+fn jobs_killed_beside_two_workers_on_postgres_converge() {
+    CASES.iter().for_each(|case| killed_runs_converge(case, true));
+}
