@@ -61,6 +61,14 @@ const CASES: &[Case] = &[
         flags: |_, _| vec!["--tier-max-daily-mutation-ratio=1".to_owned()],
     },
     Case { job: "scope-purge", derived: true, spoil: "", same_commits: true, flags: by_plan },
+    Case {
+        job: "topic-cluster",
+        derived: true,
+        spoil: "",
+        same_commits: false,
+        // Each event begins a topic: what joins what depends on where steps begin, and with it on the kills.
+        flags: |_, _| ["--topic-sim-threshold=1", "--topic-cluster-batch-size=20"].map(str::to_owned).to_vec(),
+    },
 ];
 
 const DEAD_LETTERS: &str = "UPDATE memory_outbox SET failed_at = 1, failed_reason = 'max_attempts_exceeded', attempts = 25; \
@@ -88,6 +96,8 @@ impl Home {
 
     fn set(&self, command: &mut Command) {
         fake(command).env("AIONIS_JOBS_POLL_INTERVAL_MS", "50").env("OUTBOX_CLAIM_TIMEOUT_MS", "500");
+        // How much these have made depends on when the workers come by.
+        command.env("AIONIS_JOBS_DISABLED", "topic-cluster,compression-rollup");
         match &self.postgres {
             Some(server) => command.env("DATABASE_URL", server.url("postgres")),
             None => command.env("AIONIS_DATA_DIR", self.place.data()),
