@@ -24,7 +24,7 @@ use aionis_embed::{
 use aionis_engine::WriteLimits;
 use clap::Args;
 
-pub(crate) use self::decay::DecaySettings;
+pub(crate) use self::decay::{DecaySettings, FadingSettings};
 pub(crate) use self::telemetry::{LogFormat, LogSettings, TelemetrySettings};
 use self::{
     admission::{GateArgs, LimitArgs},

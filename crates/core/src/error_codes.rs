@@ -424,6 +424,20 @@ pub const CODES: &[ErrorCode] = &[
     command("key_not_active", Conflict, "the key to rotate is revoked, expired or replaced", "create a new key"),
     command("key_not_found", NotFound, "no key has this id", "take an id that `aionis keys list --all` shows"),
     command(
+        "edge_id_in_use",
+        Conflict,
+        "the id that a moved edge gets is in use for another pair of nodes",
+        "forget or rename that edge's node",
+    ),
+    command("merge_not_found", NotFound, "no merge of the scope has this id, or was made by this run", "check the id"),
+    command(
+        "merge_superseded",
+        Conflict,
+        "the duplicate was taken further by a later merge; `details`",
+        "take the later merge back first",
+    ),
+    command("pair_not_found", NotFound, "no such pair waits in the scope's queue", "check the pair's key"),
+    command(
         "purge_plan_stale",
         Conflict,
         "the scope is not as it was when the purge was planned, or another purge of it is under way",

@@ -2,7 +2,9 @@
 
 use aionis_core::{
     clock::Timestamp,
-    lifecycle::DecayBasis,
+    ids::NodeId,
+    jobs::consolidation::alias_of,
+    lifecycle::{DecayBasis, moved_at},
     model::{NodeType, Tier},
 };
 use serde_json::Value;
@@ -24,17 +26,17 @@ pub(crate) fn basis(
     Ok(DecayBasis::of(kind, times, &slots, notes.as_ref()))
 }
 
-/// When a node last moved to a colder tier, by its notes.
+/// When a node last moved to a colder tier and what it is an alias of, by its notes.
 ///
 /// # Errors
 /// Notes that are no JSON.
-pub(crate) fn moved_at(notes: Option<&str>) -> Result<Option<Timestamp>, serde_json::Error> {
+pub(crate) fn noted(id: NodeId, notes: Option<&str>) -> Result<(Option<Timestamp>, Option<NodeId>), serde_json::Error> {
     let notes: Option<Value> = notes.map(serde_json::from_str).transpose()?;
-    Ok(aionis_core::lifecycle::moved_at(notes.as_ref()))
+    Ok((moved_at(notes.as_ref()), alias_of(id, notes.as_ref())))
 }
 
 /// The smallest id of the page after a node; none after the last possible one.
-pub(crate) fn first_after(after: Option<aionis_core::ids::NodeId>) -> Option<uuid::Uuid> {
+pub(crate) fn first_after(after: Option<NodeId>) -> Option<uuid::Uuid> {
     match after {
         None => Some(uuid::Uuid::nil()),
         Some(id) => id.0.as_u128().checked_add(1).map(uuid::Uuid::from_u128),
@@ -43,7 +45,6 @@ pub(crate) fn first_after(after: Option<aionis_core::ids::NodeId>) -> Option<uui
 
 #[cfg(test)]
 mod tests {
-    use aionis_core::ids::NodeId;
     use uuid::Uuid;
 
     use super::*;
@@ -59,7 +60,8 @@ mod tests {
     fn damage_is_told() {
         assert!(basis((NodeType::Event, Tier::Hot), (0, None, 0), Some("{"), None).is_err());
         assert!(
-            basis((NodeType::Event, Tier::Hot), (0, None, 0), None, Some("{")).is_err() && moved_at(Some("{")).is_err()
+            basis((NodeType::Event, Tier::Hot), (0, None, 0), None, Some("{")).is_err()
+                && noted(NodeId(Uuid::nil()), Some("{")).is_err()
         );
     }
 }

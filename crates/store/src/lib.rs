@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod consistency;
+mod consolidation;
 mod content;
 mod decay;
 mod deployment;

@@ -4,8 +4,6 @@
 //! visibility and edges are those of that commit. Vectors are kept for the present content alone: a node that was changed
 //! since is found by its words. Tiers, scores, weights and states of rules have no history and are the present ones.
 
-use std::collections::HashSet;
-
 use aionis_core::{
     chain::{ChangeOp, ObjectKind, parse_changes},
     error::{DomainError, ErrorKind},
@@ -34,6 +32,7 @@ pub(crate) struct PastScope {
     image: ScopeImage,
     rows: HashMap<NodeId, NodeRow>,
     vectors: HashMap<NodeId, Vec<f32>>,
+    aliases: HashMap<NodeId, NodeId>,
 }
 
 /// Refuses a scope that is too large to be built for one question.
@@ -49,16 +48,36 @@ pub(crate) fn check_size(scope: &ScopeKey, nodes: u64, nodes_max: u64) -> Result
     Err(error.with_details(json!({ "scope": scope.scope(), "nodes": nodes, "nodes_max": nodes_max })).into())
 }
 
-/// The edges that came to be in later commits, from their change lists.
-pub(crate) fn edges_made(changes: &str, into: &mut HashSet<Uuid>) -> Result<(), StoreError> {
+/// Which edges there were, from the change lists of later commits.
+#[derive(Default)]
+pub(crate) struct EdgesThen {
+    /// What first became of an edge since: whether it was there.
+    first: HashMap<Uuid, bool>,
+}
+
+impl EdgesThen {
+    /// Whether an edge that is stored now was there, or whether one that was removed since was.
+    pub(crate) fn had(&self, id: Uuid, is_stored: bool) -> bool {
+        self.first.get(&id).copied().unwrap_or(is_stored)
+    }
+}
+
+/// Reads the change list of the next later commit, oldest first.
+pub(crate) fn edges_changed(changes: &str, into: &mut EdgesThen) -> Result<(), StoreError> {
     let changes = parse_changes(changes).map_err(|problem| StoreError::Inconsistent {
         table: "memory_commits",
         column: "changes",
         row: String::new(),
         problem,
     })?;
-    let made = |op| matches!(op, ChangeOp::Create);
-    into.extend(changes.iter().filter(|c| c.kind == ObjectKind::Edge && made(c.op)).map(|c| c.id));
+    for change in changes.iter().filter(|change| change.kind == ObjectKind::Edge) {
+        let was_there = match change.op {
+            ChangeOp::Create => false,
+            ChangeOp::Erase => true,
+            ChangeOp::Update | ChangeOp::Touch => continue,
+        };
+        into.first.entry(change.id).or_insert(was_there);
+    }
     Ok(())
 }
 
@@ -67,7 +86,13 @@ impl PastScope {
         let mut image = ScopeImage::empty(space.dim, usize::MAX);
         image.hold_all_postings();
         image.head_seq = seq;
-        Self { image, rows: HashMap::new(), vectors: HashMap::new() }
+        Self { image, rows: HashMap::new(), vectors: HashMap::new(), aliases: HashMap::new() }
+    }
+
+    /// Says which nodes were aliases then, before any node is taken in.
+    pub(crate) fn with_aliases(mut self, aliases: impl IntoIterator<Item = (NodeId, NodeId)>) -> Self {
+        self.aliases.extend(aliases);
+        self
     }
 
     /// Takes a node in, with the vector of that content if there is one.
@@ -92,6 +117,7 @@ impl PastScope {
             confidence: row.confidence,
             name_key: text.name_key.as_deref(),
             client_id: row.client_id.as_deref(),
+            alias_of: self.aliases.get(&row.id).map(|to| to.0),
         });
         for (term, count) in &text.counts.terms {
             self.image.add_term(slot, term, *count);
@@ -122,8 +148,8 @@ impl RecallReader for PastScope {
     }
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
-        let mut hits = match self.image.near(&query.filter, &query.vector, query.limit, true) {
-            Near::Scored(hits) => hits,
+        let mut hits = match self.image.near(&query.filter, &query.vector, self.image.reach(query.limit), true) {
+            Near::Scored(hits) => self.image.resolved(&query.filter, hits),
             Near::Candidates(_) => {
                 return Err(StoreError::Driver("an earlier state does not hold its vectors".to_owned()));
             }

@@ -73,6 +73,12 @@ impl TempStore {
         self.options.data_dir.join(DATABASE_FILE)
     }
 
+    /// Nodes and edges of a scope with every column but the last commit, when a node was last changed, and numbers of rows;
+    /// ordered.
+    pub fn graph(&self, scope: &ScopeKey) -> Vec<String> {
+        graph(&self.raw(), scope)
+    }
+
     /// A connection beside the store's own, for looking and for tampering.
     pub fn raw(&self) -> Connection {
         raw(&self.database())
@@ -190,6 +196,28 @@ struct SqliteInspector {
     database: PathBuf,
 }
 
+/// Nodes and edges of a scope with every column but the last commit, when a node was last changed, and numbers of rows;
+/// ordered.
+fn graph(connection: &Connection, scope: &ScopeKey) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in ["memory_nodes", "memory_edges"] {
+        let sql = format!("SELECT * FROM {table} WHERE scope_key = ?1");
+        let mut statement = connection.prepare(&sql).unwrap();
+        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let mut rows = statement.query([scope.as_str()]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let cells = names
+                .iter()
+                .enumerate()
+                .filter(|(_, name)| !["updated_at", "commit_seq", "commit_id", "node_no"].contains(&name.as_str()));
+            let cells: Vec<String> = cells.map(|(at, name)| format!("{name}={:?}", row.get_ref(at).unwrap())).collect();
+            found.push(format!("{table} {}", cells.join(" ")));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
 #[async_trait]
 impl Inspect for SqliteInspector {
     async fn version_intervals(&self, scope: &ScopeKey, node: NodeId) -> Vec<(u32, u64, u64)> {
@@ -257,5 +285,22 @@ impl Inspect for SqliteInspector {
 
     fn id_literal(&self, id: uuid::Uuid) -> String {
         format!("X'{}'", id.simple())
+    }
+
+    async fn graph(&self, scope: &ScopeKey) -> Vec<String> {
+        graph(&raw(&self.database), scope)
+    }
+
+    async fn kept_of(&self, scope: &ScopeKey, node: NodeId) -> u64 {
+        let connection = raw(&self.database);
+        let of = |table: &str, columns: [&str; 2]| -> u64 {
+            let sql = format!("SELECT COUNT(*) FROM {table} WHERE scope_key = ?1 AND ?2 IN ({})", columns.join(", "));
+            let count: i64 =
+                connection.query_row(&sql, (scope.as_str(), node.0.into_bytes()), |row| row.get(0)).unwrap();
+            u64::try_from(count).unwrap()
+        };
+        of("memory_consolidation_candidates", ["low_id", "high_id"])
+            + of("memory_merges", ["canonical_id", "duplicate_id"])
+            + of("memory_removed_edges", ["src_id", "dst_id"])
     }
 }

@@ -17,10 +17,10 @@ fn share(text: &str) -> Result<f64, String> {
     number(text, 0.0, 1.0)
 }
 
-/// How salience fades, and the tiers.
+/// How salience fades.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Forgetting")]
-pub(crate) struct DecaySettings {
+pub(crate) struct FadingSettings {
     /// What is left of a node's salience after a day, at the pace 1; 1 for no fading.
     #[arg(long, env = "MEMORY_SALIENCE_DECAY_FACTOR", default_value_t = 0.995, value_parser = |text: &str| number(text, 0.9, 1.0))]
     pub(crate) salience_decay_factor: f64,
@@ -45,6 +45,30 @@ pub(crate) struct DecaySettings {
     /// Fastest pace.
     #[arg(long, env = "MEMORY_ADAPTIVE_DECAY_SCALE_MAX", default_value_t = 2.0, value_parser = |text: &str| number(text, 1.0, 3.0))]
     pub(crate) adaptive_decay_scale_max: f64,
+}
+
+impl FadingSettings {
+    /// The policy.
+    pub(crate) fn policy(&self) -> DecayPolicy {
+        DecayPolicy {
+            factor: self.salience_decay_factor,
+            adaptive: self.adaptive_decay_enabled,
+            recent_days: f64::from(self.adaptive_recent_days),
+            recent_scale: self.adaptive_recent_scale,
+            positive_strength: self.adaptive_feedback_pos_strength,
+            negative_strength: self.adaptive_feedback_neg_strength,
+            scale_min: self.adaptive_decay_scale_min,
+            scale_max: self.adaptive_decay_scale_max,
+        }
+    }
+}
+
+/// How salience fades, and the tiers.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Forgetting")]
+pub(crate) struct DecaySettings {
+    #[command(flatten)]
+    pub(crate) fading: FadingSettings,
     /// Salience below which a hot node may turn warm.
     #[arg(long, env = "MEMORY_TIER_WARM_BELOW", default_value_t = 0.35, value_parser = share)]
     pub(crate) tier_warm_below: f64,
@@ -87,16 +111,7 @@ impl DecaySettings {
     /// The policy.
     pub(crate) fn policy(&self) -> TierPolicy {
         TierPolicy {
-            decay: DecayPolicy {
-                factor: self.salience_decay_factor,
-                adaptive: self.adaptive_decay_enabled,
-                recent_days: f64::from(self.adaptive_recent_days),
-                recent_scale: self.adaptive_recent_scale,
-                positive_strength: self.adaptive_feedback_pos_strength,
-                negative_strength: self.adaptive_feedback_neg_strength,
-                scale_min: self.adaptive_decay_scale_min,
-                scale_max: self.adaptive_decay_scale_max,
-            },
+            decay: self.fading.policy(),
             warm_below: self.tier_warm_below,
             cold_below: self.tier_cold_below,
             archive_below: self.tier_archive_below,

@@ -31,7 +31,10 @@ const TOPICS: Why = (
     "`trigger_topic_cluster` in writes that should not wait for the next hour",
 );
 const SHADOW: Why = ("there is one set of tables, so nothing is written twice", "nothing; unset it");
-const CONSOLIDATION: Why = ("this version has no consolidation job", "nothing; unset it");
+const PAIRS: Why = ("pairs that are alike are queued, all of them", "`--limit-apply` bounds what is merged at once");
+const ALIAS_EDGES: Why = ("all edges of an alias are moved, however many there are", "nothing; unset it");
+const CONTRADICTORY: Why =
+    ("pairs that may contradict each other wait for review", "`--accept` one pair, or `--allow-contradictory`");
 
 const RETIRED: &[Retired] = &[
     of("DB_POOL_IDLE_TIMEOUT_MS", IDLE),
@@ -40,16 +43,9 @@ const RETIRED: &[Retired] = &[
     of("TOPIC_CLUSTER_ASYNC_ON_WRITE", TOPICS),
     of("MEMORY_SHADOW_DUAL_WRITE_ENABLED", SHADOW),
     of("MEMORY_SHADOW_DUAL_WRITE_STRICT", SHADOW),
-    of("MEMORY_CONSOLIDATION_MIN_VECTOR_SIM", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_MIN_SCORE", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_MAX_ANCHORS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_NEIGHBORS_PER_NODE", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_MAX_PAIRS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_ALIASES", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_EDGES_PER_ALIAS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_BLOCK_CONTRADICTORY", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_CONFLICT_MIN_SHARED_TOKENS", CONSOLIDATION),
-    of("MEMORY_CONSOLIDATION_CONFLICT_NEGATION_LEXICAL_MIN", CONSOLIDATION),
+    of("MEMORY_CONSOLIDATION_MAX_PAIRS", PAIRS),
+    of("MEMORY_CONSOLIDATION_REDIRECT_MAX_EDGES_PER_ALIAS", ALIAS_EDGES),
+    of("MEMORY_CONSOLIDATION_BLOCK_CONTRADICTORY", CONTRADICTORY),
 ];
 
 #[cfg(test)]

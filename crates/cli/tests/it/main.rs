@@ -7,6 +7,7 @@ mod chaos;
 mod configuration;
 mod connections;
 mod consistency;
+mod consolidation;
 mod defects;
 mod demo;
 mod disk_full;

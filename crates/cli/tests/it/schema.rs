@@ -8,7 +8,7 @@ use crate::support::{
     program::{aionis_on, fake, run},
 };
 
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     "0001_memory",
     "0002_vector_index",
     "0003_pending_since",
@@ -18,6 +18,7 @@ const MIGRATIONS: [&str; 11] = [
     "0007_api_keys",
     "0008_jobs",
     "0009_lifecycle",
+    "0010_consolidation",
     "0012_topics",
     "0013_purges",
 ];

@@ -7,6 +7,7 @@
 
 mod audience;
 pub mod consistency;
+pub mod consolidation;
 pub mod rollup;
 pub mod salience_decay;
 pub mod scope_purge;

@@ -100,7 +100,7 @@ pub struct Survey {
 
 impl Survey {
     fn see(&mut self, node: &AgingNode, policy: &TierPolicy, now: Timestamp) {
-        if node.decay.held {
+        if !node.is_mutable() {
             return;
         }
         let scale = policy.decay.scale_at(&node.decay, now);
@@ -258,6 +258,7 @@ impl Plan {
             salience_at: self.at,
             since: node.decay.since,
             used_at: node.decay.used_at,
+            alias_of: node.alias_of,
         }
     }
 

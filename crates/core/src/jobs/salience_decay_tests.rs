@@ -73,7 +73,7 @@ fn node(n: u128, tier: Tier, salience: f64, used_days_ago: i64) -> AgingNode {
     let used_at = Timestamp(NOW.0 - used_days_ago * DAY);
     let decay = DecayBasis { since: used_at, used_at, feedback: 0.0, held: tier == Tier::Archive };
     let id = NodeId(Uuid::from_u128(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)));
-    AgingNode { id, tier, salience, decay, moved_at: None }
+    AgingNode { id, tier, salience, decay, moved_at: None, alias_of: None, leads: false }
 }
 
 fn all_may_move() -> TierPolicy {

@@ -61,12 +61,21 @@ pub struct AgingNode {
     pub decay: DecayBasis,
     /// When it last moved to a colder tier.
     pub moved_at: Option<Timestamp>,
+    /// What it is an alias of.
+    pub alias_of: Option<NodeId>,
+    /// Whether recall finds that node by it. It stays where it is searched for as long.
+    pub leads: bool,
 }
 
 impl AgingNode {
-    /// Whether it may move at all today: not held, and not moved within the 24 hours before.
+    /// Whether it is moved at all: neither held nor a way to another node.
+    pub const fn is_mutable(&self) -> bool {
+        !self.decay.held && !self.leads
+    }
+
+    /// Whether it may move today: it is moved at all, and was not within the 24 hours before.
     pub fn may_move(&self, now: Timestamp) -> bool {
-        !self.decay.held && !moved_within_a_day(self.moved_at, now)
+        self.is_mutable() && !moved_within_a_day(self.moved_at, now)
     }
 }
 
@@ -194,11 +203,21 @@ mod tests {
         let now = Timestamp(1_000 * DAY);
         let moved = |ago: i64| moved_at(Some(&json!({ "last_tier_transition_ms": (now.0 - ago) / 1_000 })));
         let decay = DecayBasis { since: now, used_at: now, feedback: 0.0, held: false };
-        let node =
-            |moved_at| AgingNode { id: NodeId(uuid::Uuid::nil()), tier: Tier::Hot, salience: 0.1, decay, moved_at };
+        let node = |moved_at| AgingNode {
+            id: NodeId(uuid::Uuid::nil()),
+            tier: Tier::Hot,
+            salience: 0.1,
+            decay,
+            moved_at,
+            alias_of: None,
+            leads: false,
+        };
         assert!(node(None).may_move(now) && node(moved(DAY)).may_move(now));
         assert!(!node(moved(DAY - 1_000_000)).may_move(now) && !node(moved(0)).may_move(now));
         let held = AgingNode { decay: DecayBasis { held: true, ..decay }, ..node(None) };
         assert!(!held.may_move(now));
+        let alias = AgingNode { alias_of: Some(NodeId(uuid::Uuid::max())), ..node(None) };
+        assert!(alias.may_move(now), "what it was an alias of is forgotten");
+        assert!(!AgingNode { leads: true, ..alias }.may_move(now));
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     canon::{canonical_sha256, sha256_hex},
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
+    jobs::consolidation::alias_of,
     lifecycle::{DAY, moved_at},
     model::Tier,
 };
@@ -31,6 +32,8 @@ pub struct TierMove {
     pub since: Timestamp,
     /// When the node was last used; it must not have been used since.
     pub used_at: Timestamp,
+    /// What it was an alias of when it was planned; a node that became one since leads to another and stays.
+    pub alias_of: Option<NodeId>,
 }
 
 impl TierMove {
@@ -38,6 +41,7 @@ impl TierMove {
     pub(super) fn holds(&self, node: &OperatedNode, now: Timestamp) -> bool {
         node.tier == self.from
             && !node.decay.held
+            && alias_of(self.id, node.activity.as_ref()) == self.alias_of
             && node.decay.since == self.since
             && node.decay.used_at == self.used_at
             && moved_at(node.activity.as_ref()).is_none_or(|moved| moved.0.saturating_add(DAY) <= now.0)

@@ -10,6 +10,7 @@ mod consistency_check;
 mod consistency_seeds;
 #[cfg(test)]
 mod consistency_tests;
+mod consolidation;
 mod derived_write;
 mod outbox_replay;
 mod report;
@@ -35,6 +36,10 @@ use uuid::Uuid;
 pub use self::{
     compression_rollup::{CompressionRollup, RollupSettings},
     consistency_check::ConsistencyCheck,
+    consolidation::{
+        CandidateSettings, ConsolidationApply, ConsolidationCandidates, ConsolidationRedirect, ConsolidationUndo,
+        Decisions,
+    },
     outbox_replay::OutboxReplay,
     report::Report,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
@@ -49,6 +54,10 @@ pub const ALL: &[&JobInfo] = &[
     &compression_rollup::INFO,
     &consistency_check::OF_SCOPES,
     &consistency_check::OF_THE_DEPLOYMENT,
+    &consolidation::APPLY,
+    &consolidation::CANDIDATES,
+    &consolidation::REDIRECT,
+    &consolidation::UNDO,
     &outbox_replay::INFO,
     &salience_decay::INFO,
     &scope_purge::INFO,

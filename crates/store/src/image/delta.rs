@@ -3,6 +3,7 @@
 use aionis_core::{
     clock::Timestamp,
     ids::{EdgeId, NodeId},
+    jobs::consolidation::MergeEdge,
     lifecycle::DecayBasis,
     model::{Lane, NodeType, Tier},
     recall::EdgeView,
@@ -31,6 +32,10 @@ pub(crate) enum Delta {
     Vector { scope: String, id: NodeId, vector_no: i64, vector: Vec<f32> },
     /// An edge has these values.
     Edge(EdgeDelta),
+    /// These edges are no more.
+    EdgesRemoved { scope: String, ids: Vec<EdgeId> },
+    /// A node is an alias of this one, or of none.
+    Alias { scope: String, id: NodeId, alias_of: Option<NodeId> },
     /// Work was queued for these nodes.
     Work { scope: String, waiting: Vec<NodeId> },
     /// These nodes wait no more.
@@ -143,6 +148,20 @@ impl EdgeDelta {
         };
         Self { scope: scope.to_owned(), edge }
     }
+
+    /// An edge that a merge moved or put back.
+    pub(crate) fn of(edge: &MergeEdge, scope: &str) -> Self {
+        let edge = EdgeView {
+            id: edge.id,
+            edge_type: edge.edge_type,
+            src: edge.src,
+            dst: edge.dst,
+            weight: edge.strength.weight,
+            confidence: edge.strength.confidence,
+            commit_seq: edge.commit_seq,
+        };
+        Self { scope: scope.to_owned(), edge }
+    }
 }
 
 impl Delta {
@@ -154,6 +173,8 @@ impl Delta {
             | Self::Used { scope, .. }
             | Self::Rule { scope, .. }
             | Self::Vector { scope, .. }
+            | Self::EdgesRemoved { scope, .. }
+            | Self::Alias { scope, .. }
             | Self::Work { scope, .. }
             | Self::Settled { scope, .. }
             | Self::Erased { scope, .. }
@@ -197,6 +218,8 @@ impl ScopeImage {
             }
             Delta::Vector { id, vector_no, vector, .. } => self.put_vector(*id, *vector_no, vector),
             Delta::Edge(edge) => self.put_edge(edge.edge),
+            Delta::EdgesRemoved { ids, .. } => self.remove_edges(ids),
+            Delta::Alias { id, alias_of, .. } => self.put_alias(*id, *alias_of),
             Delta::Work { waiting, .. } => {
                 for id in waiting {
                     let without_vector = self.slot(*id).is_some_and(|node| node.vector.is_none());
@@ -268,6 +291,7 @@ impl ScopeImage {
     }
 
     fn put_node(&mut self, delta: &NodeDelta) {
+        let known_alias = self.slot_of(delta.id.0).and_then(|slot| self.aliases.get(&slot).copied());
         // New content: whatever vector there is belongs to the old one.
         if let Some(slot) = self.slot_of(delta.id.0) {
             self.drop_vector(slot);
@@ -291,6 +315,8 @@ impl ScopeImage {
             confidence: delta.confidence,
             name_key: delta.terms.name_key.as_deref(),
             client_id: delta.client_id.as_deref(),
+            // New content makes no other node of it.
+            alias_of: known_alias,
         });
         self.index(slot, delta.replaced_terms.as_deref().unwrap_or_default(), &delta.terms.counts.terms);
     }

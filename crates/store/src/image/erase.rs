@@ -25,6 +25,7 @@ impl ScopeImage {
         self.drop_edges(slot);
         let at = slot as usize;
         let (id, node_no, terms) = (self.nodes[at].id, self.nodes[at].node_no, self.nodes[at].terms);
+        self.aliases.remove(&slot);
         self.set_pending(NodeId(id), false);
         self.count_terms(terms, false);
         self.slots.remove(id, |slot| self.nodes[slot as usize].id);
@@ -42,6 +43,9 @@ impl ScopeImage {
     fn drop_edges(&mut self, slot: Slot) {
         let around = std::mem::take(&mut self.around[slot as usize]);
         for at in self.edges_at(around) {
+            if self.edges[at as usize].is_removed() {
+                continue;
+            }
             let id = self.edges[at as usize].id();
             self.edge_slots.remove(id, |at| self.edges[at as usize].id());
         }
@@ -52,6 +56,7 @@ impl ScopeImage {
         let slots = ids.iter().filter_map(|id| self.slot_of(id.0));
         let mut found: Vec<uuid::Uuid> = slots
             .flat_map(|slot| self.edges_at(self.around[slot as usize]))
+            .filter(|at| !self.edges[*at as usize].is_removed())
             .map(|at| self.edges[at as usize].id())
             .collect();
         found.sort_unstable();

@@ -29,6 +29,9 @@ pub(super) struct Around {
     entering: u32,
 }
 
+/// Weight of an edge that was taken out: below every least weight a question may name.
+const REMOVED: f64 = f64::NEG_INFINITY;
+
 /// No further edge.
 const END: u32 = u32::MAX;
 
@@ -46,6 +49,10 @@ impl Around {
 }
 
 impl EdgeImage {
+    pub(super) fn is_removed(&self) -> bool {
+        self.weight <= REMOVED
+    }
+
     pub(super) const fn id(&self) -> Uuid {
         self.id
     }
@@ -70,7 +77,7 @@ impl ScopeImage {
         let filter = self.viewer(viewer);
         let shows = |slot: Slot| {
             let node = &self.nodes[slot as usize];
-            node.is_shown() && filter.sees(node)
+            node.is_shown() && filter.sees(node) && !self.is_alias(slot)
         };
         let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         slots.retain(|slot| shows(*slot));
@@ -82,7 +89,11 @@ impl ScopeImage {
                 let mut at = first(self.around[*slot as usize]);
                 while let Some(edge) = self.edges.get(at as usize) {
                     // The near end is one of the nodes asked for.
-                    if edge.weight >= min_weight && edge.confidence >= min_confidence && shows(far(edge)) {
+                    if edge.weight > REMOVED
+                        && edge.weight >= min_weight
+                        && edge.confidence >= min_confidence
+                        && shows(far(edge))
+                    {
                         found.push(at);
                     }
                     at = next(edge);
@@ -117,6 +128,15 @@ impl ScopeImage {
     fn stronger(&self, a: u32, b: u32) -> std::cmp::Ordering {
         let (a, b) = (&self.edges[a as usize], &self.edges[b as usize]);
         b.weight.total_cmp(&a.weight).then(b.confidence.total_cmp(&a.confidence)).then(a.id.cmp(&b.id))
+    }
+
+    /// Takes edges out. Their places stay, of no weight at all, until the image is loaded anew.
+    pub(crate) fn remove_edges(&mut self, ids: &[EdgeId]) {
+        for id in ids {
+            let Some(at) = self.edge_slots.get(id.0, |at| self.edges[at as usize].id) else { continue };
+            self.edge_slots.remove(id.0, |at| self.edges[at as usize].id);
+            self.edges[at as usize].weight = REMOVED;
+        }
     }
 
     /// Adds an edge or brings a known one up to date. Its ends and its kind never change.

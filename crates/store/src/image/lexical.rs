@@ -157,6 +157,7 @@ impl ScopeImage {
 
     /// The best documents by BM25 among those a filter lets pass. All terms' lists must be in memory.
     pub(crate) fn lexical(&self, filter: &NodeFilter, terms: &[String], limit: usize) -> LexicalHits {
+        let seen_by = filter;
         let filter = self.filter(filter);
         let empty = Postings::default();
         let lists: Vec<&Postings> =
@@ -164,7 +165,7 @@ impl ScopeImage {
         #[expect(clippy::cast_precision_loss, reason = "term counts are far below 2^52")]
         let mean_len = if self.documents == 0 { 0.0 } else { self.total_terms as f64 / self.documents as f64 };
         let doc_freq: Vec<u64> = lists.iter().map(|list| list.len() as u64).collect();
-        let mut best = self.best(&lists, &doc_freq, mean_len, &filter, limit);
+        let mut best = self.best(&lists, &doc_freq, mean_len, &filter, self.reach(limit));
         best.sort_unstable_by(|a, b| {
             b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
         });
@@ -179,6 +180,8 @@ impl ScopeImage {
                 }
             })
             .collect();
+        let mut docs = self.resolved_docs(seen_by, docs);
+        docs.truncate(limit);
         LexicalHits { total_docs: self.documents, mean_len, doc_freq, docs }
     }
 

@@ -30,6 +30,8 @@ pub(crate) struct NodeFacts<'a> {
     pub(crate) confidence: f64,
     pub(crate) name_key: Option<&'a str>,
     pub(crate) client_id: Option<&'a str>,
+    /// The node it is an alias of.
+    pub(crate) alias_of: Option<Uuid>,
 }
 
 impl ScopeImage {
@@ -86,6 +88,7 @@ impl ScopeImage {
             }
         };
         self.put_names(slot, facts.name_key, facts.client_id);
+        self.put_alias(NodeId(facts.id), facts.alias_of.map(NodeId));
         slot
     }
 

@@ -3,6 +3,7 @@
 //! An image is loaded when a scope is first read and kept up to date by deltas. Every delta states its full result, so
 //! applying one that the load has already seen changes nothing.
 
+mod alias;
 mod code;
 mod delta;
 mod dense;
@@ -66,6 +67,8 @@ pub(crate) struct ScopeImage {
     edge_slots: Index,
     around: Vec<Around>,
     clients: HashMap<Box<str>, Slot>,
+    /// What nodes are aliases of.
+    aliases: HashMap<Slot, Uuid>,
     postings: HashMap<Box<str>, Postings>,
     /// Whether every posting list is in memory.
     postings_complete: bool,
@@ -232,6 +235,7 @@ impl ScopeImage {
             edge_slots: Index::default(),
             around: Vec::new(),
             clients: HashMap::new(),
+            aliases: HashMap::new(),
             postings: HashMap::new(),
             postings_complete: false,
             version: 0,
@@ -277,7 +281,9 @@ impl ScopeImage {
     pub(crate) fn vitals(&self, ids: &[NodeId], viewer: &Viewer) -> Vec<NodeVitals> {
         let filter = self.viewer(viewer);
         ids.iter()
-            .filter_map(|id| self.slot(*id))
+            .filter_map(|id| self.slot_of(id.0))
+            .filter(|slot| !self.is_alias(*slot))
+            .map(|slot| &self.nodes[slot as usize])
             .filter(|node| node.is_shown() && filter.sees(node))
             .map(NodeImage::vitals)
             .collect()
@@ -287,7 +293,13 @@ impl ScopeImage {
     pub(crate) fn named(&self, names: &[String], among: &[NodeId]) -> Vec<NodeId> {
         let names: HashSet<&str> = names.iter().map(String::as_str).collect();
         let is_named = |node: &NodeImage| node.name.as_ref().is_some_and(|name| names.contains(&**name));
-        among.iter().copied().filter(|id| self.slot(*id).is_some_and(is_named)).collect()
+        let mut found: Vec<NodeId> = among.iter().copied().filter(|id| self.slot(*id).is_some_and(is_named)).collect();
+        for id in self.named_by_alias(&names, among) {
+            if !found.contains(&id) {
+                found.push(id);
+            }
+        }
+        found
     }
 
     /// Nodes whose id or client id is one of `literals`, ordered by id.
@@ -300,6 +312,7 @@ impl ScopeImage {
                 let by_client_id = || self.clients.get(literal.as_str()).copied();
                 by_id.or_else(|| by_client_id().filter(|&slot| self.nodes[slot as usize].has_client_id))
             })
+            .map(|slot| self.stands_for(slot))
             .filter(|slot| filter.seeds(self.gates[*slot as usize]))
             .map(|slot| NodeId(self.nodes[slot as usize].id))
             .collect();
@@ -333,5 +346,6 @@ impl ScopeImage {
             + self.bits.as_ref().map_or(0, BitCodes::bytes)
             + postings
             + self.clients.len() * 64
+            + self.aliases.capacity() * 24
     }
 }

@@ -193,7 +193,7 @@ fn exact_is_cheaper(of_scope: u64, all: u64, candidates: usize) -> bool {
 }
 
 /// The best hits, best first, ties by id.
-fn best_first(mut hits: Vec<DenseHit>, limit: usize) -> Vec<DenseHit> {
+pub(crate) fn best_first(mut hits: Vec<DenseHit>, limit: usize) -> Vec<DenseHit> {
     hits.sort_unstable_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
     hits.truncate(limit);
     hits

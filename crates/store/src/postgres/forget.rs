@@ -90,6 +90,24 @@ WITH nodes AS (
 ), edges AS (
     DELETE FROM memory_edges t USING UNNEST(array_fill($1::text, ARRAY[cardinality($18)]), $18::uuid[]) AS q (scope_key, id)
     WHERE t.scope_key = q.scope_key AND t.id = q.id
+), low_pairs AS (
+    DELETE FROM memory_consolidation_candidates t USING UNNEST($13::uuid[]) AS q (id)
+    WHERE t.low_id = q.id AND t.scope_key || '' = $1
+), high_pairs AS (
+    DELETE FROM memory_consolidation_candidates t USING UNNEST($13::uuid[]) AS q (id)
+    WHERE t.high_id = q.id AND t.scope_key || '' = $1
+), merges_into AS (
+    DELETE FROM memory_merges t USING UNNEST($13::uuid[]) AS q (id)
+    WHERE t.canonical_id = q.id AND t.scope_key || '' = $1
+), merges_of AS (
+    DELETE FROM memory_merges t USING UNNEST($13::uuid[]) AS q (id)
+    WHERE t.duplicate_id = q.id AND t.scope_key || '' = $1
+), removed_from AS (
+    DELETE FROM memory_removed_edges t USING UNNEST($13::uuid[]) AS q (id)
+    WHERE t.src_id = q.id AND t.scope_key || '' = $1
+), removed_to AS (
+    DELETE FROM memory_removed_edges t USING UNNEST($13::uuid[]) AS q (id)
+    WHERE t.dst_id = q.id AND t.scope_key || '' = $1
 ), decisions AS (
     UPDATE memory_decisions SET policy = 'null', metadata = '{}'
     WHERE scope_key = $1 AND cardinality($19) > 0

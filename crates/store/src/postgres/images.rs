@@ -85,17 +85,19 @@ const ROWS_AT_ONCE: usize = 2_000;
 
 /// Kind of the rows that name forgotten nodes.
 const ERASED: i16 = 3;
+/// Kind of the rows that name edges a job removed. They come before the edges that are there, some of them put back.
+const REMOVED: i16 = 4;
 
-/// Head, then forgotten nodes, then changed nodes, then changed edges, in one shape. Changes are found by the number made of the scope; its key
+/// Head, then forgotten nodes, then changed nodes, then removed edges, then changed edges, in one shape. Changes are found by the number made of the scope; its key
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
 SELECT 0::int2, incarnation, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
-       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text \
+       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text, NULL::text \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
 SELECT 3::int2, g.id, NULL, NULL, g.commit_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_erasures g WHERE $2 >= 0 AND g.scope_no = hashtextextended($1, 0) AND g.scope_key || '' = $1 \
     AND g.change_no > $2 \
 UNION ALL \
@@ -103,7 +105,7 @@ SELECT 1::int2, n.id, NULL, NULL, n.content_seq, n.salience_at, n.last_activated
        n.type, n.tier, n.memory_lane, n.embedding_status, n.owner_agent_id, n.owner_team_id, n.name_key, n.client_id, \
        n.lexical_terms, r.state, v.code, \
        CASE WHEN n.slots ?| ARRAY['pin', 'legal_hold', 'feedback_quality', 'feedback_positive', 'feedback_negative'] \
-           THEN n.slots::text END, n.activity::text \
+           THEN n.slots::text END, n.activity::text, n.activity ->> 'alias_of' \
 FROM memory_nodes n \
 LEFT JOIN LATERAL (SELECT code FROM memory_vectors \
     WHERE $3 AND scope_key = $1 AND node_id = n.id AND model = $4 LIMIT 1) v ON true \
@@ -111,8 +113,13 @@ LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
     WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = n.id LIMIT 1) r ON true \
 WHERE n.scope_no = hashtextextended($1, 0) AND n.scope_key || '' = $1 AND n.change_no > $2 \
 UNION ALL \
+SELECT 4::int2, g.edge_id, NULL, NULL, g.removed_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+FROM memory_removed_edges g WHERE $2 >= 0 AND g.scope_no = hashtextextended($1, 0) AND g.scope_key || '' = $1 \
+    AND g.change_no > $2 \
+UNION ALL \
 SELECT 2::int2, e.id, e.src_id, e.dst_id, e.commit_seq, NULL, NULL, NULL, e.weight, e.confidence, NULL, NULL, e.type, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_edges e WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $2";
 
 impl Images {
@@ -449,12 +456,14 @@ impl Fresh {
                     confidence: get(row, 9)?,
                     name_key: get(row, 18)?,
                     client_id: get(row, 19)?,
+                    alias_of: get::<Option<&str>>(row, 25)?.and_then(|to| uuid::Uuid::parse_str(to).ok()),
                 });
                 image.add_document(slot, get(row, 20)?);
                 image.put_code(slot, get(row, 22)?);
             }
             // Dealt with before.
             ERASED => {}
+            REMOVED => image.remove_edges(&[EdgeId(get(row, 1)?)]),
             _ => {
                 let edge = EdgeView {
                     id: EdgeId(get(row, 1)?),

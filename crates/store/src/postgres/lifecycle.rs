@@ -17,12 +17,14 @@ use super::{
     rows::{choice, get, signed, unsigned},
     session::{For, begin},
 };
-use crate::decay::{basis, first_after, moved_at};
+use crate::decay::{basis, first_after, noted};
 
 const PAGE: &str = "SELECT id, type, salience, salience_at, last_activated, created_at, \
                         CASE WHEN slots ?| ARRAY['pin', 'legal_hold', 'feedback_quality', 'feedback_positive', \
-                            'feedback_negative'] THEN slots::text END, activity::text \
-                    FROM memory_nodes WHERE tier_no = hashtextextended($1, 2) AND scope_key || '' = $1 AND tier = $2 \
+                            'feedback_negative'] THEN slots::text END, activity::text, \
+                        CASE WHEN activity ->> 'alias_of' ~ '^[0-9a-f-]{36}$' THEN EXISTS (SELECT 1 FROM memory_nodes c \
+                            WHERE c.scope_key = $1 AND c.id = (n.activity ->> 'alias_of')::uuid) END \
+                    FROM memory_nodes n WHERE tier_no = hashtextextended($1, 2) AND scope_key || '' = $1 AND tier = $2 \
                         AND id >= $3 ORDER BY id LIMIT $4";
 const MOVED: &str = "SELECT count(*) FROM memory_nodes WHERE moved_no = hashtextextended($1, 3) AND scope_key || '' = $1 \
                      AND moved_ms >= $2";
@@ -82,11 +84,14 @@ fn aging(row: &PgRow, page: &TierPage) -> Result<AgingNode, StoreError> {
     let times = (get(row, 3)?, get(row, 4)?, get(row, 5)?);
     let (slots, notes): (Option<&str>, Option<&str>) = (get(row, 6)?, get(row, 7)?);
     let damage = |e: serde_json::Error| inconsistent("memory_nodes", "activity", id, e.to_string());
+    let (moved_at, alias_of) = noted(id, notes).map_err(damage)?;
     Ok(AgingNode {
         id,
         tier: page.tier,
         salience: get(row, 2)?,
         decay: basis(kind, times, slots, notes).map_err(damage)?,
-        moved_at: moved_at(notes).map_err(damage)?,
+        moved_at,
+        alias_of,
+        leads: get::<Option<bool>>(row, 8)? == Some(true),
     })
 }

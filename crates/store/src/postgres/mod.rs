@@ -5,6 +5,7 @@
 //! for what has changed since its image was made. See `docs/adr/0013-postgresql-engine.md`.
 
 mod consistency;
+mod consolidation;
 mod dense;
 mod error;
 mod forget;

@@ -7,7 +7,9 @@ use aionis_core::{
     chain::StoredCommit,
     clock::Timestamp,
     ids::{CommitId, NodeId, ScopeKey},
+    jobs::consolidation::without_merge_notes,
     model::{EmbeddingStatus, Lane, NodeType, Tier},
+    operate::merged_slots,
     ports::store::{FindPage, FindQuery, ReadStore, RecallReader, StoreError},
     read::{AsOf, ErasedNode, Eyes, FoundNode, NodeVersion, Position, as_it_was},
 };
@@ -20,7 +22,7 @@ use super::{
     integrity::{COMMIT_COLUMNS, read_content, stored_commit},
     past,
     recall::{NODE_COLUMNS, RULE_OF_NODE, node_row},
-    rows::{choice, digest, get, signed, unsigned},
+    rows::{choice, digest, get, json, json_of, signed, unsigned},
 };
 use crate::read::{Pager, Step, content, rule_as_it_was, unreadable_version};
 
@@ -98,6 +100,9 @@ pub(crate) fn found(row: &PgRow, as_of: Option<u64>) -> Result<FoundNode, StoreE
     if as_of.is_none() {
         return Ok(node);
     }
+    // Notes have no history; those of a merge would say of an earlier state what came later.
+    let activity = without_merge_notes(get::<Option<&str>>(row, 26)?.map(json_of).transpose()?);
+    node.row.slots = merged_slots(json(row, 5)?, activity.as_ref());
     if let Some(text) = get::<Option<&str>>(row, 32)? {
         let id = node.row.id;
         node.version = number(31)?;

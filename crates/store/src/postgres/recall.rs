@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::{
     PostgresStore, VectorSearch,
+    dense::best_first,
     error::driver,
     images::{Entry, Freshness},
     rows::{choice, get, json, json_of, parsed, signed, unsigned},
@@ -55,11 +56,15 @@ impl RecallReader for PostgresStore {
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
         let image = self.image(&query.scope, Freshness::Known).await?;
-        if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
-            return self.shared.nearest(&query, image.vectors()).await;
-        }
-        let candidates = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit));
-        self.shared.rescore(&query, candidates).await
+        let limit = query.limit;
+        let query = DenseQuery { limit: image.read(|image| image.reach(limit)), ..query };
+        let hits = if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
+            self.shared.nearest(&query, image.vectors()).await?
+        } else {
+            let candidates = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit));
+            self.shared.rescore(&query, candidates).await?
+        };
+        Ok(best_first(image.read(|image| image.resolved(&query.filter, hits)), limit))
     }
 
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {

@@ -261,7 +261,7 @@ async fn insert(
     }
     let derived: Vec<(&str, Derived)> = match table {
         Table::Nodes => of_nodes(&rows)?,
-        Table::Edges | Table::Erasures => vec![("change_no", Derived::Int(vec![1; rows.len()]))],
+        Table::Edges | Table::Erasures | Table::RemovedEdges => vec![("change_no", Derived::Int(vec![1; rows.len()]))],
         Table::Vectors => of_vectors(connection, scope, &rows).await?,
         _ => Vec::new(),
     };

@@ -231,6 +231,14 @@ const OF_A_NODE: [(&str, &str); 5] = [
     ("memory_rule_feedback", "rule_node_id"),
 ];
 
+/// Tables of consolidation whose rows go with either of two nodes: pairs, merges with the notes both nodes had, and edges
+/// that were moved.
+const AT_A_NODE: [(&str, [&str; 2]); 3] = [
+    ("memory_consolidation_candidates", ["low_id", "high_id"]),
+    ("memory_merges", ["canonical_id", "duplicate_id"]),
+    ("memory_removed_edges", ["src_id", "dst_id"]),
+];
+
 fn erase(connection: &Connection, scope: &str, plan: &ForgetPlan, commit: &NewCommit) -> Result<(), StoreError> {
     let run = |sql: &str, values: &[&dyn rusqlite::ToSql]| {
         connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(|_| ()).map_err(driver)
@@ -263,6 +271,14 @@ fn erase(connection: &Connection, scope: &str, plan: &ForgetPlan, commit: &NewCo
         for id in naming(connection, sql, scope, &ids)? {
             let sql = "UPDATE memory_decisions SET policy = 'null', metadata = '{}' WHERE scope_key = ?1 AND id = ?2";
             run(sql, params![scope, id])?;
+        }
+    }
+    for (id, _) in &plan.nodes {
+        for (table, columns) in AT_A_NODE {
+            let sql = format!("DELETE FROM {table} WHERE scope_key = ?1 AND {} = ?2", columns[0]);
+            run(&sql, params![scope, blob(id.0)])?;
+            let sql = format!("DELETE FROM {table} WHERE scope_key = ?1 AND {} = ?2", columns[1]);
+            run(&sql, params![scope, blob(id.0)])?;
         }
     }
     for edge in commit.changes.iter().filter(|change| change.kind == ObjectKind::Edge) {

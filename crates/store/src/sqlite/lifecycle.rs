@@ -16,13 +16,15 @@ use super::{
     rows::{blob, choice, decay_basis, signed, unreadable, unsigned, uuid},
 };
 use crate::{
-    decay::{first_after, moved_at},
+    decay::{first_after, noted},
     image::Delta,
 };
 
 const PAGE: &str = "SELECT id, type, salience, salience_at, last_activated, created_at, \
                         CASE WHEN instr(slots, '\"pin\"') > 0 OR instr(slots, '\"legal_hold\"') > 0 \
-                            OR instr(slots, '\"feedback_') > 0 THEN slots END, activity \
+                            OR instr(slots, '\"feedback_') > 0 THEN slots END, activity, \
+                        instr(activity, '\"alias_of\"') > 0 AND EXISTS (SELECT 1 FROM memory_nodes c \
+                            WHERE c.scope_key = ?1 AND c.id = unhex(replace(memory_nodes.activity ->> 'alias_of', '-', ''))) \
                     FROM memory_nodes INDEXED BY memory_nodes_tier \
                     WHERE scope_key = ?1 AND tier = ?2 AND id >= ?3 ORDER BY id LIMIT ?4";
 const MOVED: &str = "SELECT count(*) FROM memory_nodes INDEXED BY memory_nodes_moved WHERE scope_key = ?1 \
@@ -91,15 +93,18 @@ impl LifecycleStore for SqliteStore {
 }
 
 fn aging(row: &Row<'_>, page: &TierPage) -> rusqlite::Result<AgingNode> {
+    let id = NodeId(uuid(row, 0)?);
     let notes = row.get_ref(7)?.as_str_or_null()?;
-    let moved_at =
-        moved_at(notes).map_err(|e| rusqlite::Error::FromSqlConversionFailure(7, Type::Text, Box::new(e)))?;
+    let (moved_at, alias_of) =
+        noted(id, notes).map_err(|e| rusqlite::Error::FromSqlConversionFailure(7, Type::Text, Box::new(e)))?;
     let node_type = choice(row, 1, NodeType::parse)?;
     Ok(AgingNode {
-        id: NodeId(uuid(row, 0)?),
+        id,
         tier: page.tier,
         salience: row.get(2)?,
         decay: decay_basis(row, (node_type, page.tier), 3)?,
         moved_at,
+        alias_of,
+        leads: row.get::<_, Option<bool>>(8)? == Some(true),
     })
 }

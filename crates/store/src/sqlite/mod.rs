@@ -5,6 +5,7 @@
 //! database, brought up to date by the writer after each commit, and dropped when memory runs short.
 
 mod consistency;
+mod consolidation;
 mod error;
 mod forget;
 mod images;

@@ -1,11 +1,8 @@
 //! Building an earlier state.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use aionis_core::{
@@ -14,7 +11,7 @@ use aionis_core::{
     ports::store::StoreError,
     recall::EdgeView,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rusqlite::{Connection, OptionalExtension};
 use uuid::Uuid;
 
@@ -25,7 +22,8 @@ use super::{
     rows::{digest, edge_type, signed, unreadable, unsigned, uuid, vector},
 };
 use crate::{
-    past::{PastScope, check_size, edges_made},
+    consolidation::newest_aliases,
+    past::{EdgesThen, PastScope, check_size, edges_changed},
     space::EmbeddingSpace,
 };
 
@@ -71,11 +69,12 @@ pub(super) fn load(
         .query_row("SELECT node_count FROM memory_scopes WHERE scope_key = ?1", [key], |row| unsigned(row, 0))
         .optional()
         .map_err(driver)?;
-    let mut past = PastScope::new(space, seq);
+    // A scope that is being purged is not there.
     if is_purging(&tx, key)? {
-        return Ok(past);
+        return Ok(PastScope::new(space, seq));
     }
     check_size(scope, nodes.unwrap_or(0), nodes_max)?;
+    let mut past = PastScope::new(space, seq).with_aliases(aliases(&tx, key, seq)?);
     let mut vectors = vectors(&tx, key, space, wanted)?;
     let mut statement = tx.prepare_cached(&found_sql(Some(seq))).map_err(driver)?;
     let mut rows = statement.query((key, signed(seq))).map_err(driver)?;
@@ -117,18 +116,23 @@ fn edges(
     seq: u64,
     (past, wanted): (&mut PastScope, &Wanted),
 ) -> Result<(), StoreError> {
-    let mut later: HashSet<Uuid> = HashSet::new();
-    let sql = "SELECT changes FROM memory_commits WHERE scope_key = ?1 AND seq > ?2 AND changes LIKE '%[\"edge\",\"create\"%'";
+    let mut then = EdgesThen::default();
+    let sql = "SELECT changes FROM memory_commits WHERE scope_key = ?1 AND seq > ?2 \
+               AND (changes LIKE '%[\"edge\",\"create\"%' OR changes LIKE '%[\"edge\",\"erase\"%') ORDER BY seq";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let mut rows = statement.query((scope, signed(seq))).map_err(driver)?;
     while let Some(row) = rows.next().map_err(driver)? {
         wanted.go_on()?;
-        edges_made(&row.get::<_, String>(0).map_err(driver)?, &mut later)?;
+        edges_changed(&row.get::<_, String>(0).map_err(driver)?, &mut then)?;
     }
-    let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq FROM memory_edges WHERE scope_key = ?1";
+    // What a job removed since is kept as it was; of edges that were removed more than once the first after then counts.
+    let sql = "SELECT id, type, src_id, dst_id, weight, confidence, commit_seq, 1, 0 FROM memory_edges WHERE scope_key = ?1 \
+               UNION ALL \
+               SELECT edge_id, type, src_id, dst_id, weight, confidence, commit_seq, 0, removed_seq \
+               FROM memory_removed_edges WHERE scope_key = ?1 AND removed_seq > ?2 ORDER BY 8, 9";
     let mut statement = connection.prepare_cached(sql).map_err(driver)?;
     let read = |row: &rusqlite::Row<'_>| {
-        Ok(EdgeView {
+        let edge = EdgeView {
             id: EdgeId(uuid(row, 0)?),
             edge_type: edge_type(row, 1)?,
             src: NodeId(uuid(row, 2)?),
@@ -136,17 +140,33 @@ fn edges(
             weight: row.get(4)?,
             confidence: row.get(5)?,
             commit_seq: unsigned(row, 6)?,
-        })
+        };
+        Ok((edge, row.get(7)?))
     };
-    let found = statement.query_map([scope], read).map_err(driver)?;
+    let found = statement.query_map((scope, signed(seq)), read).map_err(driver)?;
+    let mut seen: HashSet<Uuid> = HashSet::new();
     for edge in found {
         wanted.go_on()?;
-        let edge = edge.map_err(|e| unreadable("memory_edges", scope, e))?;
-        if !later.contains(&edge.id.0) {
+        let (edge, is_stored) = edge.map_err(|e| unreadable("memory_edges", scope, e))?;
+        if then.had(edge.id.0, is_stored) && seen.insert(edge.id.0) {
             past.put_edge(edge);
         }
     }
     Ok(())
+}
+
+/// Which nodes were aliases, and of what.
+fn aliases(connection: &Connection, scope: &str, seq: u64) -> Result<HashMap<NodeId, NodeId>, StoreError> {
+    let sql = "SELECT duplicate_id, canonical_id, applied_seq, ordinal FROM memory_merges WHERE scope_key = ?1 \
+               AND applied_seq <= ?2 AND (undone_seq IS NULL OR undone_seq > ?2)";
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok((NodeId(uuid(row, 0)?), NodeId(uuid(row, 1)?), unsigned(row, 2)?, row.get::<_, u32>(3)?))
+    };
+    let rows: Vec<_> = connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_map((scope, signed(seq)), read).and_then(Iterator::collect))
+        .map_err(|e| unreadable("memory_merges", scope, e))?;
+    Ok(newest_aliases(rows).into_iter().collect())
 }
 
 #[cfg(test)]

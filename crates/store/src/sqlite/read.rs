@@ -7,7 +7,9 @@ use aionis_core::{
     chain::StoredCommit,
     clock::Timestamp,
     ids::{CommitId, NodeId, ScopeKey},
+    jobs::consolidation::without_merge_notes,
     model::{Lane, NodeType},
+    operate::merged_slots,
     ports::store::{FindPage, FindQuery, ReadStore, RecallReader, StoreError},
     read::{AsOf, ErasedNode, Eyes, FoundNode, NodeVersion, Position, as_it_was},
 };
@@ -20,7 +22,7 @@ use super::{
     integrity::{COMMIT_COLUMNS, read_content, stored_commit},
     past,
     purge::is_purging,
-    rows::{NODE_COLUMNS, blob, choice, digest, node_row, rule_of, signed, unreadable, unsigned, uuid},
+    rows::{NODE_COLUMNS, blob, choice, digest, json, node_row, rule_of, signed, unreadable, unsigned, uuid},
 };
 use crate::read::{Pager, Step, content, rule_as_it_was, unreadable_version};
 
@@ -61,6 +63,10 @@ pub(crate) fn found(
         node.row.rule = rule_of(connection, scope, node.row.id.0)?;
     }
     if as_of.is_some() {
+        // Notes have no history; those of a merge would say of an earlier state what came later.
+        let activity = row.get::<_, Option<String>>(23).map_err(damaged)?.map(|_| json(row, 23)).transpose();
+        let activity = without_merge_notes(activity.map_err(damaged)?);
+        node.row.slots = merged_slots(json(row, 5).map_err(damaged)?, activity.as_ref());
         if let Some(text) = row.get::<_, Option<String>>(29).map_err(damaged)? {
             node.version = row.get(28).map_err(damaged)?;
             node.digest = sha256(&text);

@@ -93,14 +93,21 @@ impl RecallReader for SqliteStore {
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
         let query = Arc::new(query);
         let asked = Arc::clone(&query);
-        let near = move |image: &ScopeImage| image.near(&asked.filter, &asked.vector, asked.limit, asked.exact);
-        let hits = match self.on_image(&query.scope, near).await? {
+        let near = move |image: &ScopeImage| {
+            (image.near(&asked.filter, &asked.vector, image.reach(asked.limit), asked.exact), image.has_aliases())
+        };
+        let (near, has_aliases) = self.on_image(&query.scope, near).await?;
+        let mut hits = match near {
             Near::Scored(hits) => hits,
             Near::Candidates(candidates) => {
                 let query = Arc::clone(&query);
                 self.readers.run(move |connection| rescore(connection, candidates, &query)).await?
             }
         };
+        if has_aliases {
+            let asked = Arc::clone(&query);
+            hits = self.on_image(&query.scope, move |image| image.resolved(&asked.filter, hits)).await?;
+        }
         Ok(best_first(hits, query.limit))
     }
 

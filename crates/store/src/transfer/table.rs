@@ -53,6 +53,9 @@ pub(crate) enum Table {
     Decisions,
     Feedback,
     Erasures,
+    Candidates,
+    Merges,
+    RemovedEdges,
     Requests,
     Outbox,
 }
@@ -61,7 +64,7 @@ use Kind::{Bytes, Int, Json, Real, Text, Uuid as Id, Vector};
 
 impl Table {
     /// All tables, in the order of copying.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Commits,
         Self::Nodes,
         Self::Rules,
@@ -71,6 +74,9 @@ impl Table {
         Self::Decisions,
         Self::Feedback,
         Self::Erasures,
+        Self::Candidates,
+        Self::Merges,
+        Self::RemovedEdges,
         Self::Requests,
         Self::Outbox,
     ];
@@ -89,13 +95,16 @@ impl Table {
             Self::Decisions => "memory_decisions",
             Self::Feedback => "memory_rule_feedback",
             Self::Erasures => "memory_erasures",
+            Self::Candidates => "memory_consolidation_candidates",
+            Self::Merges => "memory_merges",
+            Self::RemovedEdges => "memory_removed_edges",
         }
     }
 
     /// How many of the first columns make a row's key in its scope, by which pages are ordered.
     pub(crate) const fn key_len(self) -> usize {
         match self {
-            Self::Versions | Self::Vectors => 2,
+            Self::Versions | Self::Vectors | Self::RemovedEdges => 2,
             _ => 1,
         }
     }
@@ -236,6 +245,58 @@ impl Table {
                 ("owner_team_id", Text),
                 ("commit_seq", Int),
                 ("erased_at", Int),
+            ],
+            Self::Candidates => &[
+                ("pair_key", Text),
+                ("low_id", Id),
+                ("high_id", Id),
+                ("type", Text),
+                ("low_digest", Bytes),
+                ("high_digest", Bytes),
+                ("score", Real),
+                ("vector_similarity", Real),
+                ("lexical_similarity", Real),
+                ("conflict_kind", Text),
+                ("conflict_score", Real),
+                ("shared_tokens", Int),
+                ("state", Text),
+                ("created_at", Int),
+                ("updated_at", Int),
+            ],
+            Self::Merges => &[
+                ("id", Id),
+                ("run_id", Id),
+                ("ordinal", Int),
+                ("cause_id", Id),
+                ("canonical_id", Id),
+                ("duplicate_id", Id),
+                ("pair_key", Text),
+                ("score", Real),
+                ("prior_duplicate", Json),
+                ("prior_canonical", Json),
+                ("applied_seq", Int),
+                ("applied_at", Int),
+                ("undone_seq", Int),
+            ],
+            Self::RemovedEdges => &[
+                ("edge_id", Id),
+                ("removed_seq", Int),
+                ("src_id", Id),
+                ("type", Text),
+                ("dst_id", Id),
+                ("weight", Real),
+                ("confidence", Real),
+                ("decay_rate", Real),
+                ("last_activated", Int),
+                ("created_at", Int),
+                ("commit_seq", Int),
+                ("role", Text),
+                ("target_id", Id),
+                ("base_weight", Real),
+                ("base_confidence", Real),
+                ("base_decay_rate", Real),
+                ("base_last_activated", Int),
+                ("restored_seq", Int),
             ],
             // Claims are of the workers there; here the work is free.
             Self::Outbox => &[

@@ -9,6 +9,7 @@ use aionis_core::{
     clock::Clock,
     forget::PreparedForget,
     ids::ScopeKey,
+    jobs::consolidation::{CandidateQuery, CandidateState, MergeAction, UndoWhich},
     model::{RuleState, Viewer},
     operate::{LinkMode, NodeNames, Operation, Outcome},
     ports::store::{DenseQuery, FailedItem, LexicalQuery, StoreError},
@@ -21,7 +22,10 @@ use aionis_store::{
 };
 use aionis_testkit::{
     conformance::MODEL,
-    fixtures::{DIM, FakeClock, Rng, WriteBuilder, anyone, decision, everything, node_id, operation, scope, scope_of},
+    fixtures::{
+        DIM, FakeClock, Rng, WriteBuilder, act, anyone, candidate, consolidate, decision, everything, node_id,
+        operation, scope, scope_of,
+    },
     postgres::{TempDatabase, options},
 };
 use tokio::sync::Notify;
@@ -111,6 +115,7 @@ async fn some_history(place: &Place) -> Vec<ScopeKey> {
             place.clock.advance(std::time::Duration::from_millis(1_500));
         }
         govern(place, s).await;
+        merge(place, s).await;
     }
     let claim = aionis_core::ports::store::ClaimRequest {
         worker: "w".to_owned(),
@@ -169,6 +174,20 @@ async fn govern(place: &Place, s: &ScopeKey) {
     place.store.forget(asked(aionis_core::canon::Digest::from_hex(&look.token).ok())).await.unwrap();
 }
 
+/// Two nodes that are one, with moved edges, and a pair that waits.
+async fn merge(place: &Place, s: &ScopeKey) {
+    let concept = |node: &mut aionis_core::write::NodeInput| node.node_type = aionis_core::model::NodeType::Concept;
+    let names = ["same 1", "same 2", "same 3"];
+    let write = names.iter().fold(WriteBuilder::new(s).input("same"), |write, name| {
+        write.node(name, "round number 3").vector(vec![1.0; DIM]).with(concept).edge(name, "n3")
+    });
+    place.store.write(write.edge("same 1", "same 2").prepared()).await.unwrap();
+    let ids = names.map(|name| node_id(s, name));
+    consolidate(&*place.store, s, 1, (ids[0], ids[1])).await;
+    let pair = candidate(&*place.store, s, ids[1].max(ids[0]), ids[2]).await;
+    place.store.queue_candidates(s, &[pair], place.clock.now()).await.unwrap();
+}
+
 /// What a reader sees of a scope.
 async fn seen(place: &Place, scope: &ScopeKey) -> String {
     let store = &place.store;
@@ -225,6 +244,16 @@ async fn there_and_back(a: Place, b: Place, c: Place) {
         let original = seen(&a, s).await;
         assert_eq!(original, seen(&b, s).await);
         assert_eq!(original, seen(&c, s).await);
+        // So did pairs and merges: what was merged there is taken back here.
+        let pairs = CandidateQuery { states: CandidateState::ALL.to_vec(), after: None, limit: 10 };
+        assert_eq!(a.store.candidates(s, &pairs).await.unwrap(), c.store.candidates(s, &pairs).await.unwrap());
+        c.clock.set(a.clock.now());
+        for place in [&a, &c] {
+            let which = UndoWhich::Run(uuid::Uuid::from_u128(1));
+            let undone = act(&*place.store, s, 2, MergeAction::Undo { which, force: false }).await;
+            assert_eq!((undone.restored_edges, undone.conflicts), (2, Vec::new()));
+        }
+        assert_eq!(seen(&a, s).await, seen(&c, s).await);
         // The queue came along, waiting and given up, and so did the kept answers and the chain.
         assert_eq!(a.store.given_up(s).await.unwrap(), c.store.given_up(s).await.unwrap());
         let again = WriteBuilder::new(s).deriving().key("k2", true).node("x", "y");

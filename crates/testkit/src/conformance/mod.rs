@@ -2,6 +2,7 @@
 //! of each.
 
 pub mod chain;
+pub mod consolidation;
 pub mod dense;
 pub mod forget;
 pub mod graph;
@@ -239,6 +240,19 @@ macro_rules! store_conformance {
                 a_purge_is_by_the_plan_of_the_head,
                 records_of_purges_are_chained,
             ];
+            consolidation: [
+                pairs_wait_until_they_are_decided,
+                nodes_are_paged_by_id,
+                ops_12_an_alias_counts_for_its_canonical_node,
+                ops_05_edges_are_moved_and_none_is_lost,
+                a_dry_run_changes_nothing,
+                forgetting_takes_what_consolidation_keeps,
+                random_graphs_are_merged_and_taken_back,
+                writes_between_merge_and_undo_are_told,
+                an_alias_leads_as_long_as_its_canonical_node_is_there,
+                words_of_aliases_are_counted_as_before,
+                while_a_scope_is_purged_nothing_is_queued_or_merged,
+            ];
             integrity: [
                 pages_cover_everything_once_in_order,
                 scopes_are_listed_by_tenant_and_name,
@@ -266,6 +280,7 @@ mod tests {
         let list = include_str!("mod.rs");
         for source in [
             include_str!("chain.rs"),
+            include_str!("consolidation.rs"),
             include_str!("dense.rs"),
             include_str!("forget.rs"),
             include_str!("graph.rs"),

@@ -44,6 +44,13 @@ pub trait Inspect: Send + Sync {
 
     /// An id as a literal of the engine's SQL.
     fn id_literal(&self, id: uuid::Uuid) -> String;
+
+    /// Nodes and edges of a scope with every column but the last commit, when a node was last changed, and numbers of rows
+    /// and changes; ordered.
+    async fn graph(&self, scope: &ScopeKey) -> Vec<String>;
+
+    /// Rows that consolidation keeps of a node beside the node itself: pairs, merges, removed edges.
+    async fn kept_of(&self, scope: &ScopeKey, node: NodeId) -> u64;
 }
 
 /// An audit row as stored.

@@ -260,4 +260,24 @@ impl Inspect for PostgresInspector {
     fn id_literal(&self, id: Uuid) -> String {
         format!("'{id}'::uuid")
     }
+
+    async fn graph(&self, scope: &ScopeKey) -> Vec<String> {
+        let sql = "SELECT (to_jsonb(t) - '{updated_at,commit_seq,commit_id,change_no}'::text[])::text FROM memory_nodes t \
+                       WHERE scope_key = $1 \
+                   UNION ALL \
+                   SELECT (to_jsonb(t) - '{commit_seq,change_no}'::text[])::text FROM memory_edges t WHERE scope_key = $1 \
+                   ORDER BY 1";
+        let rows = sqlx::query(sql).bind(scope.as_str()).fetch_all(&mut connect(&self.url).await).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    async fn kept_of(&self, scope: &ScopeKey, node: NodeId) -> u64 {
+        let sql = "SELECT (SELECT count(*) FROM memory_consolidation_candidates \
+                       WHERE scope_key = $1 AND $2 IN (low_id, high_id)) \
+                   + (SELECT count(*) FROM memory_merges WHERE scope_key = $1 AND $2 IN (canonical_id, duplicate_id)) \
+                   + (SELECT count(*) FROM memory_removed_edges WHERE scope_key = $1 AND $2 IN (src_id, dst_id))";
+        let row = sqlx::query(sql).bind(scope.as_str()).bind(node.0);
+        let count: i64 = row.fetch_one(&mut connect(&self.url).await).await.unwrap().get(0);
+        u64::try_from(count).unwrap()
+    }
 }

@@ -2,6 +2,7 @@
 
 mod compression_rollup;
 mod consistency_check;
+mod consolidation;
 mod history;
 mod outbox_replay;
 mod salience_decay;
@@ -41,6 +42,14 @@ enum Job {
     Runs(history::RunsArgs),
     /// Check whether what is stored fits together.
     ConsistencyCheck(Box<consistency_check::ConsistencyCheckArgs>),
+    /// Merge queued pairs: one node of a group stays, the others become its aliases.
+    ConsolidationApply(consolidation::ApplyArgs),
+    /// Look for nodes that say the same and queue them in pairs.
+    ConsolidationCandidates(consolidation::CandidatesArgs),
+    /// Move the edges of aliases to the nodes they stand for.
+    ConsolidationRedirectEdges(consolidation::RedirectArgs),
+    /// Take merges back: aliases and their edges become what they were.
+    ConsolidationUndo(consolidation::UndoArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
     /// Move what is faint and unused to a colder tier.
@@ -58,6 +67,10 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::List(args) => history::list(&args),
         Job::Runs(args) => history::runs(args).await,
         Job::ConsistencyCheck(args) => consistency_check::run(*args).await,
+        Job::ConsolidationApply(args) => consolidation::apply(args).await,
+        Job::ConsolidationCandidates(args) => consolidation::candidates(args).await,
+        Job::ConsolidationRedirectEdges(args) => consolidation::redirect(args).await,
+        Job::ConsolidationUndo(args) => consolidation::undo(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
         Job::SalienceDecay(args) => salience_decay::run(args).await,
         Job::ScopePurge(args) => scope_purge::run(args).await,

@@ -2,6 +2,7 @@
 //! suite proves that they agree.
 
 mod consistency;
+mod consolidation;
 mod error;
 mod forget;
 mod integrity;
@@ -18,6 +19,7 @@ mod topics;
 mod write;
 
 pub use consistency::{ConsistencyStore, ConsistencyView};
+pub use consolidation::ConsolidationStore;
 pub use error::StoreError;
 pub use forget::ForgetStore;
 pub use integrity::{
@@ -51,6 +53,7 @@ pub trait Store:
     + KeyStore
     + JobStore
     + ConsistencyStore
+    + ConsolidationStore
     + LifecycleStore
     + PurgeStore
     + TopicStore
@@ -69,6 +72,7 @@ impl<T> Store for T where
         + KeyStore
         + JobStore
         + ConsistencyStore
+        + ConsolidationStore
         + LifecycleStore
         + PurgeStore
         + TopicStore

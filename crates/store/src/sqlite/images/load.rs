@@ -54,7 +54,8 @@ fn nodes(image: &mut ScopeImage, connection: &Connection, scope: &str) -> Result
                        WHERE r.scope_key = n.scope_key AND r.rule_node_id = n.id) END, \
                    n.salience_at, n.last_activated, n.created_at, \
                    CASE WHEN instr(n.slots, '\"pin\"') > 0 OR instr(n.slots, '\"legal_hold\"') > 0 \
-                       OR instr(n.slots, '\"feedback_') > 0 THEN n.slots END, n.activity \
+                       OR instr(n.slots, '\"feedback_') > 0 THEN n.slots END, n.activity, \
+                   CASE WHEN instr(n.activity, 'alias_of') > 0 THEN n.activity ->> 'alias_of' END \
                    FROM memory_nodes n WHERE n.scope_key = ?1 ORDER BY n.node_no";
     let mut statement = connection.prepare(sql).map_err(driver)?;
     let mut rows = statement.query([scope]).map_err(driver)?;
@@ -86,6 +87,7 @@ fn node(image: &mut ScopeImage, row: &rusqlite::Row<'_>) -> rusqlite::Result<()>
         confidence: row.get(10)?,
         name_key: text(12)?,
         client_id: text(13)?,
+        alias_of: text(20)?.and_then(|to| uuid::Uuid::parse_str(to).ok()),
     });
     Ok(())
 }

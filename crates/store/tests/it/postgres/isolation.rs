@@ -13,7 +13,7 @@ use aionis_core::{
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
     conformance::Subject,
-    fixtures::{DIM, WriteBuilder, agent, anyone, everything, node_id, scope_of, settings},
+    fixtures::{DIM, WriteBuilder, agent, anyone, consolidate, everything, node_id, scope_of, settings},
     postgres::{TempDatabase, options},
 };
 use sqlx::{AssertSqlSafe, PgConnection, Row};
@@ -32,6 +32,9 @@ const TABLES: &[&str] = &[
     "memory_decisions",
     "memory_rule_feedback",
     "memory_erasures",
+    "memory_consolidation_candidates",
+    "memory_merges",
+    "memory_removed_edges",
     "job_states",
     "job_runs",
     "memory_purges",
@@ -105,6 +108,7 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
     };
     let look = store.forget(asked(None)).await.unwrap();
     store.forget(asked(aionis_core::canon::Digest::from_hex(&look.token).ok())).await.unwrap();
+    merge(store, &s).await;
     let begin = BeginRun {
         run: uuid::Uuid::new_v4(),
         job: "sweep".to_owned(),
@@ -125,6 +129,15 @@ async fn fill(store: &PostgresStore, tenant: &str) -> ScopeKey {
     let step = store.purge_step(&purged, plan.hash, 1_000, aionis_core::clock::Timestamp(2)).await.unwrap();
     assert!(step.done.is_some());
     s
+}
+
+/// Two nodes that are one, with a moved edge.
+async fn merge(store: &PostgresStore, s: &ScopeKey) {
+    let concept = |node: &mut aionis_core::write::NodeInput| node.node_type = aionis_core::model::NodeType::Concept;
+    let same = WriteBuilder::new(s).input("same").node("c", "same").vector(vec![1.0; DIM]).with(concept);
+    let same = same.node("d", "same").vector(vec![1.0; DIM]).with(concept).edge("c", "b").edge("d", "b");
+    store.write(same.prepared()).await.unwrap();
+    consolidate(store, s, 1, (node_id(s, "c"), node_id(s, "d"))).await;
 }
 
 async fn tenants_seen(connection: &mut PgConnection, table: &str) -> Vec<String> {

@@ -46,6 +46,7 @@ fn planned(node: &AgingNode, to: Tier, at: Timestamp) -> TierMove {
         salience_at: at,
         since: node.decay.since,
         used_at: node.decay.used_at,
+        alias_of: node.alias_of,
     }
 }
 

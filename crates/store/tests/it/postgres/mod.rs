@@ -1,6 +1,7 @@
 //! What only the PostgreSQL engine has: tenants apart by row-level security, many processes, plans, a server that goes away.
 
 mod consistency;
+mod consolidation;
 mod deadline;
 mod growth;
 mod isolation;

@@ -3,6 +3,7 @@
 mod disk;
 mod durability;
 mod image;
+mod merged;
 mod opening;
 mod purge;
 mod recall_quality;
