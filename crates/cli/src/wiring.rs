@@ -16,7 +16,8 @@ use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKin
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
     jobs::{
-        CompressionRollup, ConsistencyCheck, Job, Runner, SalienceDecay, Scheduler, SchedulerSettings, TopicCluster,
+        CompressionRollup, ConsistencyCheck, Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings,
+        TopicCluster,
     },
     worker::{Worker, WorkerSettings},
 };
@@ -227,6 +228,7 @@ fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
         Arc::new(CompressionRollup::new(settings.compression.to_job(tenant, can_embed))),
         Arc::new(ConsistencyCheck::of_scopes(consistency.clone())),
         Arc::new(ConsistencyCheck::of_the_deployment(consistency)),
+        Arc::new(Retention { days: settings.jobs.retention.days() }),
         Arc::new(SalienceDecay::new(settings.decay.policy())),
         Arc::new(TopicCluster::new(settings.topics.to_job(tenant))),
     ];

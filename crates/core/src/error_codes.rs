@@ -423,6 +423,7 @@ pub const CODES: &[ErrorCode] = &[
     ),
     command("key_not_active", Conflict, "the key to rotate is revoked, expired or replaced", "create a new key"),
     command("key_not_found", NotFound, "no key has this id", "take an id that `aionis keys list --all` shows"),
+    command("node_changed", Conflict, "a node changed after a job had read it", "run the job again"),
     command(
         "edge_id_in_use",
         Conflict,
@@ -448,12 +449,6 @@ pub const CODES: &[ErrorCode] = &[
         Conflict,
         "`--fail-on-delete` or `--mode partition`, and rows would have to be deleted one by one",
         "purge with `--mode auto`, or give the scope partitions of its own first",
-    ),
-    command(
-        "source_changed",
-        Conflict,
-        "what something was derived from changed again and again while it was being derived",
-        "nothing; the next run derives it",
     ),
     command("scope_exists", Conflict, "the target of a copy holds the scope already", "copy into an empty store"),
 ];

@@ -6,11 +6,22 @@
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
 mod audience;
+pub mod checks;
 pub mod consistency;
 pub mod consolidation;
+pub mod counts;
+pub mod execution_loop;
+pub mod governance;
+pub mod owner_review;
+pub mod policy_adaptation;
+pub mod quality_eval;
+pub mod retention;
 pub mod rollup;
+pub mod rule_promotion;
 pub mod salience_decay;
 pub mod scope_purge;
+pub mod state_change;
+pub mod tenants;
 pub mod topics;
 
 use std::{fmt, time::Duration};

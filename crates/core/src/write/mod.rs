@@ -12,11 +12,11 @@ mod request;
 pub use derived::{DerivedText, EmbedJob, NAME_TERMS_MAX, name_key, term_counts};
 pub use digest::{NodeContent, edge_digest, node_digest};
 pub use plan::{
-    EdgeOp, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, SOURCE_CHANGED, StoredEdge, StoredNode,
-    Warning, WriteOutcome, plan_part,
+    EdgeOp, NODE_CHANGED, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, StoredEdge, StoredNode, Warning,
+    WriteOutcome, plan_part,
 };
 pub use prepare::{
-    EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WRITE_KIND, WriteSettings,
+    EdgeEnd, JobWrite, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings,
     check_vector_at, embed_text, prepare, rule_of_slots,
 };
 pub use request::{EdgeInput, EndInput, IdempotencyKey, NodeInput, WriteRequest};

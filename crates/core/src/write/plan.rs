@@ -14,8 +14,8 @@ use crate::{
     model::{EdgeType, EmbeddingStatus, Lane, RuleState, Tier},
 };
 
-/// Code of the error that what a write was made of has changed.
-pub const SOURCE_CHANGED: &str = "source_changed";
+/// Code of the error that a node changed after the job that writes had read it.
+pub const NODE_CHANGED: &str = "node_changed";
 
 /// What is stored of a scope, as far as one part of a write needs to know.
 #[derive(Debug, Default)]
@@ -235,7 +235,7 @@ pub fn plan_part(
 ) -> Result<PartPlan, DomainError> {
     let mut warnings = Vec::new();
     check_parent(write, state, &mut warnings)?;
-    check_expected(part, state)?;
+    check_stands(write, state)?;
     let mut changes = Vec::new();
     let mut embed = Vec::new();
     let mut nodes = Vec::with_capacity(part.nodes.len());
@@ -296,15 +296,17 @@ fn check_parent(write: &PreparedWrite, state: &PartState, warnings: &mut Vec<War
     }
 }
 
-/// What was made of nodes is stored only while they are what it was made of.
-fn check_expected(part: &PreparedPart, state: &PartState) -> Result<(), DomainError> {
-    for (id, expected) in &part.expected {
-        if state.nodes.get(id).map(|node| node.digest) != *expected {
-            return Err(DomainError::new(
-                ErrorKind::Conflict,
-                SOURCE_CHANGED,
-                format!("node {id} got other content meanwhile; what was made of it has to be made again"),
-            ));
+/// What a job read must still be what is stored: it writes whole nodes, and must not take a caller's change back, nor store
+/// what it made of content that is there no more.
+fn check_stands(write: &PreparedWrite, state: &PartState) -> Result<(), DomainError> {
+    let read = write.job.iter().flat_map(|job| &job.stands);
+    for (id, digest) in read {
+        if state.nodes.get(id).map(|node| node.digest) != *digest {
+            let message =
+                format!("node {id} got new content, or was erased, after the job had read it; run the job again");
+            return Err(
+                DomainError::new(ErrorKind::Conflict, NODE_CHANGED, message).with_details(json!({ "node_id": id }))
+            );
         }
     }
     Ok(())
@@ -436,7 +438,7 @@ fn new_commit(
         scope_key: part.scope.as_str().to_owned(),
         seq: state.head.0 + 1,
         parent_hash: state.head.1,
-        kind: write.kind.to_owned(),
+        kind: write.job.as_ref().map_or("write", |job| job.kind).to_owned(),
         actor: write.actor.clone(),
         model_version: write.model_version.clone(),
         prompt_version: write.prompt_version.clone(),

@@ -20,9 +20,6 @@ use crate::{
     text,
 };
 
-/// Kind of the commit of a caller's write.
-pub const WRITE_KIND: &str = "write";
-
 /// Settings that shape a write.
 #[derive(Debug)]
 pub struct WriteSettings {
@@ -67,8 +64,18 @@ pub struct PreparedWrite {
     pub edge_order: Vec<(usize, usize)>,
     /// Who writes, when that is known.
     pub writer: Option<Viewer>,
+    /// What a job says about its write.
+    pub job: Option<JobWrite>,
+}
+
+/// What a job says about its write beyond what a caller may say.
+#[derive(Clone, Debug)]
+pub struct JobWrite {
     /// Kind of its commits.
     pub kind: &'static str,
+    /// What it was made of: nodes among those of the write and the ends of its edges, each with the content digest it was
+    /// read with, or none where there must be no such node. Where one says something else by now, the write is refused.
+    pub stands: Vec<(NodeId, Option<Digest>)>,
 }
 
 /// The items of one scope.
@@ -80,9 +87,6 @@ pub struct PreparedPart {
     pub nodes: Vec<PreparedNode>,
     /// Its edges.
     pub edges: Vec<PreparedEdge>,
-    /// What it was made of: nodes among its nodes and the ends of its edges, each with the content digest it must still
-    /// have, or none if there must be no such node.
-    pub expected: Vec<(NodeId, Option<Digest>)>,
 }
 
 /// A node ready to be stored.
@@ -296,7 +300,7 @@ impl<'a> Preparation<'a> {
             idempotency: request.idempotency,
             received_at: request.received_at,
             writer: request.writer,
-            kind: WRITE_KIND,
+            job: None,
             node_order: self.node_order,
             edge_order: self.edge_order,
         })
@@ -306,12 +310,7 @@ impl<'a> Preparation<'a> {
         if let Some(&at) = self.part_of_scope.get(scope) {
             return at;
         }
-        self.parts.push(PreparedPart {
-            scope: scope.clone(),
-            nodes: Vec::new(),
-            edges: Vec::new(),
-            expected: Vec::new(),
-        });
+        self.parts.push(PreparedPart { scope: scope.clone(), nodes: Vec::new(), edges: Vec::new() });
         self.part_of_scope.insert(scope.clone(), self.parts.len() - 1);
         self.parts.len() - 1
     }

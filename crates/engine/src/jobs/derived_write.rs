@@ -6,7 +6,7 @@ use aionis_core::{
     error::{DomainError, ErrorKind},
     ids::{NodeId, ScopeKey},
     ports::store::{Store, StoreError},
-    write::{EdgeInput, NodeInput, SOURCE_CHANGED, WriteOutcome, WriteRequest, WriteSettings, prepare},
+    write::{EdgeInput, JobWrite, NODE_CHANGED, NodeInput, WriteOutcome, WriteRequest, WriteSettings, prepare},
 };
 
 /// How often what changed meanwhile is derived anew before a step is given up.
@@ -67,11 +67,10 @@ impl Writing<'_> {
             can_embed: self.can_embed,
         };
         let mut write = prepare(request, &settings)?;
-        write.kind = derived.kind;
-        write.parts[0].expected = derived.expected;
+        write.job = Some(JobWrite { kind: derived.kind, stands: derived.expected });
         match self.store.write(write).await {
             Ok(outcome) => Ok(Some(outcome)),
-            Err(StoreError::Rejected(error)) if error.code == SOURCE_CHANGED => Ok(None),
+            Err(StoreError::Rejected(error)) if error.code == NODE_CHANGED => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -81,7 +80,7 @@ impl Writing<'_> {
 pub(super) fn never_still() -> DomainError {
     DomainError::new(
         ErrorKind::Conflict,
-        SOURCE_CHANGED,
+        NODE_CHANGED,
         format!("what it works on changed {TRIES} times while it was at it; the next run begins this step again"),
     )
 }

@@ -10,7 +10,7 @@ use aionis_core::{
     jobs::{Audience, BeginRun, EndRun, RunLease, RunStatus, Target},
     model::{EdgeType, Lane, NodeType, Tier, Viewer},
     ports::store::{EventQuery, StoreError, TopicGroup},
-    write::{NodeInput, SOURCE_CHANGED},
+    write::{JobWrite, NODE_CHANGED, NodeInput},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -269,13 +269,12 @@ pub async fn what_was_made_of_changed_sources_is_not_stored(subject: &Subject) {
     let s = scope("s");
     subject.write(WriteBuilder::new(&s).node("source", "as it was")).await;
     let source = subject.store.source_nodes(&s, &[node_id(&s, "source")]).await.unwrap().remove(0);
-    let made = || {
+    let made = |stands| {
         let mut write = WriteBuilder::new(&s).input("made").node("made", "of it").edge("made", "source").prepared();
-        write.kind = "topic_cluster";
+        write.job = Some(JobWrite { kind: "topic_cluster", stands });
         write
     };
-    let mut write = made();
-    write.parts[0].expected = vec![(source.id, Some(source.digest)), (node_id(&s, "made"), None)];
+    let write = made(vec![(source.id, Some(source.digest)), (node_id(&s, "made"), None)]);
     subject.store.write(write.clone()).await.unwrap();
     let newest = subject.store.newest_commits(&s, None, 1).await.unwrap().remove(0);
     assert_eq!(newest.header.kind, "topic_cluster");
@@ -285,11 +284,10 @@ pub async fn what_was_made_of_changed_sources_is_not_stored(subject: &Subject) {
             other => panic!("it must be refused: {other:?}"),
         }
     };
-    assert_eq!(refused(write).await, SOURCE_CHANGED, "it is there already");
+    assert_eq!(refused(write).await, NODE_CHANGED, "it is there already");
     subject.write(WriteBuilder::new(&s).node("source", "as it is now")).await;
-    let mut write = made();
-    write.parts[0].expected = vec![(source.id, Some(source.digest))];
-    assert_eq!(refused(write).await, SOURCE_CHANGED);
+    let write = made(vec![(source.id, Some(source.digest))]);
+    assert_eq!(refused(write).await, NODE_CHANGED);
     assert_sound(&*subject.store).await;
 }
 

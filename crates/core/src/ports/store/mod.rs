@@ -1,6 +1,7 @@
 //! The storage port. Narrow verbs, batch in and batch out; both engines implement all of them, and the conformance
 //! suite proves that they agree.
 
+mod backfill;
 mod consistency;
 mod consolidation;
 mod error;
@@ -15,9 +16,12 @@ mod outbox;
 mod purge;
 mod read;
 mod recall;
+mod reports;
+mod retention;
 mod topics;
 mod write;
 
+pub use backfill::{BackfillStore, LackingPage, Queued};
 pub use consistency::{ConsistencyStore, ConsistencyView};
 pub use consolidation::ConsolidationStore;
 pub use error::StoreError;
@@ -37,6 +41,8 @@ pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
     RecallStore, ScopeStatus, SeedRules,
 };
+pub use reports::{ReportStore, RuleSignalQuery};
+pub use retention::{ExpiredDecisions, RetentionStore};
 pub use topics::{EventPage, EventQuery, ScanCounts, SourceNode, TopicEvent, TopicGroup, TopicMean, TopicStore};
 pub use write::WriteStore;
 
@@ -56,6 +62,9 @@ pub trait Store:
     + ConsolidationStore
     + LifecycleStore
     + PurgeStore
+    + ReportStore
+    + RetentionStore
+    + BackfillStore
     + TopicStore
 {
 }
@@ -75,6 +84,9 @@ impl<T> Store for T where
         + ConsolidationStore
         + LifecycleStore
         + PurgeStore
+        + ReportStore
+        + RetentionStore
+        + BackfillStore
         + TopicStore
 {
 }

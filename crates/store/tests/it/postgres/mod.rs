@@ -12,5 +12,6 @@ mod plans;
 mod processes;
 mod purge;
 mod recall_quality;
+mod reports;
 mod topics;
 mod vectors;

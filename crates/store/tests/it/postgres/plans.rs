@@ -155,6 +155,7 @@ async fn exercise(store: &PostgresStore) {
     }
     super::consistency::exercise(store).await;
     read_and_forget(store).await;
+    super::reports::exercise(store).await;
     purge(store).await;
 }
 
@@ -408,6 +409,7 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
         super::consolidation::STATEMENTS,
         super::keys::STATEMENTS,
         super::lifecycle::STATEMENTS,
+        super::reports::STATEMENTS,
         super::topics::STATEMENTS,
     ];
     STATEMENTS.iter().chain(of_parts.into_iter().flatten())
