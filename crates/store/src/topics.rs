@@ -19,6 +19,8 @@ pub(crate) struct Scanned {
     pub(crate) tier: Tier,
     pub(crate) status: EmbeddingStatus,
     pub(crate) flags: u8,
+    /// Whether a note says that another node stands for it.
+    pub(crate) noted_alias: bool,
     pub(crate) audience: Audience,
     /// Whether it is in a topic; looked up for events that may be in one.
     pub(crate) in_topic: bool,
@@ -46,7 +48,7 @@ impl Scan {
     pub(crate) fn take(&mut self, node: Scanned) -> bool {
         self.seen += 1;
         self.last = Some(Position { created_at: node.created_at, id: node.id });
-        let (counts, is_alias) = (&mut self.counts, node.flags & SUPERSEDED != 0);
+        let (counts, is_alias) = (&mut self.counts, node.noted_alias || node.flags & SUPERSEDED != 0);
         match node.node_type {
             NodeType::Event if node.tier.is_recallable() => match node.status {
                 EmbeddingStatus::Ready => {

@@ -1,13 +1,13 @@
 //! What jobs made of nodes.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
 use super::{ForgetState, ForgettableEdge, ForgettableNode};
 use crate::{
     ids::{EdgeId, NodeId},
-    jobs::{rollup::GENERATED_BY, topics::CREATED_BY},
+    jobs::{consolidation::EdgeKey, rollup::GENERATED_BY, topics::CREATED_BY},
     model::EdgeType,
 };
 
@@ -41,12 +41,10 @@ pub enum Sources {
 }
 
 impl Made {
-    fn is_of(self, edge: &ForgettableEdge, sources: Sources) -> bool {
+    fn is_of(self, (edge_type, _, dst): EdgeKey, sources: Sources) -> bool {
         match self {
-            Self::Summary => edge.edge_type != EdgeType::RelatedTo,
-            Self::TopicOf(seed) => {
-                edge.edge_type == EdgeType::DerivedFrom && (edge.dst == seed || sources == Sources::All)
-            }
+            Self::Summary => edge_type != EdgeType::RelatedTo,
+            Self::TopicOf(seed) => edge_type == EdgeType::DerivedFrom && (dst == seed || sources == Sources::All),
         }
     }
 }
@@ -56,8 +54,9 @@ impl ForgetState {
     pub fn to_look_at(&self) -> Vec<NodeId> {
         let goes = |id: &NodeId| self.nodes.contains_key(id) || self.derived.contains_key(id);
         let entering =
-            self.edges.values().filter(|edge| edge.edge_type != EdgeType::RelatedTo && goes(&edge.dst)).map(|e| e.src);
-        let mut ids: Vec<NodeId> = entering.filter(|id| !goes(id) && !self.others.contains(id)).collect();
+            links(&self.edges, &self.former).filter(|(kind, _, dst)| *kind != EdgeType::RelatedTo && goes(dst));
+        let mut ids: Vec<NodeId> =
+            entering.map(|(_, src, _)| src).filter(|id| !goes(id) && !self.others.contains(id)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -66,14 +65,13 @@ impl ForgetState {
     /// Takes what was found at those nodes; returns the ones that go too, whose edges are still to be read.
     pub fn look_at(&mut self, ids: &[NodeId], mut found: BTreeMap<NodeId, ForgettableNode>) -> Vec<NodeId> {
         let goes = |id: &NodeId| self.nodes.contains_key(id) || self.derived.contains_key(id);
-        let quoting: HashSet<NodeId> = self
-            .edges
-            .values()
-            .filter(|edge| goes(&edge.dst))
-            .filter(|edge| {
-                found.get(&edge.src).and_then(|node| node.made).is_some_and(|made| made.is_of(edge, self.sources))
-            })
-            .map(|edge| edge.src)
+        let is_quoting = |edge: &EdgeKey| {
+            found.get(&edge.1).and_then(|node| node.made).is_some_and(|made| made.is_of(*edge, self.sources))
+        };
+        let quoting: HashSet<NodeId> = links(&self.edges, &self.former)
+            .filter(|(_, _, dst)| goes(dst))
+            .filter(is_quoting)
+            .map(|(_, src, _)| src)
             .collect();
         found.retain(|id, _| quoting.contains(id));
         self.others.extend(ids.iter().filter(|id| !found.contains_key(id)));
@@ -83,23 +81,33 @@ impl ForgetState {
     }
 }
 
+/// What leads from what was made to what it was made of. A merge moves the edges of an alias away from it, and it goes on saying what it
+/// says: edges that were moved count as well.
+pub(super) fn links<'a>(
+    edges: &'a BTreeMap<EdgeId, ForgettableEdge>,
+    former: &'a BTreeSet<EdgeKey>,
+) -> impl Iterator<Item = EdgeKey> + 'a {
+    edges.values().map(|edge| (edge.edge_type, edge.src, edge.dst)).chain(former.iter().copied())
+}
+
 /// Those of `derived` that were made of what is named, or of one another, and go with it: `goes` is asked with the source.
 pub(super) fn made_of_going(
     named: &[NodeId],
     derived: &BTreeMap<NodeId, ForgettableNode>,
-    (edges, sources): (&BTreeMap<EdgeId, ForgettableEdge>, Sources),
+    (links, sources): (&[EdgeKey], Sources),
     goes: impl Fn(&NodeId, &ForgettableNode) -> bool,
 ) -> BTreeMap<NodeId, ForgettableNode> {
     let mut going: HashSet<NodeId> = named.iter().copied().collect();
     let mut found = BTreeMap::new();
     loop {
         let before = found.len();
-        for edge in edges.values().filter(|edge| going.contains(&edge.dst)) {
-            let node = derived.get(&edge.src).filter(|node| node.made.is_some_and(|made| made.is_of(edge, sources)));
+        for &(kind, src, dst) in links.iter().filter(|(_, _, dst)| going.contains(dst)) {
+            let node = derived.get(&src);
+            let node = node.filter(|node| node.made.is_some_and(|made| made.is_of((kind, src, dst), sources)));
             // A source that goes itself takes along all that quotes it, named or not.
-            let with = |node: &&ForgettableNode| found.contains_key(&edge.dst) || goes(&edge.dst, node);
+            let with = |node: &&ForgettableNode| found.contains_key(&dst) || goes(&dst, node);
             if let Some(node) = node.filter(with) {
-                found.insert(edge.src, node.clone());
+                found.insert(src, node.clone());
             }
         }
         going.extend(found.keys());

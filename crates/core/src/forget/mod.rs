@@ -9,7 +9,7 @@
 mod derived;
 mod narrowed;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,7 +25,7 @@ use crate::{
     clock::Timestamp,
     error::{DomainError, ErrorKind},
     ids::{EdgeId, NodeId, ScopeKey},
-    jobs::Audience,
+    jobs::{Audience, consolidation::EdgeKey},
     model::{EdgeType, Lane, Viewer},
     operate::CommitRef,
     write::{IdempotencyKey, NewCommit},
@@ -85,6 +85,8 @@ pub struct ForgetState {
     pub nodes: BTreeMap<NodeId, ForgettableNode>,
     /// Edges at those nodes: their ends and digests.
     pub edges: BTreeMap<EdgeId, ForgettableEdge>,
+    /// Edges to those nodes that merges moved away from where they began.
+    pub former: BTreeSet<EdgeKey>,
     /// Feedback on those nodes, of rules: the rule and the digest.
     pub feedback: BTreeMap<Uuid, (NodeId, Digest)>,
     /// Kept earlier versions of each node.
@@ -172,7 +174,7 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
     // What others own goes only with what it was made of.
     state.derived.extend(hidden);
     state.nodes = nodes;
-    let ForgetState { head, mut nodes, mut edges, mut feedback, versions, derived, sources, .. } = state;
+    let ForgetState { head, mut nodes, mut edges, former, mut feedback, versions, derived, sources, .. } = state;
     let missing: Vec<NodeId> = asked.ids.iter().copied().filter(|id| !nodes.contains_key(id)).collect();
     if nodes.is_empty() {
         return Err(DomainError::new(
@@ -182,7 +184,8 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
         ));
     }
     let named: Vec<NodeId> = nodes.keys().copied().collect();
-    nodes.extend(derived::made_of_going(&named, &derived, (&edges, sources), |_, _| true));
+    let links: Vec<EdgeKey> = derived::links(&edges, &former).collect();
+    nodes.extend(derived::made_of_going(&named, &derived, (&links, sources), |_, _| true));
     let derived = nodes.len() - named.len();
     let going: HashSet<NodeId> = nodes.keys().copied().collect();
     edges.retain(|_, edge| going.contains(&edge.src) || going.contains(&edge.dst));

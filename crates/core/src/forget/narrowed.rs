@@ -13,7 +13,7 @@ use crate::{
     canon::canonical_sha256,
     clock::Timestamp,
     ids::NodeId,
-    jobs::Audience,
+    jobs::{Audience, consolidation::EdgeKey},
     write::{PreparedPart, PreparedWrite, StoredNode},
 };
 
@@ -74,7 +74,8 @@ impl Narrowing {
     /// Plans what is erased, in a commit that follows the write's; nothing if nobody sees more than they may. There is no limit: what
     /// may not be seen is not left standing because it is much.
     pub fn plan(&self, state: ForgetState, now: Timestamp) -> Option<ForgetPlan> {
-        let ForgetState { head, nodes: narrowed, mut edges, mut feedback, versions, derived, sources, .. } = state;
+        let ForgetState { head, nodes: narrowed, mut edges, former, mut feedback, versions, derived, sources, .. } =
+            state;
         let named: Vec<NodeId> = self.audiences.keys().copied().collect();
         // A node that is narrowed itself may be made of another one that is.
         let candidates: BTreeMap<NodeId, ForgettableNode> = derived.into_iter().chain(narrowed).collect();
@@ -82,7 +83,8 @@ impl Narrowing {
             // What is made of something that goes repeats it, whoever sees it.
             self.audiences.get(source).is_none_or(|audience| !node.audience().is_within(audience))
         };
-        let nodes = derived::made_of_going(&named, &candidates, (&edges, sources), is_seen_by_others);
+        let links: Vec<EdgeKey> = derived::links(&edges, &former).collect();
+        let nodes = derived::made_of_going(&named, &candidates, (&links, sources), is_seen_by_others);
         if nodes.is_empty() {
             return None;
         }

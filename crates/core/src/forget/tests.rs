@@ -124,6 +124,20 @@ fn what_was_made_of_a_node_goes_with_it_whoever_owns_it() {
     assert_eq!(look.edges.len(), 3);
 }
 
+/// A merge moves the edges of an alias; what it says it goes on saying.
+#[test]
+fn what_was_made_of_a_node_is_found_by_an_edge_that_was_moved() {
+    let mut state = ForgetState { nodes: [(id(2), node(2, Lane::Shared, None))].into(), ..ForgetState::default() };
+    assert!(state.to_look_at().is_empty());
+    state.former.insert((EdgeType::DerivedFrom, id(20), id(2)));
+    state.former.insert((EdgeType::RelatedTo, id(22), id(2)));
+    assert_eq!(state.to_look_at(), [id(20)]);
+    let topic = ForgettableNode { made: Some(Made::TopicOf(id(2))), ..node(20, Lane::Shared, None) };
+    assert_eq!(state.look_at(&[id(20)], [(id(20), topic)].into()), [id(20)]);
+    let look = plan_forget(&asked(&[2], None), state, NOW).unwrap();
+    assert_eq!((look.nodes.len(), look.outcome.derived, look.edges.len()), (2, 1, 0));
+}
+
 #[test]
 fn what_was_made_of_a_node_that_may_not_be_changed_stays() {
     let mut asked = asked(&[1, 2], None);

@@ -53,6 +53,11 @@ SELECT e.id, e.type, e.src_id, e.dst_id, e.weight, e.confidence, e.decay_rate FR
 WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $3 \
     AND (e.src_id = ANY($4) OR e.dst_id = ANY($4))";
 
+/// Edges to nodes that merges moved away.
+const FORMER: &str = "\
+SELECT e.type, e.src_id, e.dst_id FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_removed_edges WHERE dst_id = q.id AND scope_key || '' = $1) e";
+
 const FEEDBACK: &str = "\
 SELECT f.id, f.rule_node_id, f.outcome, f.run_id, f.note, f.source, f.decision_id \
 FROM UNNEST($2::uuid[]) AS q (id) \
@@ -230,6 +235,10 @@ async fn around(
     for row in &rows.map_err(driver)? {
         let (id, edge) = edge(row)?;
         state.edges.insert(id, edge);
+    }
+    let rows = sqlx::query(FORMER).bind(scope).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
+    for row in &rows {
+        state.former.insert((choice(row, 0, EdgeType::parse)?, NodeId(get(row, 1)?), NodeId(get(row, 2)?)));
     }
     let was_rule = |id| [&state.nodes, &state.derived].iter().any(|all| all.get(id).is_some_and(|node| node.was_rule));
     if ids.iter().any(was_rule) {

@@ -17,6 +17,7 @@ use super::{
     PostgresStore,
     error::driver,
     images::Freshness,
+    purge::unless_purging,
     rows::{choice, digest, get, json, json_of, signed, unsigned},
     session::{For, begin},
 };
@@ -26,7 +27,7 @@ use crate::topics::{MAY_BE_IN_A_TOPIC, Scan, Scanned, in_order};
 fn scan_sql() -> String {
     format!(
         "SELECT n.id, n.created_at, n.updated_at, n.type, n.tier, n.embedding_status, n.recall_flags, n.memory_lane, \
-             n.owner_agent_id, n.owner_team_id, \
+             n.owner_agent_id, n.owner_team_id, n.activity ->> 'alias_of' IS NOT NULL, \
              CASE WHEN {MAY_BE_IN_A_TOPIC} THEN (SELECT 1 FROM memory_edges e \
                  CROSS JOIN LATERAL (SELECT type FROM memory_nodes WHERE scope_key = $1 AND id = e.dst_id LIMIT 1) t \
                  WHERE e.scope_key = $1 AND e.src_id = n.id AND e.type = 'part_of' AND t.type = 'topic' LIMIT 1) \
@@ -52,7 +53,8 @@ WITH topics AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT embedding FROM memory_vectors
         WHERE scope_key = $1 AND node_id = n.id AND model = $2 LIMIT 1) v
     WHERE n.listing_no = hashtextextended($1, 1) AND n.scope_key || '' = $1 AND n.type = 'topic'
-        AND n.tier IN ('hot', 'warm') AND n.recall_flags & 2 = 0 AND n.embedding_status = 'ready'
+        AND n.tier IN ('hot', 'warm') AND n.recall_flags & 2 = 0
+        AND n.activity ->> 'alias_of' IS NULL AND n.embedding_status = 'ready'
         AND n.memory_lane = $3 AND n.owner_agent_id IS NOT DISTINCT FROM $4
         AND n.owner_team_id IS NOT DISTINCT FROM $5 AND n.embedding_model IS NOT DISTINCT FROM $6
     ORDER BY n.id
@@ -86,7 +88,7 @@ fn means_sql() -> String {
 
 const TOPICS: &str = "\
 SELECT n.id FROM memory_nodes n WHERE n.listing_no = hashtextextended($1, 1) AND n.scope_key || '' = $1 \
-    AND n.type = 'topic' AND n.tier IN ('hot', 'warm') AND n.id > $2 ORDER BY n.id LIMIT $3";
+    AND n.id > $2 AND n.type = 'topic' AND n.tier IN ('hot', 'warm') ORDER BY n.id LIMIT $3";
 
 fn topic_events_sql() -> String {
     format!(
@@ -123,7 +125,8 @@ fn scanned(row: &PgRow) -> Result<Scanned, StoreError> {
         status: choice(row, 5, EmbeddingStatus::parse)?,
         flags: u8::try_from(get::<i16>(row, 6)?).unwrap_or(u8::MAX),
         audience: audience(row, 7)?,
-        in_topic: get(row, 10)?,
+        noted_alias: get(row, 10)?,
+        in_topic: get(row, 11)?,
     })
 }
 
@@ -151,8 +154,10 @@ fn source_node(row: &PgRow) -> Result<SourceNode, StoreError> {
 }
 
 impl PostgresStore {
+    /// A transaction that reads a scope; nothing is there while it is purged.
     async fn begin_reading(&self, scope: &ScopeKey) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
-        begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
+        let timeout = self.shared.options.statement_timeout;
+        begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &unless_purging(scope)).await
     }
 
     async fn sources(

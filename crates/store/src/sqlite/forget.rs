@@ -183,6 +183,7 @@ fn around(
     for which in ["src_id", "dst_id"] {
         edges(connection, scope, which, id, state)?;
     }
+    former(connection, scope, id, state)?;
     if was_rule {
         let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id FROM memory_rule_feedback \
                    WHERE scope_key = ?1 AND rule_node_id = ?2";
@@ -218,6 +219,18 @@ fn edges(
     for row in rows {
         let (edge, ends) = row.map_err(|e| unreadable("memory_edges", id, e))?;
         state.edges.insert(edge, ends);
+    }
+    Ok(())
+}
+
+/// Reads edges to a node that merges moved away.
+fn former(connection: &Connection, scope: &str, id: NodeId, state: &mut ForgetState) -> Result<(), StoreError> {
+    let sql = "SELECT type, src_id FROM memory_removed_edges WHERE scope_key = ?1 AND dst_id = ?2";
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let read = |row: &rusqlite::Row<'_>| Ok((edge_type(row, 0)?, NodeId(uuid(row, 1)?), id));
+    let rows = statement.query_map((scope, blob(id.0)), read).map_err(driver)?;
+    for row in rows {
+        state.former.insert(row.map_err(|e| unreadable("memory_removed_edges", id, e))?);
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{
     SqliteStore,
     error::driver,
+    purge::is_purging,
     rows::{blob, choice, digest, json, signed, unreadable, uuid, vector},
 };
 use crate::topics::{MAY_BE_IN_A_TOPIC, Scan, Scanned};
@@ -23,6 +24,10 @@ use crate::topics::{MAY_BE_IN_A_TOPIC, Scan, Scanned};
 /// Members of a group of visibility that are those of a topic `t`.
 const ALIKE: &str = "m.memory_lane = t.memory_lane AND m.owner_agent_id IS t.owner_agent_id \
                      AND m.owner_team_id IS t.owner_team_id AND m.embedding_model IS t.embedding_model";
+
+/// Whether a note says that another node stands for this one: merges note it beside the attributes.
+const NOTED_ALIAS: &str =
+    "(n.activity IS NOT NULL AND instr(n.activity, 'alias_of') > 0 AND n.activity ->> 'alias_of' IS NOT NULL)";
 
 fn audience(row: &Row<'_>, at: usize) -> rusqlite::Result<Audience> {
     Ok(Audience {
@@ -32,10 +37,10 @@ fn audience(row: &Row<'_>, at: usize) -> rusqlite::Result<Audience> {
     })
 }
 
-fn scan(connection: &Connection, scope: &str, model: &str, query: EventQuery) -> Result<EventPage, StoreError> {
+fn scan(connection: &Connection, (scope, model): (&str, &str), query: EventQuery) -> Result<EventPage, StoreError> {
     let sql = format!(
         "SELECT n.id, n.created_at, n.updated_at, n.type, n.tier, n.embedding_status, n.recall_flags, n.memory_lane, \
-             n.owner_agent_id, n.owner_team_id, \
+             n.owner_agent_id, n.owner_team_id, {NOTED_ALIAS}, \
              {MAY_BE_IN_A_TOPIC} AND EXISTS (SELECT 1 FROM memory_edges e \
                  JOIN memory_nodes t ON t.scope_key = e.scope_key AND t.id = e.dst_id AND +t.type = 'topic' \
                  WHERE e.scope_key = n.scope_key AND e.src_id = n.id AND e.type = 'part_of') \
@@ -54,7 +59,7 @@ fn scan(connection: &Connection, scope: &str, model: &str, query: EventQuery) ->
         }
         takes = page.take(scanned(row).map_err(|e| unreadable("memory_nodes", scope, e))?);
     }
-    let events = source_nodes(connection, scope, model, &page.found)?;
+    let events = source_nodes(connection, (scope, model), &page.found)?;
     Ok(EventPage { events, counts: page.counts, next: page.next(more) })
 }
 
@@ -68,14 +73,14 @@ fn scanned(row: &Row<'_>) -> rusqlite::Result<Scanned> {
         status: choice(row, 5, EmbeddingStatus::parse)?,
         flags: row.get(6)?,
         audience: audience(row, 7)?,
-        in_topic: row.get(10)?,
+        noted_alias: row.get(10)?,
+        in_topic: row.get(11)?,
     })
 }
 
 fn source_nodes(
     connection: &Connection,
-    scope: &str,
-    model: &str,
+    (scope, model): (&str, &str),
     ids: &[NodeId],
 ) -> Result<Vec<SourceNode>, StoreError> {
     let sql = "SELECT n.id, n.type, n.client_id, n.title, n.text_summary, n.slots, n.activity, n.raw_ref, n.evidence_ref, \
@@ -124,13 +129,15 @@ fn nearest(
     vectors: &[Vec<f32>],
     limit: usize,
 ) -> Result<Vec<Vec<NodeId>>, StoreError> {
-    let sql = "SELECT n.id, v.vector FROM memory_nodes n INDEXED BY memory_nodes_topics \
-               JOIN memory_vectors v ON v.scope_key = n.scope_key AND v.node_id = n.id AND v.model = ?2 \
-               WHERE n.scope_key = ?1 AND n.type = 'topic' AND n.tier IN ('hot', 'warm') AND n.recall_flags & 2 = 0 \
-                   AND n.embedding_status = 'ready' AND n.memory_lane = ?3 AND n.owner_agent_id IS ?4 \
-                   AND n.owner_team_id IS ?5 AND n.embedding_model IS ?6";
+    let sql = format!(
+        "SELECT n.id, v.vector FROM memory_nodes n INDEXED BY memory_nodes_topics \
+         JOIN memory_vectors v ON v.scope_key = n.scope_key AND v.node_id = n.id AND v.model = ?2 \
+         WHERE n.scope_key = ?1 AND n.type = 'topic' AND n.tier IN ('hot', 'warm') AND n.recall_flags & 2 = 0 \
+             AND NOT {NOTED_ALIAS} AND n.embedding_status = 'ready' AND n.memory_lane = ?3 AND n.owner_agent_id IS ?4 \
+             AND n.owner_team_id IS ?5 AND n.embedding_model IS ?6"
+    );
     let Audience { lane, owner_agent_id, owner_team_id } = &group.audience;
-    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
     let values = params![scope, model, lane.as_str(), owner_agent_id, owner_team_id, group.embedding_model];
     let mut rows = statement.query(values).map_err(driver)?;
     let mut best: Vec<Vec<(f64, NodeId)>> = vec![Vec::new(); vectors.len()];
@@ -204,11 +211,30 @@ fn topic_events(
     rows.and_then(Iterator::collect).map_err(|e| unreadable("memory_edges", topic, e))
 }
 
+impl SqliteStore {
+    /// Reads a scope, given its key and the name of the vectors' space; what is `absent` while it is purged, when nothing of it is there.
+    async fn look<T: Send + 'static>(
+        &self,
+        scope: &ScopeKey,
+        absent: T,
+        read: impl FnOnce(&Connection, (&str, &str)) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (scope, shared) = (scope.clone(), Arc::clone(&self.shared));
+        self.readers
+            .run(move |connection| {
+                if is_purging(connection, scope.as_str())? {
+                    return Ok(absent);
+                }
+                read(connection, (scope.as_str(), &shared.space.name))
+            })
+            .await
+    }
+}
+
 #[async_trait]
 impl TopicStore for SqliteStore {
     async fn unassigned_events(&self, scope: &ScopeKey, query: EventQuery) -> Result<EventPage, StoreError> {
-        let (scope, shared) = (scope.clone(), Arc::clone(&self.shared));
-        self.readers.run(move |connection| scan(connection, scope.as_str(), &shared.space.name, query)).await
+        self.look(scope, EventPage::default(), move |connection, at| scan(connection, at, query)).await
     }
 
     async fn nearest_topics(
@@ -218,38 +244,36 @@ impl TopicStore for SqliteStore {
         vectors: &[Vec<f32>],
         limit: usize,
     ) -> Result<Vec<Vec<NodeId>>, StoreError> {
-        let (scope, group, vectors) = (scope.clone(), group.clone(), vectors.to_vec());
-        let shared = Arc::clone(&self.shared);
-        let of = move |connection: &Connection| {
-            nearest(connection, (scope.as_str(), &shared.space.name), &group, &vectors, limit)
-        };
-        self.readers.run(of).await
+        let (group, vectors) = (group.clone(), vectors.to_vec());
+        let absent = vec![Vec::new(); vectors.len()];
+        self.look(scope, absent, move |connection, at| nearest(connection, at, &group, &vectors, limit)).await
     }
 
     async fn source_nodes(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<SourceNode>, StoreError> {
-        let (scope, ids, shared) = (scope.clone(), ids.to_vec(), Arc::clone(&self.shared));
-        self.readers.run(move |connection| source_nodes(connection, scope.as_str(), &shared.space.name, &ids)).await
+        let ids = ids.to_vec();
+        self.look(scope, Vec::new(), move |connection, at| source_nodes(connection, at, &ids)).await
     }
 
     async fn topic_means(&self, scope: &ScopeKey, topics: &[NodeId]) -> Result<Vec<TopicMean>, StoreError> {
-        let (scope, topics, shared) = (scope.clone(), topics.to_vec(), Arc::clone(&self.shared));
-        let of = move |connection: &Connection| {
-            topics.iter().map(|topic| mean(connection, (scope.as_str(), &shared.space.name), *topic)).collect()
-        };
-        self.readers.run(of).await
+        let topics = topics.to_vec();
+        let none = |topic: &NodeId| TopicMean { topic: *topic, members: 0, with_vector: 0, mean: None };
+        let absent = topics.iter().map(none).collect();
+        let read =
+            move |connection: &Connection, at: (&str, &str)| topics.iter().map(|t| mean(connection, at, *t)).collect();
+        self.look(scope, absent, read).await
     }
 
     async fn topics(&self, scope: &ScopeKey, after: Option<NodeId>, limit: usize) -> Result<Vec<NodeId>, StoreError> {
-        let (scope, after) = (scope.clone(), after.map_or_else(Vec::new, |id| id.0.as_bytes().to_vec()));
-        let of = move |connection: &Connection| {
+        let after = after.map_or_else(Vec::new, |id| id.0.as_bytes().to_vec());
+        let of = move |connection: &Connection, (scope, _): (&str, &str)| {
             let sql = "SELECT id FROM memory_nodes INDEXED BY memory_nodes_topics WHERE scope_key = ?1 AND type = 'topic' \
                        AND tier IN ('hot', 'warm') AND id > ?2 ORDER BY id LIMIT ?3";
             let mut statement = connection.prepare_cached(sql).map_err(driver)?;
-            let values = params![scope.as_str(), after, signed(limit as u64)];
+            let values = params![scope, after, signed(limit as u64)];
             let rows = statement.query_map(values, |row| uuid(row, 0).map(NodeId));
-            rows.and_then(Iterator::collect).map_err(|e| unreadable("memory_nodes", scope.as_str(), e))
+            rows.and_then(Iterator::collect).map_err(|e| unreadable("memory_nodes", scope, e))
         };
-        self.readers.run(of).await
+        self.look(scope, Vec::new(), of).await
     }
 
     async fn topic_events(
@@ -259,14 +283,14 @@ impl TopicStore for SqliteStore {
         since: Timestamp,
         limit: usize,
     ) -> Result<Vec<TopicEvent>, StoreError> {
-        let (scope, topics) = (scope.clone(), topics.to_vec());
-        let of = move |connection: &Connection| {
+        let topics = topics.to_vec();
+        let of = move |connection: &Connection, (scope, _): (&str, &str)| {
             let mut found = Vec::new();
             for topic in topics {
-                found.extend(topic_events(connection, scope.as_str(), (topic, since), limit)?);
+                found.extend(topic_events(connection, scope, (topic, since), limit)?);
             }
             Ok(found)
         };
-        self.readers.run(of).await
+        self.look(scope, Vec::new(), of).await
     }
 }

@@ -13,6 +13,7 @@ pub mod keys;
 pub mod lexical;
 pub mod lifecycle;
 pub mod maintenance;
+pub mod merged_topics;
 pub mod named;
 pub mod operate;
 pub mod outbox;
@@ -234,6 +235,11 @@ macro_rules! store_conformance {
                 a_topic_goes_when_fewer_may_see_a_member,
                 a_job_is_made_due,
             ];
+            merged_topics: [
+                what_jobs_made_is_found_after_its_edges_were_moved,
+                a_merged_topic_takes_no_events,
+                while_a_scope_is_purged_no_topics_are_read_or_written,
+            ];
             lifecycle: [
                 a_tier_is_read_page_by_page,
                 what_fading_depends_on_is_the_same_everywhere,
@@ -315,6 +321,7 @@ mod tests {
             include_str!("lifecycle.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),
+            include_str!("merged_topics.rs"),
             include_str!("operate.rs"),
             include_str!("outbox.rs"),
             include_str!("purge.rs"),

@@ -22,18 +22,18 @@ use crate::{
 };
 
 /// A vector that leans from the first axis towards another one.
-fn leaning(axis: usize, by: f32) -> Vec<f32> {
+pub(super) fn leaning(axis: usize, by: f32) -> Vec<f32> {
     let mut vector = vec![0.0; DIM];
     vector[0] = 1.0;
     vector[axis] += by;
     vector
 }
 
-fn member(write: WriteBuilder, event: &str, topic: &str) -> WriteBuilder {
+pub(super) fn member(write: WriteBuilder, event: &str, topic: &str) -> WriteBuilder {
     write.edge(event, topic).with_edge(|edge| edge.edge_type = EdgeType::PartOf)
 }
 
-fn of_type(node_type: NodeType) -> impl Fn(&mut NodeInput) {
+pub(super) fn of_type(node_type: NodeType) -> impl Fn(&mut NodeInput) {
     move |node| node.node_type = node_type
 }
 
@@ -291,7 +291,7 @@ pub async fn what_was_made_of_changed_sources_is_not_stored(subject: &Subject) {
     assert_sound(&*subject.store).await;
 }
 
-async fn forget(subject: &Subject, s: &ScopeKey, id: NodeId, viewer: Option<Viewer>) -> usize {
+pub(super) async fn forget(subject: &Subject, s: &ScopeKey, id: NodeId, viewer: Option<Viewer>) -> usize {
     let asked = |token: Option<Digest>| PreparedForget {
         scope: s.clone(),
         actor: "ann".to_owned(),

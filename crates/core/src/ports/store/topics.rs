@@ -157,7 +157,7 @@ pub trait TopicStore: Send + Sync {
     async fn unassigned_events(&self, scope: &ScopeKey, query: EventQuery) -> Result<EventPage, StoreError>;
 
     /// For each vector the topics of a group that are nearest to it, of those that are hot or warm, have a vector and are
-    /// no alias by what they say themselves; best first, at most `limit` each, by comparing all of them.
+    /// no alias; best first, at most `limit` each, by comparing all of them.
     ///
     /// # Errors
     /// A failure of storage.

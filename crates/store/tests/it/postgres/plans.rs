@@ -348,6 +348,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("forget_edges", "(e.src_id = ANY($4)"),
     ("forget_erase", "WITH nodes AS ("),
     ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
+    ("forget_former", "SELECT e.type, e.src_id, e.dst_id FROM"),
     ("forget_head", "s.change_no, s.state, r.request_sha256"),
     ("forget_hold", "LIMIT 1 FOR UPDATE"),
     ("forget_nodes", "FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id)"),

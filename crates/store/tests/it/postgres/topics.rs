@@ -16,7 +16,7 @@ pub(super) const STATEMENTS: &[(&str, &str)] = &[
     ("topic_nearest", "WITH topics AS MATERIALIZED"),
     ("topic_scan", "(n.created_at, n.id) > ($2"),
     ("topic_sources", "n.commit_id, n.created_at, v.embedding"),
-    ("topics", "AND n.id > $2 ORDER BY n.id"),
+    ("topics", "AND n.id > $2 AND n.type = 'topic'"),
 ];
 
 /// Sends each of them more than once.
