@@ -15,7 +15,7 @@ use aionis_core::{
 };
 use aionis_store::sqlite::{DATABASE_FILE, EmbeddingSpace, SqliteOptions, SqliteStore};
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, config::DbConfig, params};
 use tempfile::TempDir;
 
 use crate::{
@@ -113,8 +113,14 @@ impl TempStore {
     }
 
     /// What a crash now would leave: a copy of the files as they are, not opened. No write may be under way.
+    ///
+    /// A crash keeps both files as of one moment, a copy does not: a checkpoint between the two could empty the log into a
+    /// database that is copied already. While a snapshot is held no log is begun anew.
     pub fn crash_copy(&self) -> CrashCopy {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let held = self.raw();
+        held.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("closing can leave the log alone");
+        held.execute_batch("BEGIN; SELECT COUNT(*) FROM sqlite_schema;").expect("a snapshot can be held");
         for name in [DATABASE_FILE.to_owned(), format!("{DATABASE_FILE}-wal")] {
             let from = self.options.data_dir.join(&name);
             if from.exists() {

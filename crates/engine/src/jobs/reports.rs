@@ -289,7 +289,7 @@ impl Job for GovernanceWeeklyReport {
     async fn step(&self, on: &Step<'_>) -> Result<Stepped, DomainError> {
         let (scope, since) = (on.scope()?, hours_before(on.now, self.window_hours));
         let report_week = self.report_week.clone().unwrap_or_else(|| governance::iso_week(on.now));
-        let run_id = self.run_id.clone().unwrap_or_else(|| governance::default_run_id(on.now));
+        let run_id = self.run_id.clone().unwrap_or_else(|| governance::default_run_id(on.now, on.run));
         let default_dir = || format!("artifacts/governance/weekly/{report_week}_{run_id}");
         let subject = Subject {
             scope: scope.clone(),

@@ -6,6 +6,7 @@ mod page;
 
 use serde::Serialize;
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 pub use self::{markdown::markdown, page::page};
 use super::{
@@ -402,11 +403,13 @@ pub fn iso_week(at: Timestamp) -> String {
     format!("{year:04}-W{week:02}")
 }
 
-/// The default id of a report, `YYYYMMDD_HHMMSS` in UTC.
-pub fn default_run_id(at: Timestamp) -> String {
+/// The default id of a report: the time, `YYYYMMDD_HHMMSS` in UTC, and the end of the run's id, as reports of several scopes may
+/// be made within a second.
+pub fn default_run_id(at: Timestamp, run: Uuid) -> String {
     let at = utc(at);
     let (year, month, day) = at.to_calendar_date();
-    format!("{year:04}{:02}{day:02}_{:02}{:02}{:02}", u8::from(month), at.hour(), at.minute(), at.second())
+    let time = format!("{year:04}{:02}{day:02}_{:02}{:02}{:02}", u8::from(month), at.hour(), at.minute(), at.second());
+    format!("{time}_{:08x}", run.as_u128() & u128::from(u32::MAX))
 }
 
 /// Reads an ISO week.

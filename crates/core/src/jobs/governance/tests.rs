@@ -104,7 +104,8 @@ fn weeks_and_ids() {
     ] {
         assert_eq!(iso_week(at(time)), week);
     }
-    assert_eq!(default_run_id(at("2026-02-16T09:36:07.890Z")), "20260216_093607");
+    let run = uuid::Uuid::from_u128(0x1234_5678_9abc_def0);
+    assert_eq!(default_run_id(at("2026-02-16T09:36:07.890Z"), run), "20260216_093607_9abcdef0");
     assert!(parse_week("2026-W08").is_ok());
     for wrong in ["2026-8", "2026-W54", "2026-W00", "26-W08", "2026-W8", "", "../../x"] {
         assert!(parse_week(wrong).is_err(), "{wrong}");
