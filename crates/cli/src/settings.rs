@@ -12,6 +12,7 @@ mod recall;
 pub(crate) mod retention;
 pub(crate) mod retired;
 pub(crate) mod telemetry;
+pub(crate) mod topics;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -32,6 +33,7 @@ use self::{
     connections::ConnectionArgs,
     jobs::JobSettings,
     recall::RecallSettings,
+    topics::{CompressionSettings, TopicClusterSettings},
 };
 use crate::failure::Failure;
 
@@ -302,6 +304,10 @@ pub(crate) struct Settings {
     pub(crate) outbox: OutboxSettings,
     #[command(flatten)]
     pub(crate) jobs: JobSettings,
+    #[command(flatten)]
+    pub(crate) topics: TopicClusterSettings,
+    #[command(flatten)]
+    pub(crate) compression: CompressionSettings,
     #[command(flatten)]
     pub(crate) decay: DecaySettings,
     #[command(flatten)]

@@ -15,7 +15,10 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{ConsistencyCheck, Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings},
+    jobs::{
+        CompressionRollup, ConsistencyCheck, Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings,
+        TopicCluster,
+    },
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -218,12 +221,16 @@ impl Parts {
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.
 fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
+    let tenant = settings.memory.memory_tenant_id.as_str();
+    let can_embed = settings.embedding.embedding_provider != ProviderKind::None;
     let consistency = consistency(settings);
     let all: Vec<Arc<dyn Job>> = vec![
+        Arc::new(CompressionRollup::new(settings.compression.to_job(tenant, can_embed))),
         Arc::new(ConsistencyCheck::of_scopes(consistency.clone())),
         Arc::new(ConsistencyCheck::of_the_deployment(consistency)),
         Arc::new(Retention { days: settings.jobs.retention.days() }),
         Arc::new(SalienceDecay::new(settings.decay.policy())),
+        Arc::new(TopicCluster::new(settings.topics.to_job(tenant))),
     ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()

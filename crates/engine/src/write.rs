@@ -2,12 +2,15 @@
 
 use aionis_core::{
     error::{DomainError, ErrorKind},
-    write::{Warning, WriteOutcome, WriteRequest, prepare},
+    ids::ScopeKey,
+    model::NodeType,
+    write::{PreparedPart, Warning, WriteOutcome, WriteRequest, prepare},
 };
 use serde_json::json;
 
 use crate::{
     Engine, NoVectors,
+    jobs::TOPIC_CLUSTER,
     stages::{self, Work},
 };
 
@@ -29,6 +32,8 @@ pub struct WriteAnswer {
     pub nodes: Vec<(Option<String>, aionis_core::model::NodeType)>,
     /// Per edge in request order: its type and ends.
     pub edges: Vec<(aionis_core::model::EdgeType, aionis_core::ids::NodeId, aionis_core::ids::NodeId)>,
+    /// Whether topics are to be clustered soon, as asked.
+    pub topic_cluster_enqueued: bool,
 }
 
 impl Engine {
@@ -40,7 +45,10 @@ impl Engine {
         stages::note_tenant(request.scope.tenant());
         self.check_size(&request)?;
         let mut warnings = self.write_warnings(&request);
+        let wants_topics = request.trigger_topic_cluster == Some(true);
         let prepared = stages::timed_now(Work::Write, "prepare", || prepare(request, &self.settings.write))?;
+        let has_events = |part: &&PreparedPart| part.nodes.iter().any(|node| node.node_type == NodeType::Event);
+        let scopes: Vec<ScopeKey> = prepared.parts.iter().filter(has_events).map(|part| part.scope.clone()).collect();
         let nodes = prepared
             .node_order
             .iter()
@@ -62,7 +70,21 @@ impl Engine {
         metrics::counter!("aionis_commits_total").increment(u64::from(!outcome.replayed));
         metrics::counter!("aionis_nodes_written_total").increment(outcome.nodes.len() as u64);
         outcome.warnings.append(&mut warnings);
-        Ok(WriteAnswer { outcome, nodes, edges })
+        let topic_cluster_enqueued = wants_topics && self.ask_for_topics(&scopes, &mut outcome.warnings).await;
+        Ok(WriteAnswer { outcome, nodes, edges, topic_cluster_enqueued })
+    }
+
+    /// Makes the clustering of topics due in scopes that got events. The write is stored whatever comes of it.
+    async fn ask_for_topics(&self, scopes: &[ScopeKey], warnings: &mut Vec<Warning>) -> bool {
+        for scope in scopes {
+            if let Err(error) = self.store.make_due(TOPIC_CLUSTER, scope).await {
+                tracing::warn!(%error, scope_key = scope.as_str(), "the clustering of topics could not be asked for");
+                let said = "topics could not be asked for now; they are clustered with the next periodic run";
+                warnings.push(Warning::new("topic_cluster_not_run", said));
+                return false;
+            }
+        }
+        !scopes.is_empty()
     }
 
     fn check_size(&self, request: &WriteRequest) -> Result<(), DomainError> {
@@ -96,9 +118,6 @@ impl Engine {
                     "EMBEDDING_PROVIDER=none: no vectors are derived. Recall by words works",
                 )),
             }
-        }
-        if request.trigger_topic_cluster == Some(true) {
-            warnings.push(Warning::new("topic_cluster_not_run", "this version does not cluster topics on write"));
         }
         warnings
     }

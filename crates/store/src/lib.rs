@@ -6,6 +6,7 @@ mod consolidation;
 mod content;
 mod decay;
 mod deployment;
+mod forget;
 mod gauges;
 mod image;
 mod integrity;
@@ -20,6 +21,7 @@ mod purge;
 mod read;
 mod space;
 pub mod sqlite;
+mod topics;
 mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};

@@ -63,6 +63,7 @@ pub(crate) fn forget_answer(scope: &ScopeKey, outcome: &ForgetOutcome) -> Value 
         "edges": outcome.edges,
         "versions": outcome.versions,
         "feedback": outcome.feedback,
+        "derived": outcome.derived,
         "missing_node_ids": outcome.missing,
         "missing_client_ids": outcome.missing_client_ids,
     });

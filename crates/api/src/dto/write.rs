@@ -174,6 +174,9 @@ pub(crate) struct WriteResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     embedding_backfill: Option<Backfill>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    topic_cluster: Option<Clustering>,
     commit_seq: u64,
     replayed: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -211,6 +214,11 @@ struct WrittenEdge {
 }
 
 #[derive(Serialize, ToSchema)]
+struct Clustering {
+    enqueued: bool,
+}
+
+#[derive(Serialize, ToSchema)]
 struct Backfill {
     enqueued: bool,
     pending_nodes: usize,
@@ -218,7 +226,7 @@ struct Backfill {
 
 impl WriteResponse {
     pub(crate) fn new(scope: &ScopeKey, answer: WriteAnswer) -> Self {
-        let WriteAnswer { outcome, nodes, edges } = answer;
+        let WriteAnswer { outcome, nodes, edges, topic_cluster_enqueued } = answer;
         let pending_nodes = outcome.pending_nodes;
         Self {
             tenant_id: scope.tenant().to_owned(),
@@ -243,6 +251,7 @@ impl WriteResponse {
                     status,
                 })
                 .collect(),
+            topic_cluster: topic_cluster_enqueued.then_some(Clustering { enqueued: true }),
             embedding_backfill: (pending_nodes > 0).then_some(Backfill { enqueued: true, pending_nodes }),
             commit_seq: outcome.commit_seq,
             replayed: outcome.replayed,

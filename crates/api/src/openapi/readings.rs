@@ -235,6 +235,7 @@ fn forgotten() -> Value {
             ("edges", said(count(), "edges that go with them")),
             ("versions", said(count(), "earlier contents that go with them")),
             ("feedback", said(count(), "feedback that goes with them")),
+            ("derived", said(count(), "topics and summaries that jobs made of them and that go with them")),
             ("missing_node_ids", ids()),
             ("missing_client_ids", names()),
             ("confirmation_token?", said(sha256(), "after a look: what erases exactly this")),

@@ -75,8 +75,8 @@ pub(super) fn write() -> Value {
         ("owner_team_id", label("blue", "default of the nodes")),
         ("auto_embed", switch(true, "whether vectors are derived")),
         ("force_reembed", switch(false, "derive vectors again where one is stored")),
-        ("trigger_topic_cluster", said(flag(), "accepted; topics are not clustered in this version")),
-        ("topic_cluster_async", said(flag(), "accepted; topics are not clustered in this version")),
+        ("trigger_topic_cluster", said(flag(), "whether a worker clusters topics soon and not with the next hour")),
+        ("topic_cluster_async", said(flag(), "accepted; topics are never clustered within a write")),
         (
             "nodes",
             or(

@@ -109,12 +109,18 @@ async fn w_23_what_nobody_will_see_is_noted() {
 }
 
 #[tokio::test]
-async fn clustering_that_does_not_run_is_noted() {
+async fn clustering_that_is_asked_for_is_due_at_once() {
     let service = Service::start();
     let mut body = writing(&[event("e1", "one")]);
+    assert!(service.write(&body).await.get("topic_cluster").is_none(), "it was not asked for");
     body["trigger_topic_cluster"] = json!(true);
-    body["topic_cluster_async"] = json!(true);
-    assert_eq!(warnings(&service.write(&body).await), ["topic_cluster_not_run"]);
+    body["topic_cluster_async"] = json!(false);
+    let written = service.write(&body).await;
+    assert_eq!(written["topic_cluster"], json!({ "enqueued": true }));
+    assert!(written.get("warnings").is_none(), "{written}");
+    let mut body = writing(&[json!({ "client_id": "n", "type": "entity", "title": "Ada" })]);
+    body["trigger_topic_cluster"] = json!(true);
+    assert!(service.write(&body).await.get("topic_cluster").is_none(), "there are no events");
 }
 
 #[tokio::test]

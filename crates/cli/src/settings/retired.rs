@@ -26,9 +26,11 @@ const IDLE: Why =
     ("connections are kept; closed ones are replaced when they are used", "nothing; DB_POOL_MAX bounds them");
 const CROSS_SCOPE: Why =
     ("the ends of an edge are always in the edge's own scope", "nothing; write both nodes into one scope");
-const TOPICS: Why = ("this version does not cluster topics", "nothing; write topic nodes and part_of edges yourself");
+const TOPICS: Why = (
+    "topics are clustered by a job of the workers, never within a write",
+    "`trigger_topic_cluster` in writes that should not wait for the next hour",
+);
 const SHADOW: Why = ("there is one set of tables, so nothing is written twice", "nothing; unset it");
-const COMPRESSION: Why = ("this version has no compression job", "`token_budget` in recalls bounds the context");
 const PAIRS: Why = ("pairs that are alike are queued, all of them", "`--limit-apply` bounds what is merged at once");
 const ALIAS_EDGES: Why = ("all edges of an alias are moved, however many there are", "nothing; unset it");
 const CONTRADICTORY: Why =
@@ -37,20 +39,10 @@ const CONTRADICTORY: Why =
 const RETIRED: &[Retired] = &[
     of("DB_POOL_IDLE_TIMEOUT_MS", IDLE),
     of("ALLOW_CROSS_SCOPE_EDGES", CROSS_SCOPE),
-    of("TOPIC_SIM_THRESHOLD", TOPICS),
-    of("TOPIC_MIN_EVENTS_PER_TOPIC", TOPICS),
-    of("TOPIC_CLUSTER_BATCH_SIZE", TOPICS),
-    of("TOPIC_MAX_CANDIDATES_PER_EVENT", TOPICS),
-    of("TOPIC_CLUSTER_STRATEGY", TOPICS),
     of("AUTO_TOPIC_CLUSTER_ON_WRITE", TOPICS),
     of("TOPIC_CLUSTER_ASYNC_ON_WRITE", TOPICS),
     of("MEMORY_SHADOW_DUAL_WRITE_ENABLED", SHADOW),
     of("MEMORY_SHADOW_DUAL_WRITE_STRICT", SHADOW),
-    of("MEMORY_COMPRESSION_LOOKBACK_DAYS", COMPRESSION),
-    of("MEMORY_COMPRESSION_TOPIC_MIN_EVENTS", COMPRESSION),
-    of("MEMORY_COMPRESSION_MAX_TOPICS_PER_RUN", COMPRESSION),
-    of("MEMORY_COMPRESSION_MAX_EVENTS_PER_TOPIC", COMPRESSION),
-    of("MEMORY_COMPRESSION_MAX_TEXT_LEN", COMPRESSION),
     of("MEMORY_CONSOLIDATION_MAX_PAIRS", PAIRS),
     of("MEMORY_CONSOLIDATION_REDIRECT_MAX_EDGES_PER_ALIAS", ALIAS_EDGES),
     of("MEMORY_CONSOLIDATION_BLOCK_CONTRADICTORY", CONTRADICTORY),

@@ -262,6 +262,7 @@ fn a_stop_does_not_wait_for_a_stalled_database() {
         ("API_REQUEST_TIMEOUT_MS", "1000"),
         ("AIONIS_DB_STATEMENT_TIMEOUT_MS", "500"),
         ("DB_POOL_CONNECTION_TIMEOUT_MS", "500"),
+        ("AIONIS_JOBS_ENABLED", "true"),
     ]);
     chaos.server.write(&note(0));
     chaos.server.recall_text(SCOPE, "ferry", 5);

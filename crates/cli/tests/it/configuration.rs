@@ -133,19 +133,19 @@ fn a_check_counts_what_there_is() {
     assert_eq!(checked["retired_variables"], json!(["MEMORY_SHADOW_DUAL_WRITE_ENABLED"]), "{checked}");
     assert_eq!((&checked["variables"]["set"], &checked["variables"]["unknown"]), (&json!(2), &json!(1)));
     let (known, routes) = (checked["variables"]["known"].as_u64().unwrap(), checked["http_routes"].as_u64().unwrap());
-    assert!((60..=160).contains(&known) && (15..=24).contains(&routes), "{checked}");
+    assert!((60..=200).contains(&known) && (15..=24).contains(&routes), "{checked}");
     let mut plain = aionis(place.path());
-    plain.args(["config", "check"]).env("EMBEDDING_PROVIDER", "none").env("TOPIC_CLUSTER_BATCH_SIZE", "9");
+    plain.args(["config", "check"]).env("EMBEDDING_PROVIDER", "none").env("TOPIC_CLUSTER_ASYNC_ON_WRITE", "true");
     let said = run(&mut plain).exits(0).stdout;
     assert!(said.contains(" variables are known, 1 are set, 0 are unknown; "), "{said}");
-    assert!(said.contains("TOPIC_CLUSTER_BATCH_SIZE is not read"), "{said}");
+    assert!(said.contains("TOPIC_CLUSTER_ASYNC_ON_WRITE is not read"), "{said}");
 }
 
 #[test]
 fn a_start_warns_of_variables_without_effect() {
     let place = Place::new();
     let server = Server::start_with(&place.data(), |command| {
-        fake(command).env("OUTBOX_BATCH_SZIE", "5").env("MEMORY_COMPRESSION_LOOKBACK_DAYS", "3");
+        fake(command).env("OUTBOX_BATCH_SZIE", "5").env("AUTO_TOPIC_CLUSTER_ON_WRITE", "true");
     });
     server.stop();
     let log = std::fs::read_to_string(place.path().join("log")).unwrap();
@@ -155,7 +155,7 @@ fn a_start_warns_of_variables_without_effect() {
     };
     let misspelt = line("OUTBOX_BATCH_SZIE");
     assert_eq!((&misspelt["level"], &misspelt["nearest"]), (&json!("WARN"), &json!("OUTBOX_BATCH_SIZE")));
-    assert_eq!(line("MEMORY_COMPRESSION_LOOKBACK_DAYS")["level"], "WARN");
+    assert_eq!(line("AUTO_TOPIC_CLUSTER_ON_WRITE")["level"], "WARN");
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn a_worker_checks_by_itself_and_tells() {
     let data = place.data();
     sound(&data);
     tamper(&data, "UPDATE memory_scopes SET head_seq = 99 WHERE scope_key = 'default/quay'; DELETE FROM job_states;");
-    let server = Server::start(&data);
+    let server = Server::start_with_jobs(&data);
     until("the checks were made", PATIENCE, || {
         let metrics = server.connect().get("/metrics").unwrap();
         let failed = metrics.body.as_str().unwrap().lines().any(|line| {

@@ -97,7 +97,12 @@ fn a_broken_index_shows_in_what_the_demo_measures() {
     }
     server.stop();
 
-    assert_eq!(db::writable(&data).execute("DELETE FROM memory_vectors", []).unwrap(), 31);
+    let database = db::writable(&data);
+    // Its server clustered them by itself; topics have vectors too.
+    let of_topics = "DELETE FROM memory_vectors WHERE node_id IN (SELECT id FROM memory_nodes WHERE type = 'topic')";
+    database.execute(of_topics, []).unwrap();
+    assert_eq!(database.execute("DELETE FROM memory_vectors", []).unwrap(), 31);
+    drop(database);
     let server = start();
     let ranks = PARAPHRASES.map(|question| rank(&server, scope, question));
     assert!(ranks.iter().any(|rank| rank.is_none_or(|rank| rank > 3)), "vectors made no difference: {ranks:?}");

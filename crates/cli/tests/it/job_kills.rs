@@ -70,10 +70,18 @@ const PLAIN: Case = Case {
 
 const FIND: &[&str] = &["job", "consolidation-candidates", "--all"];
 const MERGE: &[&str] = &["job", "consolidation-apply", "--all", "--apply", "--limit-apply", "500"];
+const CLUSTER: &[&str] = &["job", "topic-cluster", "--all"];
 const MOVE: &[&str] = &["job", "consolidation-redirect-edges", "--all", "--apply"];
 
 /// Jobs that are killed; one each.
 const CASES: &[Case] = &[
+    Case {
+        job: "compression-rollup",
+        body: tens,
+        before: &[CLUSTER],
+        flags: |_, _| flags(&["--compression-max-topics-per-run=3"]),
+        ..PLAIN
+    },
     Case { job: "consistency-check", flags: |_, _| flags(&["--check-set=all", "--strict"]), ..PLAIN },
     Case {
         job: "consolidation-apply",
@@ -119,6 +127,13 @@ const CASES: &[Case] = &[
         ..PLAIN
     },
     Case { job: "scope-purge", flags: by_plan, ..PLAIN },
+    Case {
+        job: "topic-cluster",
+        same_commits: false,
+        // Each event begins a topic: what joins what depends on where steps begin, and with it on the kills.
+        flags: |_, _| flags(&["--topic-sim-threshold=1", "--topic-cluster-batch-size=20"]),
+        ..PLAIN
+    },
 ];
 
 /// Jobs that only look and judge, and do it in one step: there is nothing a kill could leave half done.
@@ -170,8 +185,8 @@ impl Home {
 
     fn set(&self, command: &mut Command) {
         fake(command).env("AIONIS_JOBS_POLL_INTERVAL_MS", "50").env("OUTBOX_CLAIM_TIMEOUT_MS", "500");
-        // How much this has removed depends on when the workers come by.
-        command.env("AIONIS_JOBS_DISABLED", "retention");
+        // How much these have made, and this has removed, depends on when the workers come by.
+        command.env("AIONIS_JOBS_DISABLED", "topic-cluster,compression-rollup,retention");
         match &self.postgres {
             Some(server) => command.env("DATABASE_URL", server.url("postgres")),
             None => command.env("AIONIS_DATA_DIR", self.place.data()),
@@ -321,6 +336,11 @@ fn twins(scope: &str, write: u64) -> Value {
     body_of(scope, write, "concept", |node| node - node % 2)
 }
 
+/// Ten and ten say the same.
+fn tens(scope: &str, write: u64) -> Value {
+    body_of(scope, write, "event", |node| node - node % 10)
+}
+
 /// Nobody sees them.
 fn ownerless(scope: &str, write: u64) -> Value {
     let mut body = body(scope, write);
@@ -451,6 +471,7 @@ macro_rules! killed {
 }
 
 killed! {
+    compression_rollup: "compression-rollup",
     consistency_check: "consistency-check",
     consolidation_apply: "consolidation-apply",
     consolidation_candidates: "consolidation-candidates",
@@ -463,6 +484,7 @@ killed! {
     retention: "retention",
     salience_decay: "salience-decay",
     scope_purge: "scope-purge",
+    topic_cluster: "topic-cluster",
 }
 
 #[test]

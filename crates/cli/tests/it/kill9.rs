@@ -58,7 +58,7 @@ fn w_02_kill_9_under_load_loses_nothing_that_was_acknowledged() {
 fn start(place: &Place) -> Server {
     Server::start_with(&place.data(), |command| {
         // What a killed worker had claimed must be free again within the test.
-        fake(command).env("OUTBOX_CLAIM_TIMEOUT_MS", "500");
+        fake(command).env("OUTBOX_CLAIM_TIMEOUT_MS", "500").env("AIONIS_JOBS_ENABLED", "true");
     })
 }
 

@@ -33,5 +33,6 @@ mod sigterm;
 mod start;
 mod support;
 mod tamper;
+mod topics;
 #[cfg(feature = "otlp")]
 mod traces;

@@ -185,7 +185,7 @@ fn every_documented_metric_is_there(server: &Server, elsewhere: &[&str]) {
 #[test]
 fn every_documented_metric_is_there_and_moves() {
     let place = Place::new();
-    let server = Server::start(&place.data());
+    let server = Server::start_with_jobs(&place.data());
     work(&server);
     every_documented_metric_is_there(&server, &POOL);
     server.stop();
@@ -197,7 +197,7 @@ fn every_documented_metric_is_there_on_postgres() {
     let database = runtime.block_on(aionis_testkit::postgres::TempDatabase::new());
     let place = Place::new();
     let server = Server::start_with(&place.data(), |command| {
-        fake(command).env("DATABASE_URL", database.url());
+        fake(command).env("DATABASE_URL", database.url()).env("AIONIS_JOBS_ENABLED", "true");
     });
     work(&server);
     every_documented_metric_is_there(&server, &[]);

@@ -8,7 +8,7 @@ use crate::support::{
     program::{aionis_on, fake, run},
 };
 
-const MIGRATIONS: [&str; 12] = [
+const MIGRATIONS: [&str; 13] = [
     "0001_memory",
     "0002_vector_index",
     "0003_pending_since",
@@ -20,6 +20,7 @@ const MIGRATIONS: [&str; 12] = [
     "0009_lifecycle",
     "0010_consolidation",
     "0011_reports",
+    "0012_topics",
     "0013_purges",
 ];
 

@@ -2,20 +2,31 @@
 //!
 //! What is named is looked at first, which changes nothing and gives a token; the token is made of exactly what would be
 //! erased, and erasing requires it. Whatever changes in between makes the token worthless.
+//!
+//! What jobs made of a node quotes it and goes with it, whoever owns that: summaries, and topics that it began. They are made
+//! again, without it, from what is left.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod derived;
+mod narrowed;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
+pub use self::{
+    derived::{Made, Sources, made_of},
+    narrowed::Narrowing,
+};
 use crate::{
     canon::{Digest, canonical_json, sha256},
     chain::{Change, ChangeOp, CommitHeader, ObjectKind, changes_sha256},
     clock::Timestamp,
     error::{DomainError, ErrorKind},
     ids::{EdgeId, NodeId, ScopeKey},
-    model::{Lane, Viewer},
+    jobs::{Audience, consolidation::EdgeKey},
+    model::{EdgeType, Lane, Viewer},
     operate::CommitRef,
     write::{IdempotencyKey, NewCommit},
 };
@@ -61,6 +72,8 @@ pub struct ForgettableNode {
     pub owner_agent_id: Option<String>,
     /// Owning team of a private node.
     pub owner_team_id: Option<String>,
+    /// What a job made it of, or once made it of.
+    pub made: Option<Made>,
 }
 
 /// What is stored of a scope, as far as forgetting needs to know.
@@ -72,15 +85,25 @@ pub struct ForgetState {
     pub nodes: BTreeMap<NodeId, ForgettableNode>,
     /// Edges at those nodes: their ends and digests.
     pub edges: BTreeMap<EdgeId, ForgettableEdge>,
+    /// Edges to those nodes that merges moved away from where they began.
+    pub former: BTreeSet<EdgeKey>,
     /// Feedback on those nodes, of rules: the rule and the digest.
     pub feedback: BTreeMap<Uuid, (NodeId, Digest)>,
     /// Kept earlier versions of each node.
     pub versions: HashMap<NodeId, usize>,
+    /// Nodes that were made of those named, or of one another.
+    pub derived: BTreeMap<NodeId, ForgettableNode>,
+    /// Nodes that were looked at and are not.
+    pub others: HashSet<NodeId>,
+    /// Which edges count.
+    pub sources: Sources,
 }
 
 /// A stored edge, as far as forgetting needs it.
 #[derive(Clone, Copy, Debug)]
 pub struct ForgettableEdge {
+    /// Kind.
+    pub edge_type: EdgeType,
     /// From.
     pub src: NodeId,
     /// To.
@@ -108,6 +131,9 @@ pub struct ForgetOutcome {
     pub feedback: usize,
     /// The token that erases exactly this, in hex.
     pub token: String,
+    /// How many nodes that jobs made of them go with them.
+    #[serde(default)]
+    pub derived: usize,
     /// Whether this answer repeats an earlier one.
     pub replayed: bool,
 }
@@ -139,11 +165,16 @@ pub fn token<'a>(scope: &ScopeKey, nodes: impl Iterator<Item = (&'a NodeId, &'a 
 /// # Errors
 /// Nothing to forget, too much at once, or a token of something else.
 pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestamp) -> Result<ForgetPlan, DomainError> {
-    state.nodes.retain(|_, node| {
+    let may_change = |node: &ForgettableNode| {
         let owners = (node.owner_agent_id.as_deref(), node.owner_team_id.as_deref());
         asked.viewer.as_ref().is_none_or(|viewer| viewer.may_change(node.lane, owners))
-    });
-    let ForgetState { head, nodes, mut edges, mut feedback, versions } = state;
+    };
+    let (nodes, hidden): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(&mut state.nodes).into_iter().partition(|(_, node)| may_change(node));
+    // What others own goes only with what it was made of.
+    state.derived.extend(hidden);
+    state.nodes = nodes;
+    let ForgetState { head, mut nodes, mut edges, former, mut feedback, versions, derived, sources, .. } = state;
     let missing: Vec<NodeId> = asked.ids.iter().copied().filter(|id| !nodes.contains_key(id)).collect();
     if nodes.is_empty() {
         return Err(DomainError::new(
@@ -152,10 +183,14 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
             "nothing that was named is stored in this scope; check the scope and the ids",
         ));
     }
+    let named: Vec<NodeId> = nodes.keys().copied().collect();
+    let links: Vec<EdgeKey> = derived::links(&edges, &former).collect();
+    nodes.extend(derived::made_of_going(&named, &derived, (&links, sources), |_, _| true));
+    let derived = nodes.len() - named.len();
     let going: HashSet<NodeId> = nodes.keys().copied().collect();
     edges.retain(|_, edge| going.contains(&edge.src) || going.contains(&edge.dst));
     feedback.retain(|_, (rule, _)| going.contains(rule));
-    if nodes.len() > NODES_MAX || edges.len() > EDGES_MAX {
+    if named.len() > NODES_MAX || derived > NODES_MAX || edges.len() > EDGES_MAX {
         return Err(DomainError::new(
             ErrorKind::Invalid,
             "forget_too_large",
@@ -164,17 +199,8 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
         .with_details(json!({ "nodes": nodes.len(), "edges": edges.len() })));
     }
     let token = token(&asked.scope, nodes.iter());
-    let mut outcome = ForgetOutcome {
-        commit: None,
-        nodes: nodes.keys().copied().collect(),
-        missing,
-        missing_client_ids: asked.missing_client_ids.clone(),
-        edges: edges.len(),
-        versions: nodes.keys().filter_map(|id| versions.get(id)).sum(),
-        feedback: feedback.len(),
-        token: token.to_hex(),
-        replayed: false,
-    };
+    let mut outcome = outcome(asked, named, (&nodes, &edges, &feedback), &versions);
+    outcome.missing = missing;
     let commit = match asked.token {
         None => None,
         Some(given) if given == token => Some(commit(asked, head, (&nodes, &edges, &feedback), now)),
@@ -187,9 +213,50 @@ pub fn plan_forget(asked: &PreparedForget, mut state: ForgetState, now: Timestam
             .with_details(json!({ "nodes": nodes.len() })));
         }
     };
-    outcome.commit = commit.as_ref().map(|c| CommitRef { id: c.id, seq: c.header.seq, hash: c.hash.to_hex() });
-    let rules = nodes.iter().filter(|(_, node)| node.was_rule).map(|(id, _)| *id).collect();
-    Ok(ForgetPlan { commit, nodes: nodes.into_iter().collect(), edges: edges.into_keys().collect(), rules, outcome })
+    Ok(ForgetPlan::of(commit, nodes, edges, outcome))
+}
+
+fn outcome(
+    asked: &PreparedForget,
+    named: Vec<NodeId>,
+    (nodes, edges, feedback): Going<'_>,
+    versions: &HashMap<NodeId, usize>,
+) -> ForgetOutcome {
+    ForgetOutcome {
+        commit: None,
+        missing: Vec::new(),
+        missing_client_ids: asked.missing_client_ids.clone(),
+        edges: edges.len(),
+        versions: nodes.keys().filter_map(|id| versions.get(id)).sum(),
+        feedback: feedback.len(),
+        token: token(&asked.scope, nodes.iter()).to_hex(),
+        derived: nodes.len() - named.len(),
+        nodes: named,
+        replayed: false,
+    }
+}
+
+impl ForgetPlan {
+    fn of(
+        commit: Option<NewCommit>,
+        nodes: BTreeMap<NodeId, ForgettableNode>,
+        edges: BTreeMap<EdgeId, ForgettableEdge>,
+        mut outcome: ForgetOutcome,
+    ) -> Self {
+        outcome.commit = commit.as_ref().map(|c| CommitRef { id: c.id, seq: c.header.seq, hash: c.hash.to_hex() });
+        let rules = nodes.iter().filter(|(_, node)| node.was_rule).map(|(id, _)| *id).collect();
+        Self { commit, nodes: nodes.into_iter().collect(), edges: edges.into_keys().collect(), rules, outcome }
+    }
+}
+
+impl ForgettableNode {
+    fn audience(&self) -> Audience {
+        Audience {
+            lane: self.lane,
+            owner_agent_id: self.owner_agent_id.clone(),
+            owner_team_id: self.owner_team_id.clone(),
+        }
+    }
 }
 
 type Going<'a> = (

@@ -5,6 +5,7 @@
 //! was. One runner at a time holds the lease of a job in a scope. What is applied is checked again against what is
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
+mod audience;
 pub mod checks;
 pub mod consistency;
 pub mod consolidation;
@@ -15,13 +16,17 @@ pub mod owner_review;
 pub mod policy_adaptation;
 pub mod quality_eval;
 pub mod retention;
+pub mod rollup;
 pub mod rule_promotion;
 pub mod salience_decay;
 pub mod scope_purge;
 pub mod state_change;
 pub mod tenants;
+pub mod topics;
 
 use std::{fmt, time::Duration};
+
+pub use self::audience::Audience;
 
 use serde::Serialize;
 use serde_json::Value;

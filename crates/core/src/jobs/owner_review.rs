@@ -87,7 +87,7 @@ pub fn assign(
     owner: &Owner,
     (run, now): (uuid::Uuid, Timestamp),
 ) -> PreparedWrite {
-    let stands: Vec<(NodeId, Digest)> = nodes.iter().map(|node| (node.id, node.digest)).collect();
+    let stands = nodes.iter().map(|node| (node.id, Some(node.digest))).collect();
     let prepared: Vec<PreparedNode> =
         nodes.into_iter().enumerate().map(|(position, node)| owned(position, node, owner)).collect();
     let input_sha256 = sha256_hex(format!("job:owner-review:{}:{}:{run}", scope.as_str(), now.to_iso()));

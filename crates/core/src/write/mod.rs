@@ -12,8 +12,8 @@ mod request;
 pub use derived::{DerivedText, EmbedJob, NAME_TERMS_MAX, name_key, term_counts};
 pub use digest::{NodeContent, edge_digest, node_digest};
 pub use plan::{
-    EdgeOp, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, StoredEdge, StoredNode, Warning, WriteOutcome,
-    plan_part,
+    EdgeOp, NODE_CHANGED, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, StoredEdge, StoredNode, Warning,
+    WriteOutcome, plan_part,
 };
 pub use prepare::{
     EdgeEnd, JobWrite, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings,

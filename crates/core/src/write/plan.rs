@@ -14,6 +14,9 @@ use crate::{
     model::{EdgeType, EmbeddingStatus, Lane, RuleState, Tier},
 };
 
+/// Code of the error that a node changed after the job that writes had read it.
+pub const NODE_CHANGED: &str = "node_changed";
+
 /// What is stored of a scope, as far as one part of a write needs to know.
 #[derive(Debug, Default)]
 pub struct PartState {
@@ -232,13 +235,13 @@ pub fn plan_part(
 ) -> Result<PartPlan, DomainError> {
     let mut warnings = Vec::new();
     check_parent(write, state, &mut warnings)?;
+    check_stands(write, state)?;
     let mut changes = Vec::new();
     let mut embed = Vec::new();
     let mut nodes = Vec::with_capacity(part.nodes.len());
     for node in &part.nodes {
         let stored = state.nodes.get(&node.id);
         check_writer(write, node, stored)?;
-        check_stands(write, node, stored)?;
         let op = plan_node(node, stored);
         if let Some(change) = node_change(node, op) {
             changes.push(change);
@@ -293,6 +296,22 @@ fn check_parent(write: &PreparedWrite, state: &PartState, warnings: &mut Vec<War
     }
 }
 
+/// What a job read must still be what is stored: it writes whole nodes, and must not take a caller's change back, nor store
+/// what it made of content that is there no more.
+fn check_stands(write: &PreparedWrite, state: &PartState) -> Result<(), DomainError> {
+    let read = write.job.iter().flat_map(|job| &job.stands);
+    for (id, digest) in read {
+        if state.nodes.get(id).map(|node| node.digest) != *digest {
+            let message =
+                format!("node {id} got new content, or was erased, after the job had read it; run the job again");
+            return Err(
+                DomainError::new(ErrorKind::Conflict, NODE_CHANGED, message).with_details(json!({ "node_id": id }))
+            );
+        }
+    }
+    Ok(())
+}
+
 /// A private node is written to by those who see it. To others it looks like an id that is taken.
 fn check_writer(write: &PreparedWrite, node: &PreparedNode, stored: Option<&StoredNode>) -> Result<(), DomainError> {
     let (Some(writer), Some(stored)) = (&write.writer, stored) else { return Ok(()) };
@@ -305,18 +324,6 @@ fn check_writer(write: &PreparedWrite, node: &PreparedNode, stored: Option<&Stor
         format!("nodes.{} has the id or client_id of a private node of another owner; choose another", node.position),
     )
     .with_details(json!({ "path": format!("nodes.{}", node.position) })))
-}
-
-/// What a job read must still be what is stored: it writes whole nodes, and must not take a caller's change back.
-fn check_stands(write: &PreparedWrite, node: &PreparedNode, stored: Option<&StoredNode>) -> Result<(), DomainError> {
-    let Some(job) = &write.job else { return Ok(()) };
-    let read = job.stands.iter().find(|(id, _)| *id == node.id).map(|(_, digest)| *digest);
-    if read.is_none() || read == stored.map(|stored| stored.digest) {
-        return Ok(());
-    }
-    let message =
-        format!("node {} got new content, or was erased, after the job had read it; run the job again", node.id);
-    Err(DomainError::new(ErrorKind::Conflict, "node_changed", message).with_details(json!({ "node_id": node.id })))
 }
 
 fn plan_node(node: &PreparedNode, stored: Option<&StoredNode>) -> NodeOp {

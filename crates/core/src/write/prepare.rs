@@ -14,6 +14,7 @@ use crate::{
     derive_id,
     error::{DomainError, ErrorKind, Issue},
     ids::{EdgeId, NodeId, ScopeKey},
+    jobs::rollup::ROLLUP_TITLE,
     model::{EdgeType, Lane, NodeType, RuleScope, Tier, Viewer, real},
     redact::{RedactionCounts, Redactor},
     text,
@@ -72,8 +73,9 @@ pub struct PreparedWrite {
 pub struct JobWrite {
     /// Kind of its commits.
     pub kind: &'static str,
-    /// Nodes and their content digests as they were read: where one says something else by now, the write is refused.
-    pub stands: Vec<(NodeId, Digest)>,
+    /// What it was made of: nodes among those of the write and the ends of its edges, each with the content digest it was
+    /// read with, or none where there must be no such node. Where one says something else by now, the write is refused.
+    pub stands: Vec<(NodeId, Option<Digest>)>,
 }
 
 /// The items of one scope.
@@ -145,9 +147,11 @@ impl PreparedNode {
     }
 }
 
-/// The text a node's vector is derived from: the summary first for what was said or done, the title first for names.
+/// The text a node's vector is derived from: the summary first for what was said or done, the title first for names. The title
+/// of a rolled up summary names its topic, and the vector is to be that of what it says.
 pub fn embed_text<'a>(node_type: NodeType, title: Option<&'a str>, summary: Option<&'a str>) -> Option<&'a str> {
     let text = match node_type {
+        NodeType::Concept if title.is_some_and(|title| title.starts_with(ROLLUP_TITLE)) => summary.or(title),
         NodeType::Entity | NodeType::Topic | NodeType::Concept => title.or(summary),
         _ => summary.or(title),
     };

@@ -4,12 +4,14 @@
 //! step to step, stores the cursor between them and notes the run; the [`Scheduler`] runs what is due by itself.
 //! `aionis job`, the scheduler, the documents and the tests all take their jobs from [`ALL`].
 
+mod compression_rollup;
 mod consistency_check;
 #[cfg(test)]
 mod consistency_seeds;
 #[cfg(test)]
 mod consistency_tests;
 mod consolidation;
+mod derived_write;
 mod embedding_backfill;
 mod outbox_replay;
 mod owner_review;
@@ -24,6 +26,7 @@ mod scheduler;
 mod scope_purge;
 #[cfg(test)]
 mod tests;
+mod topic_cluster;
 
 use aionis_core::{
     clock::Timestamp,
@@ -37,6 +40,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use self::{
+    compression_rollup::{CompressionRollup, RollupSettings},
     consistency_check::ConsistencyCheck,
     consolidation::{
         CandidateSettings, ConsolidationApply, ConsolidationCandidates, ConsolidationRedirect, ConsolidationUndo,
@@ -52,10 +56,12 @@ pub use self::{
     salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
     scope_purge::ScopePurge,
+    topic_cluster::{Strategy, TopicCluster, TopicSettings},
 };
 
 /// Every job there is, in the order of their names.
 pub const ALL: &[&JobInfo] = &[
+    &compression_rollup::INFO,
     &consistency_check::OF_SCOPES,
     &consistency_check::OF_THE_DEPLOYMENT,
     &consolidation::APPLY,
@@ -73,7 +79,11 @@ pub const ALL: &[&JobInfo] = &[
     &reports::RULE_PROMOTION,
     &salience_decay::INFO,
     &scope_purge::INFO,
+    &topic_cluster::INFO,
 ];
+
+/// Name of the job that a write may ask for.
+pub const TOPIC_CLUSTER: &str = topic_cluster::INFO.name;
 
 /// Work that maintains a memory.
 #[async_trait]
@@ -99,6 +109,11 @@ pub trait Job: Send + Sync {
     /// Whether what it judges holds, after the last step; for jobs that judge.
     fn holds(&self, _report: &Report) -> bool {
         true
+    }
+
+    /// Whether it has to look again when it is due the next time, even where nothing is committed until then.
+    fn comes_back(&self, _report: &Report) -> bool {
+        false
     }
 }
 

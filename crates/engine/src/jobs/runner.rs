@@ -327,7 +327,8 @@ impl Running<'_> {
             due_before: self.options.due_before,
         };
         let (fence, mut cursor) = match self.runner.store.begin_run(begin).await? {
-            Begun::Yes { fence, cursor } => (fence, cursor),
+            // Nothing to go on at, only a mark that it comes back.
+            Begun::Yes { fence, cursor } => (fence, cursor.filter(|cursor| !cursor.is_null())),
             Begun::NotDue => return Ok(TargetStatus::NotDue),
             Begun::Busy { holder, until } => {
                 self.done.error = Some(format!("{holder} is at it, until {} or longer", until.to_iso()));
@@ -346,9 +347,13 @@ impl Running<'_> {
             }
         };
         let Some(kept) = status.kept() else { return Ok(status) };
+        let left = match status {
+            TargetStatus::Stopped | TargetStatus::Failed => cursor,
+            _ => self.job.comes_back(&self.done.report).then_some(Value::Null),
+        };
         let end = EndRun {
             status: kept,
-            cursor: cursor.filter(|_| matches!(status, TargetStatus::Stopped | TargetStatus::Failed)),
+            cursor: left,
             result: self.done.report.clone().into(),
             error: self.done.error.clone(),
             now: self.runner.now(),

@@ -1,9 +1,14 @@
 //! Forgetting: lock the scope, read, plan, erase.
 
+use std::collections::{BTreeMap, HashMap};
+
 use aionis_core::{
     chain::{ObjectKind, changes_json},
     clock::Timestamp,
-    forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
+    forget::{
+        ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, Narrowing, PreparedForget,
+        plan_forget,
+    },
     ids::{EdgeId, NodeId},
     model::{EdgeType, Lane},
     operate::feedback_digest,
@@ -17,13 +22,13 @@ use uuid::Uuid;
 use super::{
     PostgresStore, Shared,
     error::{driver, inconsistent, is_transient, vanished},
-    images::Freshness,
+    images::{Entry, Freshness},
     integrity::feedback_row,
-    rows::{choice, digest, get, signed, unsigned},
+    rows::{choice, digest, get, json, json_of, signed, unsigned},
     session::{For, begin},
     write::lock_sql,
 };
-use crate::{operate::text, purge::check_state};
+use crate::{forget::made, operate::text, purge::check_state};
 
 /// How often a transaction that lost against another one is run again.
 const TRIES: u32 = 4;
@@ -32,7 +37,8 @@ const NODES: &str = "\
 SELECT n.id, n.digest, n.type = 'rule' OR (SELECT 1 FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id \
            AND strpos(content, '\"type\":\"rule\"') > 0 LIMIT 1) IS NOT NULL, \
        n.memory_lane, n.owner_agent_id, n.owner_team_id, \
-       (SELECT count(*) FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id) \
+       (SELECT count(*) FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id), n.slots::text, \
+       (SELECT content FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id ORDER BY version LIMIT 1) \
 FROM UNNEST($2::uuid[]) AS q (id) \
 CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n";
 
@@ -46,6 +52,11 @@ UNION ALL \
 SELECT e.id, e.type, e.src_id, e.dst_id, e.weight, e.confidence, e.decay_rate FROM memory_edges e \
 WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $3 \
     AND (e.src_id = ANY($4) OR e.dst_id = ANY($4))";
+
+/// Edges to nodes that merges moved away.
+const FORMER: &str = "\
+SELECT e.type, e.src_id, e.dst_id FROM UNNEST($2::uuid[]) AS q (id) \
+CROSS JOIN LATERAL (SELECT * FROM memory_removed_edges WHERE dst_id = q.id AND scope_key || '' = $1) e";
 
 const FEEDBACK: &str = "\
 SELECT f.id, f.rule_node_id, f.outcome, f.run_id, f.note, f.source, f.decision_id \
@@ -140,8 +151,8 @@ struct Head {
     earlier: Option<(aionis_core::canon::Digest, String)>,
 }
 
-fn ids(asked: &PreparedForget) -> Vec<Uuid> {
-    asked.ids.iter().map(|id| id.0).collect()
+fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.0).collect()
 }
 
 async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetState) -> Result<Head, StoreError> {
@@ -161,34 +172,77 @@ async fn head(tx: &mut PgConnection, asked: &PreparedForget, state: &mut ForgetS
     Ok(Head { change_no: get(&row, 2)?, earlier })
 }
 
-/// Reads what the nodes are made of. `known` are the edges an image knows at them, as of its change `seen`.
+type Found = BTreeMap<NodeId, ForgettableNode>;
+
+/// Reads the nodes, what jobs made of them, and what is around all of these.
 async fn read(
     tx: &mut PgConnection,
     asked: &PreparedForget,
-    (known, seen): (Vec<Uuid>, i64),
+    image: &Entry,
     state: &mut ForgetState,
 ) -> Result<(), StoreError> {
-    let scope = asked.scope.as_str();
-    let rows = sqlx::query(NODES).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
+    state.nodes = nodes(tx, asked.scope.as_str(), &asked.ids, &mut state.versions).await?;
+    let named: Vec<NodeId> = state.nodes.keys().copied().collect();
+    around(tx, asked.scope.as_str(), (&named, image), state).await?;
+    loop {
+        let ids = state.to_look_at();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let found = nodes(tx, asked.scope.as_str(), &ids, &mut state.versions).await?;
+        let derived = state.look_at(&ids, found);
+        around(tx, asked.scope.as_str(), (&derived, image), state).await?;
+    }
+}
+
+async fn nodes(
+    tx: &mut PgConnection,
+    scope: &str,
+    ids: &[NodeId],
+    versions: &mut HashMap<NodeId, usize>,
+) -> Result<Found, StoreError> {
+    let rows = sqlx::query(NODES).bind(scope).bind(uuids(ids)).fetch_all(tx).await.map_err(driver)?;
+    let mut found = Found::new();
     for row in &rows {
         let id = NodeId(get(row, 0)?);
+        let first = get::<Option<&str>>(row, 8)?.map(json_of).transpose()?;
         let node = ForgettableNode {
             digest: digest(row, 1)?,
             was_rule: get(row, 2)?,
             lane: choice(row, 3, Lane::parse)?,
             owner_agent_id: get(row, 4)?,
             owner_team_id: get(row, 5)?,
+            made: made(&json(row, 7)?, first.as_ref()),
         };
-        state.versions.insert(id, usize::try_from(get::<i64>(row, 6)?).unwrap_or(0));
-        state.nodes.insert(id, node);
+        versions.insert(id, usize::try_from(get::<i64>(row, 6)?).unwrap_or(0));
+        found.insert(id, node);
     }
-    let rows = sqlx::query(EDGES).bind(scope).bind(known).bind(seen).bind(ids(asked)).fetch_all(&mut *tx).await;
+    Ok(found)
+}
+
+/// Reads the edges at nodes, and the feedback on those that were rules. Edges the image knows are named by id.
+async fn around(
+    tx: &mut PgConnection,
+    scope: &str,
+    (ids, image): (&[NodeId], &Entry),
+    state: &mut ForgetState,
+) -> Result<(), StoreError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let (seen, known) = (image.seen(), image.read(|image| image.edge_ids_at(ids)));
+    let rows = sqlx::query(EDGES).bind(scope).bind(known).bind(seen).bind(uuids(ids)).fetch_all(&mut *tx).await;
     for row in &rows.map_err(driver)? {
         let (id, edge) = edge(row)?;
         state.edges.insert(id, edge);
     }
-    if state.nodes.values().any(|node| node.was_rule) {
-        let rows = sqlx::query(FEEDBACK).bind(scope).bind(ids(asked)).fetch_all(&mut *tx).await.map_err(driver)?;
+    let rows = sqlx::query(FORMER).bind(scope).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
+    for row in &rows {
+        state.former.insert((choice(row, 0, EdgeType::parse)?, NodeId(get(row, 1)?), NodeId(get(row, 2)?)));
+    }
+    let was_rule = |id| [&state.nodes, &state.derived].iter().any(|all| all.get(id).is_some_and(|node| node.was_rule));
+    if ids.iter().any(was_rule) {
+        let rows = sqlx::query(FEEDBACK).bind(scope).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
         for row in &rows {
             let row = feedback_row(row)?;
             state.feedback.insert(row.id, (row.rule, feedback_digest(&row)));
@@ -200,8 +254,9 @@ async fn read(
 fn edge(row: &PgRow) -> Result<(EdgeId, ForgettableEdge), StoreError> {
     let (id, src, dst) = (EdgeId(get(row, 0)?), NodeId(get(row, 2)?), NodeId(get(row, 3)?));
     let weights = (get(row, 4)?, get(row, 5)?, get(row, 6)?);
-    let digest = edge_digest(id, choice(row, 1, EdgeType::parse)?, (src, dst), weights);
-    Ok((id, ForgettableEdge { src, dst, digest }))
+    let edge_type = choice(row, 1, EdgeType::parse)?;
+    let digest = edge_digest(id, edge_type, (src, dst), weights);
+    Ok((id, ForgettableEdge { edge_type, src, dst, digest }))
 }
 
 async fn erase(
@@ -211,6 +266,11 @@ async fn erase(
     (plan, commit, change_no): (&ForgetPlan, &NewCommit, i64),
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    if !plan.rules.is_empty() {
+        let mut rules: Vec<Uuid> = plan.rules.iter().map(|id| id.0).collect();
+        rules.sort_unstable();
+        sqlx::query(HOLD).bind(asked.scope.as_str()).bind(rules).execute(&mut *tx).await.map_err(driver)?;
+    }
     let header = &commit.header;
     let nodes = &plan.nodes;
     let feedback = commit.changes.iter().filter(|change| change.kind == ObjectKind::Feedback).map(|change| change.id);
@@ -247,12 +307,29 @@ async fn erase(
         .map_err(driver)
 }
 
+/// Erases what jobs made of nodes that a write lets fewer see, and what those see too who no longer may. The write is stored, its scope
+/// locked. Returns the number of the change, if there is one.
+pub(super) async fn narrow(
+    tx: &mut PgConnection,
+    shared: &Shared,
+    (narrowing, image): (&Narrowing, &Entry),
+    now: Timestamp,
+) -> Result<Option<i64>, StoreError> {
+    let asked = &narrowing.asked;
+    let mut state = Narrowing::state();
+    let head = head(tx, asked, &mut state).await?;
+    read(tx, asked, image, &mut state).await?;
+    let Some(mut plan) = narrowing.plan(state, now) else { return Ok(None) };
+    let Some(commit) = plan.commit.take() else { return Ok(None) };
+    let change_no = head.change_no + 1;
+    erase(tx, shared, asked, (&plan, &commit, change_no), now).await?;
+    Ok(Some(change_no))
+}
+
 async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome, StoreError> {
     let now = shared.clock.now();
     // Before the lock: reading an image may take as long as the scope is large.
     let image = shared.images.get(shared, &asked.scope, Freshness::Now).await?;
-    let seen = image.seen();
-    let known = image.read(|image| image.edge_ids_at(&asked.ids));
     let is_look = asked.token.is_none();
     let lock = if is_look { String::new() } else { lock_sql(std::iter::once(&asked.scope), now) };
     let tenant = For::Tenant(asked.scope.tenant());
@@ -267,14 +344,9 @@ async fn forget(shared: &Shared, asked: &PreparedForget) -> Result<ForgetOutcome
         earlier.replayed = true;
         return Ok(earlier);
     }
-    read(&mut tx, asked, (known, seen), &mut state).await?;
+    read(&mut tx, asked, &image, &mut state).await?;
     let mut plan = plan_forget(asked, state, now)?;
     let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
-    if !plan.rules.is_empty() {
-        let mut rules: Vec<Uuid> = plan.rules.iter().map(|id| id.0).collect();
-        rules.sort_unstable();
-        sqlx::query(HOLD).bind(asked.scope.as_str()).bind(rules).execute(&mut *tx).await.map_err(driver)?;
-    }
     let change_no = head.change_no + 1;
     erase(&mut tx, shared, asked, (&plan, &commit, change_no), now).await?;
     tx.commit().await.map_err(driver)?;

@@ -190,7 +190,9 @@ impl IntegrityStore for Pages {
                     Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
                     Err::<_, StoreError>(e) => (Err(e.to_string()), 0),
                 };
-                Ok(StoredEdgeRow { id: get(row, 0)?, recomputed, commit_seq, ends_stored: get(row, 8)? })
+                let place = || Ok::<_, StoreError>((get(row, 1)?, get(row, 2)?, get(row, 3)?));
+                let (id, place, ends_stored) = (get(row, 0)?, place().ok(), get(row, 8)?);
+                Ok(StoredEdgeRow { id, recomputed, commit_seq, place, ends_stored })
             })
             .collect()
     }

@@ -47,6 +47,7 @@ const DUE: &str = "SELECT s.scope_key FROM memory_scopes s \
                            OR j.lease_until IS NOT NULL OR s.updated_at > j.last_started_at) \
                    ORDER BY j.last_started_at NULLS FIRST, s.scope_key LIMIT $5";
 const LAST: &str = "SELECT last_started_at FROM job_states WHERE scope_key = '' AND job = $1";
+const MAKE_DUE: &str = "UPDATE job_states SET last_started_at = 0 WHERE scope_key = $1 AND job = $2";
 const RUNS: &str = "SELECT scope_key, id, job, holder, dry_run, status, params::text, result::text, error, started_at, \
                         finished_at FROM job_runs WHERE ($1::text IS NULL OR job = $1) \
                         AND ($2::text IS NULL OR tenant_id = $2) AND ($3::text IS NULL OR scope_key = $3) \
@@ -130,6 +131,12 @@ impl JobStore for PostgresStore {
         let due = sqlx::query(DUE).bind(job).bind(before.0).bind(now.0).bind(only_changed).bind(signed(limit as u64));
         let rows = due.fetch_all(&mut *tx).await.map_err(driver)?;
         rows.iter().map(|row| Ok(ScopeKey::from_stored(get(row, 0)?)?)).collect()
+    }
+
+    async fn make_due(&self, job: &str, scope: &ScopeKey) -> Result<(), StoreError> {
+        let mut tx = self.begin_job(&Target::Scope(scope.clone())).await?;
+        sqlx::query(MAKE_DUE).bind(scope.as_str()).bind(job).execute(&mut *tx).await.map_err(driver)?;
+        tx.commit().await.map_err(driver)
     }
 
     async fn last_deployment_run(&self, job: &str) -> Result<Option<Timestamp>, StoreError> {

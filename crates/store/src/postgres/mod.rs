@@ -31,6 +31,7 @@ mod retention;
 mod rows;
 mod session;
 mod space;
+mod topics;
 mod transfer;
 mod wake;
 mod write;

@@ -87,6 +87,7 @@ ORDER BY r.updated_at DESC, r.rule_node_id";
 
 const RULES: &str = "SELECT count(*) AS rules_of_states FROM memory_rule_defs WHERE scope_key = $1 AND state = ANY($2)";
 
+/// The kind of what an edge leads to is looked at in the row that is found by its id: the index of topics would be gone through whole.
 const QUALITY: &str = "\
 SELECT n.*, e.*, p.*, o.* \
 FROM ( \
@@ -112,14 +113,14 @@ FROM ( \
     CROSS JOIN LATERAL (SELECT 1 FROM memory_nodes \
         WHERE scope_key = $1 AND id = x.src_id AND type = 'event' LIMIT 1) src \
     CROSS JOIN LATERAL (SELECT 1 FROM memory_nodes \
-        WHERE scope_key = $1 AND id = x.dst_id AND type = 'topic' LIMIT 1) dst \
+        WHERE scope_key = $1 AND id = x.dst_id AND type || '' = 'topic' LIMIT 1) dst \
     WHERE x.scope_key = $1 AND x.type = 'part_of' \
 ) p, \
 ( \
     SELECT count(*), count(*) FILTER (WHERE t.found IS NULL) FROM memory_nodes m \
     LEFT JOIN LATERAL (SELECT true AS found FROM memory_edges x \
         CROSS JOIN LATERAL (SELECT 1 FROM memory_nodes \
-            WHERE scope_key = $1 AND id = x.dst_id AND type = 'topic' LIMIT 1) dst \
+            WHERE scope_key = $1 AND id = x.dst_id AND type || '' = 'topic' LIMIT 1) dst \
         WHERE x.scope_key = $1 AND x.src_id = m.id AND x.type = 'part_of' LIMIT 1) t ON true \
     WHERE m.scope_key = $1 AND m.type = 'event' AND m.tier IN ('hot', 'warm') AND m.embedding_status = 'ready' \
 ) o";

@@ -1,9 +1,14 @@
 //! Forgetting, inside the writing thread's transaction.
 
+use std::collections::BTreeMap;
+
 use aionis_core::{
     chain::ObjectKind,
     clock::Timestamp,
-    forget::{ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, PreparedForget, plan_forget},
+    forget::{
+        ForgetOutcome, ForgetPlan, ForgetState, ForgettableEdge, ForgettableNode, Narrowing, PreparedForget,
+        plan_forget,
+    },
     ids::{EdgeId, NodeId},
     model::Lane,
     operate::feedback_digest,
@@ -18,10 +23,10 @@ use super::{
     SqliteStore,
     error::driver,
     integrity::feedback_row,
-    rows::{blob, choice, digest, edge_type, signed, unreadable, unsigned, uuid},
+    rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
-use crate::{image::Delta, purge::check_state};
+use crate::{forget::made, image::Delta, purge::check_state};
 
 /// Characters of an id as it is written.
 const ID_LEN: usize = 36;
@@ -35,7 +40,7 @@ impl ForgetStore for SqliteStore {
         let shared = std::sync::Arc::clone(&self.shared);
         if forget.token.is_none() {
             let look = move |connection: &Connection| {
-                let (state, _) = state(connection, &forget)?;
+                let (state, _) = read(connection, &forget, ForgetState::default())?;
                 Ok(plan_forget(&forget, state, shared.clock.now())?.outcome)
             };
             return self.readers.run(look).await;
@@ -55,21 +60,48 @@ fn run(
     if let Some(earlier) = answered::<ForgetOutcome>(connection, scope, key, request)? {
         return Ok(ForgetOutcome { replayed: true, ..earlier });
     }
-    let (state, numbers) = state(connection, asked)?;
+    let (state, numbers) = read(connection, asked, ForgetState::default())?;
     let mut plan = plan_forget(asked, state, now)?;
     let Some(commit) = plan.commit.take() else { return Ok(plan.outcome) };
     append(connection, deltas, &commit, (0, 0), now)?;
-    erase(connection, scope, &plan, &commit)?;
-    let nodes = plan.nodes.iter().filter_map(|(id, _)| numbers.get(id).map(|number| (*id, *number))).collect();
-    deltas.push(Delta::Erased { scope: scope.to_owned(), nodes });
+    erased(connection, deltas, scope, (&plan, &commit, &numbers))?;
     remember(connection, scope, key, request, (&plan.outcome, now))?;
     Ok(plan.outcome)
 }
 
+/// Erases what jobs made of nodes that a write lets fewer see, and what those see too who no longer may.
+pub(crate) fn narrow(
+    connection: &Connection,
+    deltas: &mut Vec<Delta>,
+    narrowing: &Narrowing,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let (state, numbers) = read(connection, &narrowing.asked, Narrowing::state())?;
+    let Some(mut plan) = narrowing.plan(state, now) else { return Ok(()) };
+    let Some(commit) = plan.commit.take() else { return Ok(()) };
+    append(connection, deltas, &commit, (0, 0), now)?;
+    erased(connection, deltas, narrowing.asked.scope.as_str(), (&plan, &commit, &numbers))
+}
+
+fn erased(
+    connection: &Connection,
+    deltas: &mut Vec<Delta>,
+    scope: &str,
+    (plan, commit, numbers): (&ForgetPlan, &NewCommit, &HashMap<NodeId, i64>),
+) -> Result<(), StoreError> {
+    erase(connection, scope, plan, commit)?;
+    let nodes = plan.nodes.iter().filter_map(|(id, _)| numbers.get(id).map(|number| (*id, *number))).collect();
+    deltas.push(Delta::Erased { scope: scope.to_owned(), nodes });
+    Ok(())
+}
+
 /// What is stored of the nodes, and the numbers of their rows.
-fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState, HashMap<NodeId, i64>), StoreError> {
-    let scope = asked.scope.as_str();
-    let (mut state, mut numbers) = (ForgetState::default(), HashMap::new());
+fn read(
+    connection: &Connection,
+    asked: &PreparedForget,
+    mut state: ForgetState,
+) -> Result<(ForgetState, HashMap<NodeId, i64>), StoreError> {
+    let (scope, mut numbers) = (asked.scope.as_str(), HashMap::new());
     let head: Option<(u64, _, String)> = connection
         .prepare_cached("SELECT head_seq, head_hash, state FROM memory_scopes WHERE scope_key = ?1")
         .and_then(|mut statement| {
@@ -81,9 +113,26 @@ fn state(connection: &Connection, asked: &PreparedForget) -> Result<(ForgetState
         state.head = (seq, hash);
     }
     for id in &asked.ids {
-        node(connection, scope, *id, &mut state, &mut numbers)?;
+        if let Some(node) = node(connection, scope, *id, &mut state, &mut numbers)? {
+            around(connection, scope, (*id, node.was_rule), &mut state)?;
+            state.nodes.insert(*id, node);
+        }
     }
-    Ok((state, numbers))
+    // What jobs made of them, of that, and so on.
+    loop {
+        let ids = state.to_look_at();
+        if ids.is_empty() {
+            return Ok((state, numbers));
+        }
+        let mut found = BTreeMap::new();
+        for id in &ids {
+            found.extend(node(connection, scope, *id, &mut state, &mut numbers)?.map(|node| (*id, node)));
+        }
+        for id in state.look_at(&ids, found) {
+            let was_rule = state.derived.get(&id).is_some_and(|node| node.was_rule);
+            around(connection, scope, (id, was_rule), &mut state)?;
+        }
+    }
 }
 
 fn node(
@@ -92,35 +141,50 @@ fn node(
     id: NodeId,
     state: &mut ForgetState,
     numbers: &mut HashMap<NodeId, i64>,
-) -> Result<(), StoreError> {
+) -> Result<Option<ForgettableNode>, StoreError> {
     let sql = "SELECT digest, type = 'rule' OR EXISTS (SELECT 1 FROM memory_node_versions v WHERE v.scope_key = n.scope_key \
                        AND v.node_id = n.id AND instr(v.content, '\"type\":\"rule\"') > 0), \
                    memory_lane, owner_agent_id, owner_team_id, node_no, \
-                   (SELECT COUNT(*) FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id) \
+                   (SELECT COUNT(*) FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id), \
+                   slots, (SELECT v.content FROM memory_node_versions v WHERE v.scope_key = n.scope_key AND v.node_id = n.id \
+                       ORDER BY v.version LIMIT 1) \
                FROM memory_nodes n WHERE scope_key = ?1 AND id = ?2";
     let found = connection
         .prepare_cached(sql)
         .and_then(|mut statement| {
             let read = |row: &rusqlite::Row<'_>| {
+                let first = row.get::<_, Option<String>>(8)?.map(|_| json(row, 8)).transpose()?;
                 let node = ForgettableNode {
                     digest: digest(row, 0)?,
                     was_rule: row.get(1)?,
                     lane: choice(row, 2, Lane::parse)?,
                     owner_agent_id: row.get(3)?,
                     owner_team_id: row.get(4)?,
+                    made: made(&json(row, 7)?, first.as_ref()),
                 };
                 Ok((node, row.get::<_, i64>(5)?, row.get::<_, i64>(6)?))
             };
             statement.query_row((scope, blob(id.0)), read).optional()
         })
         .map_err(|e| unreadable("memory_nodes", id, e))?;
-    let Some((node, number, versions)) = found else { return Ok(()) };
+    let Some((node, number, versions)) = found else { return Ok(None) };
     numbers.insert(id, number);
     state.versions.insert(id, usize::try_from(versions).unwrap_or(0));
+    Ok(Some(node))
+}
+
+/// Reads the edges at a node, and the feedback on it if it was a rule.
+fn around(
+    connection: &Connection,
+    scope: &str,
+    (id, was_rule): (NodeId, bool),
+    state: &mut ForgetState,
+) -> Result<(), StoreError> {
     for which in ["src_id", "dst_id"] {
         edges(connection, scope, which, id, state)?;
     }
-    if node.was_rule {
+    former(connection, scope, id, state)?;
+    if was_rule {
         let sql = "SELECT id, rule_node_id, outcome, run_id, note, source, decision_id FROM memory_rule_feedback \
                    WHERE scope_key = ?1 AND rule_node_id = ?2";
         let mut statement = connection.prepare_cached(sql).map_err(driver)?;
@@ -130,7 +194,6 @@ fn node(
             state.feedback.insert(row.id, (id, feedback_digest(&row)));
         }
     }
-    state.nodes.insert(id, node);
     Ok(())
 }
 
@@ -148,13 +211,26 @@ fn edges(
     let mut statement = connection.prepare_cached(&sql).map_err(driver)?;
     let read = |row: &rusqlite::Row<'_>| {
         let (edge, ends) = (EdgeId(uuid(row, 0)?), (NodeId(uuid(row, 2)?), NodeId(uuid(row, 3)?)));
-        let digest = edge_digest(edge, edge_type(row, 1)?, ends, (row.get(4)?, row.get(5)?, row.get(6)?));
-        Ok((edge, ForgettableEdge { src: ends.0, dst: ends.1, digest }))
+        let edge_type = edge_type(row, 1)?;
+        let digest = edge_digest(edge, edge_type, ends, (row.get(4)?, row.get(5)?, row.get(6)?));
+        Ok((edge, ForgettableEdge { edge_type, src: ends.0, dst: ends.1, digest }))
     };
     let rows = statement.query_map((scope, blob(id.0)), read).map_err(driver)?;
     for row in rows {
         let (edge, ends) = row.map_err(|e| unreadable("memory_edges", id, e))?;
         state.edges.insert(edge, ends);
+    }
+    Ok(())
+}
+
+/// Reads edges to a node that merges moved away.
+fn former(connection: &Connection, scope: &str, id: NodeId, state: &mut ForgetState) -> Result<(), StoreError> {
+    let sql = "SELECT type, src_id FROM memory_removed_edges WHERE scope_key = ?1 AND dst_id = ?2";
+    let mut statement = connection.prepare_cached(sql).map_err(driver)?;
+    let read = |row: &rusqlite::Row<'_>| Ok((edge_type(row, 0)?, NodeId(uuid(row, 1)?), id));
+    let rows = statement.query_map((scope, blob(id.0)), read).map_err(driver)?;
+    for row in rows {
+        state.former.insert(row.map_err(|e| unreadable("memory_removed_edges", id, e))?);
     }
     Ok(())
 }

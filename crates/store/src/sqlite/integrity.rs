@@ -182,7 +182,9 @@ impl IntegrityStore for Readers {
                             Ok((digest, commit_seq)) => (Ok(digest), commit_seq),
                             Err::<_, rusqlite::Error>(e) => (Err(e.to_string()), 0),
                         };
-                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, ends_stored: row.get(8)? })
+                        let place = || Ok::<_, rusqlite::Error>((row.get(1)?, uuid(row, 2)?, uuid(row, 3)?));
+                        let (place, ends_stored) = (place().ok(), row.get(8)?);
+                        Ok(StoredEdgeRow { id: uuid(row, 0)?, recomputed, commit_seq, place, ends_stored })
                     })
                     .and_then(Iterator::collect)
                     .map_err(|e| unreadable("memory_edges", scope.as_str(), e))

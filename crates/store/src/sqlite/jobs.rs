@@ -44,6 +44,7 @@ const DUE: &str = "SELECT s.scope_key FROM memory_scopes s \
                        AND (NOT ?4 OR j.last_started_at IS NULL OR j.cursor IS NOT NULL \
                            OR j.lease_until IS NOT NULL OR s.updated_at > j.last_started_at) \
                    ORDER BY j.last_started_at NULLS FIRST, s.scope_key LIMIT ?5";
+const MAKE_DUE: &str = "UPDATE job_states SET last_started_at = 0 WHERE scope_key = ?1 AND job = ?2";
 const RUNS: &str = "SELECT scope_key, id, job, holder, dry_run, status, params, result, error, started_at, finished_at \
                     FROM job_runs WHERE (:job IS NULL OR job = :job) \
                         AND (:tenant IS NULL OR substr(scope_key, 1, length(:tenant) + 1) = :tenant || '/') \
@@ -99,6 +100,15 @@ impl JobStore for SqliteStore {
                 let row = params![job, before.0, now.0, only_changed, signed(limit as u64)];
                 let keys = statement.query_map(row, |row| row.get::<_, String>(0)).map_err(driver)?;
                 keys.map(|key| Ok(ScopeKey::from_stored(&key.map_err(driver)?)?)).collect()
+            })
+            .await
+    }
+
+    async fn make_due(&self, job: &str, scope: &ScopeKey) -> Result<(), StoreError> {
+        let (job, scope) = (job.to_owned(), scope.clone());
+        self.writer
+            .submit(move |connection, _| {
+                connection.execute(MAKE_DUE, params![scope.as_str(), job]).map(|_| ()).map_err(driver)
             })
             .await
     }

@@ -30,6 +30,7 @@ mod residue;
 mod retention;
 mod rows;
 mod space;
+mod topics;
 mod transfer;
 mod vector_index;
 mod write;

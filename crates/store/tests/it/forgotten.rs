@@ -8,7 +8,7 @@ use aionis_core::{
     forget::PreparedForget,
     ids::{NodeId, ScopeKey},
     jobs::scope_purge::{PurgeMode, plan_purge},
-    model::{NodeType, RuleState},
+    model::{EdgeType, NodeType, RuleState},
     operate::{NodeNames, Operation, Outcome},
     ports::store::{ClaimRequest, EmbeddedNode, FailedItem, LexicalQuery, StoreError, WriteStore},
     text,
@@ -64,6 +64,32 @@ async fn fill(store: &dyn Deployment, clock: &FakeClock, s: &ScopeKey) -> Vec<No
     let edge = WriteBuilder::new(s).input("e").node("hub", "hub").node("other", "x").edge("other", "hub");
     write(edge).await;
     let r = node_id(s, "r");
+    // What jobs made of it: a topic it began, and a summary of both, written over since, that somebody else owns.
+    let quoting = |slots: serde_json::Value, kind: NodeType| {
+        move |n: &mut aionis_core::write::NodeInput| {
+            n.node_type = kind;
+            n.title = Some(format!("{title} and more"));
+            n.slots = Some(slots);
+        }
+    };
+    let began = json!({ "created_by": "job:topic_cluster", "seed_event_id": r, "seed_summary": summary });
+    let made = json!({ "generated_by": "job:compression_rollup", "source_event_ids": [node_id(s, "n1")] });
+    let derived = |edge: &mut aionis_core::write::EdgeInput| edge.edge_type = EdgeType::DerivedFrom;
+    let of = WriteBuilder::new(s)
+        .input("derived")
+        .node("topic", &format!("it began with {summary}"))
+        .with(quoting(began, NodeType::Topic))
+        .node("summary", &format!("{summary}, {cjk}"))
+        .with(quoting(made, NodeType::Concept))
+        .private(Some("bob"), None)
+        .edge("topic", "r")
+        .with_edge(derived)
+        .edge("summary", "topic")
+        .with_edge(|edge| edge.edge_type = EdgeType::PartOf)
+        .edge("summary", "n1")
+        .with_edge(derived);
+    write(of).await;
+    write(WriteBuilder::new(s).input("over").node("summary", "harmless").private(Some("bob"), None)).await;
     let checked = store.rule(s, r).await.unwrap().unwrap().digest;
     let noted = Some(format!("it was {note}"));
     for operation_of in [
@@ -138,7 +164,8 @@ async fn forget(store: &dyn Deployment, s: &ScopeKey, ids: &[NodeId]) {
     let look = store.forget(asked(None)).await.unwrap();
     let token = Digest::from_hex(&look.token).ok();
     let done: Result<_, StoreError> = store.forget(asked(token)).await;
-    assert_eq!(done.unwrap().nodes, ids);
+    let done = done.unwrap();
+    assert_eq!((done.nodes.as_slice(), done.derived), (ids, 2));
 }
 
 /// Purges the scope, with few rows a step.

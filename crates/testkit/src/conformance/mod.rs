@@ -13,6 +13,7 @@ pub mod keys;
 pub mod lexical;
 pub mod lifecycle;
 pub mod maintenance;
+pub mod merged_topics;
 pub mod named;
 pub mod operate;
 pub mod outbox;
@@ -22,6 +23,7 @@ pub mod reports;
 pub mod retention;
 pub mod rows;
 mod subject;
+pub mod topics;
 pub mod write;
 
 pub use self::subject::{ATTEMPTS_MAX, AuditRow, Inspect, LEASE, MODEL, Subject, soon};
@@ -220,6 +222,24 @@ macro_rules! store_conformance {
                 an_owner_is_given_by_a_write_of_a_job,
                 a_job_does_not_write_over_what_changed,
             ];
+            topics: [
+                events_in_no_topic_come_in_pages_oldest_first,
+                a_look_for_events_is_bounded_and_counts_what_it_sees,
+                the_nearest_topics_are_those_of_the_group,
+                a_mean_is_that_of_the_members_of_the_group,
+                events_of_a_topic_come_newest_first,
+                sources_come_in_full_and_in_the_order_asked,
+                what_was_made_of_changed_sources_is_not_stored,
+                what_jobs_made_is_forgotten_with_what_it_quotes,
+                what_jobs_made_goes_when_fewer_may_see_its_source,
+                a_topic_goes_when_fewer_may_see_a_member,
+                a_job_is_made_due,
+            ];
+            merged_topics: [
+                what_jobs_made_is_found_after_its_edges_were_moved,
+                a_merged_topic_takes_no_events,
+                while_a_scope_is_purged_no_topics_are_read_or_written,
+            ];
             lifecycle: [
                 a_tier_is_read_page_by_page,
                 what_fading_depends_on_is_the_same_everywhere,
@@ -301,6 +321,7 @@ mod tests {
             include_str!("lifecycle.rs"),
             include_str!("maintenance.rs"),
             include_str!("named.rs"),
+            include_str!("merged_topics.rs"),
             include_str!("operate.rs"),
             include_str!("outbox.rs"),
             include_str!("purge.rs"),
@@ -308,6 +329,7 @@ mod tests {
             include_str!("reports.rs"),
             include_str!("retention.rs"),
             include_str!("rows.rs"),
+            include_str!("topics.rs"),
             include_str!("write.rs"),
         ] {
             for line in source.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {

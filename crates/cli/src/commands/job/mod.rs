@@ -1,5 +1,6 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
+mod compression_rollup;
 mod consistency_check;
 mod consolidation;
 mod embedding_backfill;
@@ -15,6 +16,7 @@ mod rule_promotion_suggest;
 mod salience_decay;
 mod scope_purge;
 mod strictness;
+mod topic_cluster;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -79,6 +81,10 @@ enum Job {
     SalienceDecay(salience_decay::SalienceDecayArgs),
     /// Remove everything one scope holds, by a plan that was looked at before.
     ScopePurge(scope_purge::ScopePurgeArgs),
+    /// Put events that are alike into topics.
+    TopicCluster(topic_cluster::TopicClusterArgs),
+    /// Sum up topics by what their newest events say.
+    CompressionRollup(compression_rollup::CompressionRollupArgs),
 }
 
 pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
@@ -101,6 +107,8 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::RulePromotionSuggest(args) => rule_promotion_suggest::run(args).await,
         Job::SalienceDecay(args) => salience_decay::run(args).await,
         Job::ScopePurge(args) => scope_purge::run(args).await,
+        Job::TopicCluster(args) => topic_cluster::run(args).await,
+        Job::CompressionRollup(args) => compression_rollup::run(args).await,
     }
 }
 

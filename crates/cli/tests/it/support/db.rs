@@ -51,9 +51,9 @@ pub(crate) fn commits(connection: &Connection, scope: &str) -> HashMap<u64, Comm
     commits
 }
 
-/// Nodes by client id.
+/// Nodes by client id; those that jobs made have none.
 pub(crate) fn nodes(connection: &Connection, scope: &str) -> HashMap<String, Node> {
-    let sql = "SELECT client_id, id, text_summary, commit_seq FROM memory_nodes WHERE scope_key = ?1";
+    let sql = "SELECT client_id, id, text_summary, commit_seq FROM memory_nodes WHERE scope_key = ?1 AND client_id IS NOT NULL";
     let mut statement = connection.prepare(sql).unwrap();
     statement
         .query_map([scope], |row| {

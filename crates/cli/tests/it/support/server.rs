@@ -34,6 +34,13 @@ impl Server {
         })
     }
 
+    /// The same, running periodic jobs by itself.
+    pub(crate) fn start_with_jobs(data: &Path) -> Self {
+        Self::start_with(data, |command| {
+            fake(command).env("AIONIS_JOBS_ENABLED", "true");
+        })
+    }
+
     /// The service with deterministic vectors but nobody who derives them.
     pub(crate) fn start_without_worker(data: &Path) -> Self {
         Self::start_with(data, |command| {
@@ -48,7 +55,8 @@ impl Server {
         let mut command = aionis(place);
         command.args(["serve", "--host", "127.0.0.1", "--port", "0"]);
         command.arg("--port-file").arg(&port_file).arg("--data-dir").arg(data);
-        command.env("RUST_LOG", "warn");
+        // Jobs write by themselves when they are due: a test whose server is to do that switches them on.
+        command.env("RUST_LOG", "warn").env("AIONIS_JOBS_ENABLED", "false");
         let out = File::options().create(true).append(true).open(&log).unwrap();
         command.stdout(out.try_clone().unwrap()).stderr(out);
         configure(&mut command);

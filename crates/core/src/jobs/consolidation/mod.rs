@@ -30,6 +30,7 @@ use crate::{
     canon::Digest,
     clock::Timestamp,
     ids::{EdgeId, NodeId, ScopeKey},
+    jobs::rollup::GENERATED_BY,
     lifecycle::{DecayBasis, DecayPolicy, is_pinned},
     model::{EdgeType, Lane, NodeType, Tier, text_enum},
     operate::CommitRef,
@@ -170,6 +171,7 @@ impl MergeNode {
     pub fn excluded(&self, types: &[NodeType]) -> Option<&'static str> {
         let is_alias =
             self.alias_of().is_some() || ["alias_of", "superseded_by"].iter().any(|k| self.noted(k).is_some());
+        let says = |key: &str| self.noted(key).and_then(Value::as_str);
         if !types.contains(&self.node_type) {
             Some("type")
         } else if is_alias {
@@ -178,6 +180,11 @@ impl MergeNode {
             Some("protected")
         } else if self.lane == Lane::Private && self.owner_agent_id.is_none() && self.owner_team_id.is_none() {
             Some("private_without_owner")
+        } else if self.node_type == NodeType::Topic && says("topic_state").is_some_and(|state| state != "active") {
+            Some("draft")
+        } else if says("generated_by") == Some(GENERATED_BY) {
+            // Each topic has its own; it is made anew when they become one.
+            Some("summary")
         } else if !self.tier.is_recallable() {
             Some("tier")
         } else if self.vector_model.is_none() {

@@ -266,6 +266,15 @@ fn who_takes_no_part() {
     assert_eq!(of(|n| n.activity = Some(json!({ "legal_hold": "true" }))), Some("protected"));
     assert_eq!(of(|n| n.lane = Lane::Private), Some("private_without_owner"));
     assert_eq!(of(|n| n.tier = Tier::Cold), Some("tier"));
+    let topic = |n: &mut MergeNode, state: &str| {
+        (n.node_type, n.slots) = (NodeType::Topic, json!({ "topic_state": state }));
+    };
+    let mut draft = node(1);
+    topic(&mut draft, "draft");
+    assert_eq!(draft.excluded(&TYPES), Some("draft"), "nobody would find the other one any more");
+    topic(&mut draft, "active");
+    assert_eq!(draft.excluded(&TYPES), None);
+    assert_eq!(of(|n| n.slots = json!({ "generated_by": "job:compression_rollup" })), Some("summary"));
     assert_eq!(of(|n| n.vector_model = None), Some("without_vector"));
     let (a, mut b) = (node(1), node(2));
     assert!(a.matches(&b));

@@ -58,6 +58,8 @@ pub struct StoredEdgeRow {
     pub recomputed: Result<Digest, String>,
     /// Stored number of its last commit.
     pub commit_seq: u64,
+    /// Kind, and from and to, as stored; none if that cannot be read, which `recomputed` says.
+    pub place: Option<(String, Uuid, Uuid)>,
     /// Whether both ends are stored.
     pub ends_stored: bool,
 }

@@ -49,6 +49,13 @@ pub trait JobStore: Send + Sync {
         limit: usize,
     ) -> Result<Vec<ScopeKey>, StoreError>;
 
+    /// Makes a job due in a scope as soon as a scheduler looks, as if it had not run since the last commit. One that is under
+    /// way is due again afterwards.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn make_due(&self, job: &str, scope: &ScopeKey) -> Result<(), StoreError>;
+
     /// When a job last began for the deployment as a whole, if ever.
     ///
     /// # Errors

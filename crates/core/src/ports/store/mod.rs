@@ -18,6 +18,7 @@ mod read;
 mod recall;
 mod reports;
 mod retention;
+mod topics;
 mod write;
 
 pub use backfill::{BackfillStore, LackingPage, Queued};
@@ -42,6 +43,7 @@ pub use recall::{
 };
 pub use reports::{ReportStore, RuleSignalQuery};
 pub use retention::{ExpiredDecisions, RetentionStore};
+pub use topics::{EventPage, EventQuery, ScanCounts, SourceNode, TopicEvent, TopicGroup, TopicMean, TopicStore};
 pub use write::WriteStore;
 
 /// Everything a deployment stores.
@@ -63,6 +65,7 @@ pub trait Store:
     + ReportStore
     + RetentionStore
     + BackfillStore
+    + TopicStore
 {
 }
 
@@ -84,5 +87,6 @@ impl<T> Store for T where
         + ReportStore
         + RetentionStore
         + BackfillStore
+        + TopicStore
 {
 }

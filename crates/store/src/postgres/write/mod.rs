@@ -1,5 +1,6 @@
 //! Applying a group of prepared writes: lock the scope, read, plan, store.
 
+mod narrow;
 mod rows;
 mod store;
 mod stored;
@@ -14,10 +15,15 @@ use aionis_core::{
 };
 
 pub(crate) use self::rows::terms_text;
-use self::{rows::Rows, stored::Stored};
+use self::{
+    narrow::{Images, narrowings},
+    rows::Rows,
+    stored::Stored,
+};
 use super::{
     Shared,
     error::{driver, inconsistent, is_transient},
+    forget::narrow,
     session::{For, begin, literal},
 };
 
@@ -26,13 +32,24 @@ const TRIES: u32 = 4;
 
 type Outcomes = Vec<Result<WriteOutcome, StoreError>>;
 
+/// What a transaction came to.
+enum Came {
+    /// Its end.
+    To(Outcomes),
+    /// It was rolled back: images of these scopes are needed first, which are not read while it holds locks.
+    Without(Vec<ScopeKey>),
+}
+
 /// Applies writes that do not depend on each other, in order, in one transaction.
 pub(crate) async fn apply_group(shared: &Shared, writes: &[PreparedWrite]) -> Outcomes {
     let mut tried = 0;
+    let mut images = Images::new();
     loop {
         tried += 1;
-        match shared.patience.bounded(transaction(shared, writes)).await {
-            Ok(outcomes) => return outcomes,
+        match attempt(shared, writes, &mut images).await {
+            Ok(Some(outcomes)) => return outcomes,
+            // It was only found what it needs.
+            Ok(None) => tried -= 1,
             Err(error) if is_transient(&error) && tried < TRIES => {
                 tracing::debug!(error = %error, tried, "a write transaction is run again");
                 tokio::time::sleep(Duration::from_millis(20 << tried)).await;
@@ -45,13 +62,28 @@ pub(crate) async fn apply_group(shared: &Shared, writes: &[PreparedWrite]) -> Ou
     }
 }
 
+/// Runs the transaction; nothing is returned, and nothing stored, when it needs images, which are there for the next attempt.
+async fn attempt(
+    shared: &Shared,
+    writes: &[PreparedWrite],
+    images: &mut Images,
+) -> Result<Option<Outcomes>, StoreError> {
+    match shared.patience.bounded(transaction(shared, writes, images)).await? {
+        Came::To(outcomes) => Ok(Some(outcomes)),
+        Came::Without(scopes) => {
+            shared.patience.bounded(images.read(shared, scopes)).await?;
+            Ok(None)
+        }
+    }
+}
+
 /// One scope's share of a group.
 struct Share<'a> {
     /// Position in the group, the part, and whether it is the write's own scope.
     items: Vec<(usize, &'a PreparedPart, bool)>,
 }
 
-async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcomes, StoreError> {
+async fn transaction(shared: &Shared, writes: &[PreparedWrite], images: &Images) -> Result<Came, StoreError> {
     let mut shares: BTreeMap<&ScopeKey, Share<'_>> = BTreeMap::new();
     for (at, write) in writes.iter().enumerate() {
         for (n, part) in write.parts.iter().enumerate() {
@@ -96,6 +128,12 @@ async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcom
             plans[at].iter_mut().for_each(|plan| *plan = None);
         }
     }
+    let narrowings = narrowings(writes, &plans, &stored);
+    let missing = images.missing(&narrowings);
+    if !missing.is_empty() {
+        tx.rollback().await.map_err(driver)?;
+        return Ok(Came::Without(missing));
+    }
     let mut changed = Vec::new();
     let mut has_work = false;
     for (scope, share) in &shares {
@@ -121,6 +159,13 @@ async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcom
         rows.store(&mut tx, scope.as_str(), (&shared.space.name, shared.space.dim), change_no, now).await?;
         changed.push(((*scope).clone(), change_no));
     }
+    for narrowing in &narrowings {
+        if let Some(image) = images.of(&narrowing.asked.scope)
+            && let Some(change_no) = narrow(&mut tx, shared, (narrowing, image), now).await?
+        {
+            changed.push((narrowing.asked.scope.clone(), change_no));
+        }
+    }
     if changed.is_empty() {
         // Nothing was stored: the scope row that the lock may have made goes too.
         tx.rollback().await.map_err(driver)?;
@@ -132,7 +177,7 @@ async fn transaction(shared: &Shared, writes: &[PreparedWrite]) -> Result<Outcom
         shared.wake.committed(has_work);
     }
     let unplanned = || Err(StoreError::Driver("a write was left without an outcome".to_owned()));
-    Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unplanned)).collect())
+    Ok(Came::To(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unplanned)).collect()))
 }
 
 enum Planned {

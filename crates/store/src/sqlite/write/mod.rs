@@ -7,6 +7,7 @@ mod vectors;
 
 use aionis_core::{
     clock::Timestamp,
+    forget::Narrowing,
     ports::store::{StoreError, WriteStore},
     write::{
         DerivedText, EdgeOp, EmbedJob, NewCommit, NodeOp, PartPlan, PartState, PreparedEdge, PreparedPart,
@@ -25,6 +26,7 @@ pub(crate) use self::{
 use super::{
     Shared, SqliteStore,
     error::driver,
+    forget::narrow,
     rows::{blob, signed},
 };
 use crate::image::{Delta, EdgeDelta};
@@ -79,6 +81,11 @@ impl Application<'_> {
         for (at, ((plan, state), part)) in plans.iter().zip(&write.parts).enumerate() {
             let terms = std::mem::take(&mut self.terms[at]);
             self.apply(write, part, (plan, state), terms, now)?;
+            if plan.commit.is_some()
+                && let Some(narrowing) = Narrowing::of(write, part, |id| state.nodes.get(&id))
+            {
+                narrow(self.connection, self.deltas, &narrowing, now)?;
+            }
         }
         let plans: Vec<PartPlan> = plans.into_iter().map(|(plan, _)| plan).collect();
         let outcome = WriteOutcome::of(write, &plans);

@@ -13,4 +13,5 @@ mod processes;
 mod purge;
 mod recall_quality;
 mod reports;
+mod topics;
 mod vectors;

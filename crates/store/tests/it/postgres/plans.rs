@@ -123,6 +123,7 @@ async fn exercise(store: &PostgresStore) {
     super::keys::exercise(store).await;
     super::consolidation::exercise(store).await;
     super::lifecycle::exercise(store, &s).await;
+    super::topics::exercise(store).await;
     for round in 0..10 {
         let status = store.scope_status(&s).await.unwrap();
         assert_eq!(status.head_seq, 81 + OPERATED);
@@ -347,6 +348,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("forget_edges", "(e.src_id = ANY($4)"),
     ("forget_erase", "WITH nodes AS ("),
     ("forget_feedback", "SELECT f.id, f.rule_node_id, f.outcome"),
+    ("forget_former", "SELECT e.type, e.src_id, e.dst_id FROM"),
     ("forget_head", "s.change_no, s.state, r.request_sha256"),
     ("forget_hold", "LIMIT 1 FOR UPDATE"),
     ("forget_nodes", "FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id)"),
@@ -409,6 +411,7 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
         super::keys::STATEMENTS,
         super::lifecycle::STATEMENTS,
         super::reports::STATEMENTS,
+        super::topics::STATEMENTS,
     ];
     STATEMENTS.iter().chain(of_parts.into_iter().flatten())
 }
