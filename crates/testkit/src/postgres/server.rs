@@ -14,6 +14,18 @@ const NOBODY: u32 = 65_534;
 /// Longest time to start or stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Children of a server's process; none where there is no `/proc`.
+fn backends(server: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Whether a process is one of PostgreSQL's that still runs; what has ended may wait for whoever inherited it.
+fn is_backend(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.split_once(") ").is_some_and(|(name, rest)| name.ends_with("(postgres") && !rest.starts_with('Z'))
+}
+
 /// A private server. Dropping it stops it.
 #[derive(Debug)]
 pub struct PrivateServer {
@@ -81,8 +93,15 @@ impl PrivateServer {
     /// Kills it as a crash would, with all its connections.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
+            let backends = backends(process.id());
             process.kill().unwrap();
             process.wait().unwrap();
+            // One that has not noticed yet may serve a statement more.
+            let until = Instant::now() + PATIENCE;
+            while let Some(left) = backends.iter().find(|&&pid| is_backend(pid)) {
+                assert!(Instant::now() < until, "process {left} goes on without its server");
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
     }
 

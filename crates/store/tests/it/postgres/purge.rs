@@ -3,20 +3,33 @@
 use std::sync::Arc;
 
 use aionis_core::{
+    canon::{Digest, sha256},
     clock::Timestamp,
+    error::DomainError,
+    forget::PreparedForget,
     ids::{NodeId, ScopeKey},
-    jobs::scope_purge::{PurgeMode, PurgePlan, PurgeRecord, PurgeStrategy, plan_purge},
-    ports::store::{FindQuery, LexicalQuery, PurgeStore, ReadStore, RecallReader, StoreError, WriteStore},
+    jobs::{
+        consolidation::{MergeAction, PreparedMerge, TYPES},
+        scope_purge::{PurgeMode, PurgePlan, PurgeRecord, PurgeStrategy, plan_purge},
+    },
+    lifecycle::DecayPolicy,
+    model::NodeType,
+    operate::{NodeNames, Operation, Outcome},
+    ports::store::{
+        ConsolidationStore, FindQuery, ForgetStore, LexicalQuery, OperateStore, PurgeStore, ReadStore, RecallReader,
+        StoreError, WriteStore,
+    },
     read::{Eyes, FindFilter},
     text,
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
     assert_sound,
-    fixtures::{FakeClock, WriteBuilder, anyone, everything, node_id, scope},
+    fixtures::{FakeClock, WriteBuilder, anyone, candidate, everything, node_id, operation, scope},
     postgres::{TempDatabase, options},
 };
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use uuid::Uuid;
 
 async fn open(database: &TempDatabase) -> Arc<PostgresStore> {
     Arc::new(PostgresStore::open(&options(&database.url()), FakeClock::new()).await.unwrap())
@@ -148,6 +161,93 @@ async fn writes_at_once_are_before_the_purge_or_refused_or_after_it() {
     let after = a.scope_status(&s).await.unwrap();
     assert_eq!(record.rows["memory_commits"] + after.head_seq, stored + 1);
     assert_sound(&*a).await;
+}
+
+/// What waits for a scope while its purge ends finds none: it is planned anew, and stores no commit of a scope without head.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_while_a_purge_ended_finds_no_scope() {
+    let database = TempDatabase::new().await;
+    let store = open(&database).await;
+    let mut owner = database.owner().await;
+    for asked in ["operate", "forget", "merge", "write"] {
+        let s = scope(asked);
+        let first =
+            WriteBuilder::new(&s).input("first").node("a", "harbour").with(|node| node.node_type = NodeType::Concept);
+        let first = first.node("b", "harbour").with(|node| node.node_type = NodeType::Concept).prepared();
+        store.write(first).await.unwrap();
+        let ids = [node_id(&s, "a"), node_id(&s, "b")];
+        let pair = candidate(&*store, &s, ids[0], ids[1]).await;
+        store.queue_candidates(&s, std::slice::from_ref(&pair), Timestamp(1)).await.unwrap();
+        let look = store.forget(forgetting(&s, ids[0], None)).await.unwrap();
+        let token = Digest::from_hex(&look.token).ok();
+        let mut held = owner.begin().await.unwrap();
+        let hold = "SELECT pg_backend_pid() FROM memory_scopes WHERE scope_key = $1 FOR UPDATE";
+        let holder: i32 = sqlx::query_scalar(hold).bind(s.as_str()).fetch_one(&mut *held).await.unwrap();
+        let under_way = tokio::spawn({
+            let (store, s) = (Arc::clone(&store), s.clone());
+            async move {
+                match asked {
+                    "operate" => store.operate(operation(&s, None, activation(ids[0]))).await.err(),
+                    "forget" => store.forget(forgetting(&s, ids[0], token)).await.err(),
+                    "merge" => store.merge(&merging(&s, pair.pair_key)).await.err(),
+                    _ => store.write(WriteBuilder::new(&s).input("late").node("late", "late").prepared()).await.err(),
+                }
+            }
+        });
+        let mut look = database.owner().await;
+        let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid)))";
+        while !sqlx::query_scalar::<_, bool>(waits).bind(holder).fetch_one(&mut look).await.unwrap() {
+            assert!(!under_way.is_finished(), "{asked} waits for the scope");
+            tokio::task::yield_now().await;
+        }
+        // What the last step of a purge does, with all the steps before it.
+        for table in aionis_store::purged_tables(false).0.into_iter().chain(["memory_scopes"]) {
+            let sql = format!("DELETE FROM {table} WHERE scope_key = $1");
+            sqlx::query(AssertSqlSafe(sql)).bind(s.as_str()).execute(&mut *held).await.unwrap();
+        }
+        held.commit().await.unwrap();
+        let error = under_way.await.unwrap().map(|error| DomainError::from(error).code);
+        let wanted = if asked == "write" { 1 } else { 0 };
+        assert_eq!(count(&mut owner, "memory_commits", &s).await, wanted, "{asked}: {error:?}");
+        assert_eq!(count(&mut owner, "memory_nodes", &s).await, wanted, "{asked}: {error:?}");
+        assert_eq!(count(&mut owner, "memory_scopes", &s).await, wanted, "{asked}: {error:?}");
+        // The others tell what they did not find.
+        assert_eq!(error.is_some(), asked == "forget", "{asked}: {error:?}");
+    }
+    assert_sound(&*store).await;
+}
+
+fn activation(id: NodeId) -> Operation {
+    Operation::Activate {
+        nodes: NodeNames { ids: vec![id], ..NodeNames::default() },
+        outcome: Outcome::Positive,
+        activate: true,
+        run_id: None,
+        reason: None,
+    }
+}
+
+fn forgetting(s: &ScopeKey, id: NodeId, token: Option<Digest>) -> PreparedForget {
+    PreparedForget {
+        scope: s.clone(),
+        actor: "ann".to_owned(),
+        ids: vec![id],
+        missing_client_ids: Vec::new(),
+        viewer: None,
+        token,
+        request_digest: sha256("forget"),
+        idempotency: None,
+    }
+}
+
+fn merging(s: &ScopeKey, pair: String) -> PreparedMerge {
+    let action = MergeAction::Apply {
+        pairs: vec![pair],
+        types: TYPES.to_vec(),
+        allow_contradictory: false,
+        decay: DecayPolicy::default(),
+    };
+    PreparedMerge { scope: s.clone(), actor: "job".to_owned(), run: Uuid::from_u128(1), action, dry_run: false }
 }
 
 /// Makes a table anew, by hand, with a partition for each of some scopes and one for all others.
