@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use aionis_core::jobs::consolidation::UndoWhich;
 use aionis_core::{
     canon::{Digest, canonical_sha256},
     forget::PreparedForget,
@@ -25,21 +26,14 @@ use aionis_testkit::{
     fixtures::{DIM, Rng, WriteBuilder, agent, anyone, member, node_id, operation, scope, team},
     found_by_asking, leaks, stored_nodes, wider_than_sources,
 };
-use aionis_core::jobs::consolidation::UndoWhich;
 use proptest::{prelude::*, strategy::Strategy as Generator};
 use serde_json::json;
 
-use super::*;
+use super::{Strategy, *};
 
 const CLUSTERS: usize = 3;
-const KINDS: [NodeType; 6] = [
-    NodeType::Event,
-    NodeType::Event,
-    NodeType::Event,
-    NodeType::Entity,
-    NodeType::Topic,
-    NodeType::Rule,
-];
+const KINDS: [NodeType; 6] =
+    [NodeType::Event, NodeType::Event, NodeType::Event, NodeType::Entity, NodeType::Topic, NodeType::Rule];
 /// Jobs that change memories, but the one that takes away all of it.
 const JOBS: [&str; 11] = [
     "compression-rollup",
@@ -58,20 +52,40 @@ const JOBS: [&str; 11] = [
 /// What is random: who writes what where, and what runs in between.
 #[derive(Clone, Debug)]
 enum Act {
-    Write { owner: usize, kind: usize, cluster: usize, count: usize },
+    Write {
+        owner: usize,
+        kind: usize,
+        cluster: usize,
+        count: usize,
+    },
     /// Somebody says something else.
-    Rewrite { nth: usize },
+    Rewrite {
+        nth: usize,
+    },
     /// Others may see it from now on.
-    Reown { nth: usize, owner: usize },
+    Reown {
+        nth: usize,
+        owner: usize,
+    },
     /// Somebody puts an event into any topic.
-    Join { event: usize, topic: usize },
+    Join {
+        event: usize,
+        topic: usize,
+    },
     /// A node was used; a rule served.
-    Use { nth: usize },
-    Forget { nth: usize },
+    Use {
+        nth: usize,
+    },
+    Forget {
+        nth: usize,
+    },
     /// Vectors that wait are derived.
     Embed,
     Days(u8),
-    Job { job: usize, how: u8 },
+    Job {
+        job: usize,
+        how: u8,
+    },
 }
 
 fn act() -> impl Generator<Value = Act> {
@@ -109,7 +123,10 @@ fn viewers() -> [Viewer; 6] {
 /// A word of consonants: analysers of words leave it as it is.
 fn word(n: usize) -> String {
     let digits = ['b', 'c', 'd', 'f', 'g', 'h', 'k', 'm', 'p', 't'];
-    format!("zq{}", n.to_string().chars().filter_map(|c| c.to_digit(10)).map(|d| digits[d as usize]).collect::<String>())
+    format!(
+        "zq{}",
+        n.to_string().chars().filter_map(|c| c.to_digit(10)).map(|d| digits[d as usize]).collect::<String>()
+    )
 }
 
 /// A vector near the middle of a cluster.
@@ -155,7 +172,9 @@ impl World {
             node.node_type = mine.kind;
             node.slots = (mine.kind == NodeType::Rule).then(|| json!({ "if": {}, "then": {} }));
         };
-        owned(write.node(&mine.name, &mine.text).vector(near(mine.cluster, at)).with(shape), mine.owner)
+        // A private rule without owner is refused.
+        let owner = if mine.kind == NodeType::Rule { mine.owner.min(5) } else { mine.owner };
+        owned(write.node(&mine.name, &mine.text).vector(near(mine.cluster, at)).with(shape), owner)
     }
 
     fn builder(&mut self) -> WriteBuilder {
@@ -251,7 +270,15 @@ impl World {
     async fn run(&mut self, job: &dyn Job) -> JobReport {
         let runner = Runner::new(Arc::clone(&self.subject.store), self.subject.clock.clone());
         let report = runner.run(job, &Selection::default(), &RunOptions::default(), &NoProgress).await.unwrap();
-        for counted in ["created_topics", "assigned", "created_summaries", "merged_nodes", "redirected_edges", "undone_merges", "moved"] {
+        for counted in [
+            "created_topics",
+            "assigned",
+            "created_summaries",
+            "merged_nodes",
+            "redirected_edges",
+            "undone_merges",
+            "moved",
+        ] {
             *self.tally.entry(counted).or_default() += report.total.number(counted);
         }
         report
@@ -261,9 +288,11 @@ impl World {
     async fn job(&mut self, name: &str, how: u8) {
         let is_odd = how % 2 == 1;
         let job: Box<dyn Job> = match name {
-            "compression-rollup" => {
-                Box::new(CompressionRollup::new(RollupSettings { events_min: 2, topics_max: 3, ..RollupSettings::default() }))
-            }
+            "compression-rollup" => Box::new(CompressionRollup::new(RollupSettings {
+                events_min: 2,
+                topics_max: 3,
+                ..RollupSettings::default()
+            })),
             "consolidation-apply" => Box::new(ConsolidationApply {
                 types: CandidateSettings::default().types,
                 limit: 1 + usize::from(how),
@@ -303,7 +332,7 @@ impl World {
         // A merge that was taken further cannot be taken back before that one.
         assert!(report.ok || name == "consolidation-undo", "{name}: {:?}", report.targets);
         let merges = report.targets.iter().filter_map(|target| target.report.get("merges")?.as_array());
-        let ids = merges.flatten().filter_map(|merge| merge["merge_id"].as_str()?.parse().ok());
+        let ids = merges.flatten().filter_map(|merge| merge["merge_id"].as_str()?.parse::<Uuid>().ok());
         if name == "consolidation-apply" {
             self.merges.extend(ids);
         }
@@ -442,7 +471,8 @@ impl Job for Telling {
 
     async fn step(&self, on: &Step<'_>) -> Result<Stepped, DomainError> {
         let source = on.store.source_nodes(on.scope()?, &[self.0]).await?.remove(0);
-        let edge = edge_input(("s", "told"), EdgeType::DerivedFrom, (node_id(on.scope()?, "told"), self.0), (1.0, 1.0, 0.0));
+        let edge =
+            edge_input(("s", "told"), EdgeType::DerivedFrom, (node_id(on.scope()?, "told"), self.0), (1.0, 1.0, 0.0));
         let write = WriteBuilder::new(on.scope()?).input("told").node("told", source.text().unwrap_or_default());
         on.store.write(write.request(|request| request.edges.push(edge)).prepared()).await?;
         Ok(Stepped { report: Report::default(), next: None })
