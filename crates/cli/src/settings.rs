@@ -33,7 +33,7 @@ use self::{
     connections::ConnectionArgs,
     jobs::JobSettings,
     recall::RecallSettings,
-    topics::{CompressionSettings, TopicClusterSettings},
+    topics::DerivedSettings,
 };
 use crate::failure::Failure;
 
@@ -305,9 +305,7 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) jobs: JobSettings,
     #[command(flatten)]
-    pub(crate) topics: TopicClusterSettings,
-    #[command(flatten)]
-    pub(crate) compression: CompressionSettings,
+    pub(crate) derived: DerivedSettings,
     #[command(flatten)]
     pub(crate) decay: DecaySettings,
     #[command(flatten)]

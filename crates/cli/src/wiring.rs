@@ -225,12 +225,12 @@ fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
     let can_embed = settings.embedding.embedding_provider != ProviderKind::None;
     let consistency = consistency(settings);
     let all: Vec<Arc<dyn Job>> = vec![
-        Arc::new(CompressionRollup::new(settings.compression.to_job(tenant, can_embed))),
+        Arc::new(CompressionRollup::new(settings.derived.compression.to_job(tenant, can_embed))),
         Arc::new(ConsistencyCheck::of_scopes(consistency.clone())),
         Arc::new(ConsistencyCheck::of_the_deployment(consistency)),
         Arc::new(Retention { days: settings.jobs.retention.days() }),
         Arc::new(SalienceDecay::new(settings.decay.policy())),
-        Arc::new(TopicCluster::new(settings.topics.to_job(tenant))),
+        Arc::new(TopicCluster::new(settings.derived.topics.to_job(tenant))),
     ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();
     all.into_iter().filter(|job| !disabled.contains(&job.info().name)).collect()

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use aionis_core::{
+    derive_id::stable_uuid,
     ids::{NodeId, ScopeKey},
     ports::store::{SourceNode, Store, StoredEdgeRow},
 };
@@ -51,7 +52,9 @@ pub async fn wider_than_sources(store: &dyn Store, scope: &ScopeKey) -> Vec<(Nod
     let mut edges: HashMap<NodeId, Vec<NodeId>> = HashMap::new();
     for edge in stored_edges(store, scope).await {
         let (edge_type, src, dst) = edge.place.expect("an edge can be read");
-        if edge_type == "derived_from" {
+        // What a merge moved says what the alias was made of.
+        let moved = format!("{}:edge:consolidation_redirect:{edge_type}:{src}:{dst}", scope.as_str());
+        if edge_type == "derived_from" && edge.id != stable_uuid(&moved) {
             edges.entry(NodeId(src)).or_default().push(NodeId(dst));
         }
     }

@@ -3,6 +3,15 @@
 use aionis_engine::jobs::{RollupSettings, Strategy, TopicSettings};
 use clap::Args;
 
+/// What jobs derive by themselves.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DerivedSettings {
+    #[command(flatten)]
+    pub(crate) topics: TopicClusterSettings,
+    #[command(flatten)]
+    pub(crate) compression: CompressionSettings,
+}
+
 /// How events are put into topics.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Topics")]

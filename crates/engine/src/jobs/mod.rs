@@ -15,6 +15,8 @@ mod derived_write;
 mod embedding_backfill;
 mod outbox_replay;
 mod owner_review;
+#[cfg(test)]
+mod privacy_tests;
 mod report;
 #[cfg(test)]
 mod report_tests;

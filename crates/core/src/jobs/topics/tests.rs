@@ -232,7 +232,7 @@ fn a_summary_that_says_what_it_should_is_left_and_what_was_put_to_it_stays() {
     let mut alias = first.clone();
     alias.activity = Some(json!({ "alias_of": "another" }));
     assert!(matches!(rolled(&all, &alias), Rolled::LeftAlone));
-    let mut pinned = first.clone();
+    let mut pinned = first;
     pinned.slots["pin"] = json!(true);
     all.get_mut(&events[0].id).unwrap().text_summary = Some("it says something else".to_owned());
     let again = written(rolled(&all, &pinned));
