@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     plan::{PartPlan, WriteOutcome},
-    prepare::{PreparedNode, PreparedWrite},
+    prepared::{PreparedNode, PreparedWrite},
     request::IdempotencyKey,
 };
 use crate::{

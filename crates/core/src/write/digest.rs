@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::prepare::{PreparedEdge, PreparedNode};
+use super::prepared::{PreparedEdge, PreparedNode};
 use crate::{
     canon::{Digest, canonical_json, canonical_sha256, sha256},
     ids::{EdgeId, NodeId},

@@ -7,6 +7,7 @@ mod derived;
 mod digest;
 mod plan;
 mod prepare;
+mod prepared;
 mod request;
 
 pub use derived::{DerivedText, EmbedJob, NAME_TERMS_MAX, name_key, term_counts};
@@ -15,8 +16,8 @@ pub use plan::{
     EdgeOp, NODE_CHANGED, NewCommit, NodeOp, ParentState, PartPlan, PartState, Replay, StoredEdge, StoredNode, Warning,
     WriteOutcome, plan_part,
 };
-pub use prepare::{
-    EdgeEnd, JobWrite, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings,
-    check_vector_at, embed_text, prepare, rule_of_slots,
+pub use prepare::{check_vector_at, prepare, rule_of_slots};
+pub use prepared::{
+    EdgeEnd, JobWrite, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings, embed_text,
 };
 pub use request::{EdgeInput, EndInput, IdempotencyKey, NodeInput, WriteRequest};

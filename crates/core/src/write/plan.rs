@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::prepare::{PreparedEdge, PreparedNode, PreparedPart, PreparedWrite};
+use super::prepared::{PreparedEdge, PreparedNode, PreparedPart, PreparedWrite};
 use crate::{
     canon::Digest,
     chain::{Change, ChangeOp, CommitHeader, ObjectKind, changes_sha256},
