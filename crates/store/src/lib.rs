@@ -6,6 +6,7 @@ mod consolidation;
 mod content;
 mod decay;
 mod deployment;
+mod facts;
 mod gauges;
 mod image;
 mod integrity;
@@ -23,6 +24,7 @@ pub mod sqlite;
 mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};
+pub use facts::{DatabaseCounters, LoadFacts, LoadWindows, StoreVersions, TenantLoad};
 pub use gauges::{PoolGauges, StoreGauges};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;

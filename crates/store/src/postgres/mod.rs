@@ -9,6 +9,7 @@ mod consistency;
 mod consolidation;
 mod dense;
 mod error;
+mod facts;
 mod forget;
 mod groups;
 mod images;
@@ -52,6 +53,7 @@ use self::{
     session::For,
     wake::Wake,
 };
+pub(crate) use self::facts::{load_facts, versions};
 use crate::{migration::MigrationReport, space::EmbeddingSpace};
 
 /// How nearest vectors are found.
