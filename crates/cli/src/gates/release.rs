@@ -236,7 +236,8 @@ impl Run<'_> {
         match looked {
             Ok(found) => {
                 let Judgement { fail_reasons, inconclusive, .. } = found.judgement;
-                let of_open = |reason: &String| inconclusive.iter().any(|open| *reason == format!("{open}_inconclusive"));
+                let of_open =
+                    |reason: &String| inconclusive.iter().any(|open| *reason == format!("{open}_inconclusive"));
                 let failed = fail_reasons.into_iter().filter(|reason| !of_open(reason)).collect();
                 let step = GateStep::made(name, failed, inconclusive.clone());
                 self.add(step, file, &Value::Object(found.document), started);

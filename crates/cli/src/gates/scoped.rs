@@ -208,8 +208,7 @@ fn outcome(targets: &[TargetReport]) -> (Part<ReportOutcome>, Value) {
         join(&mut joined.failed_warnings, &summary["failed_warnings"]);
         join(&mut joined.inconclusive, &summary["inconclusive"]);
     }
-    let pass =
-        joined.failed_errors.is_empty() && joined.failed_warnings.is_empty() && joined.inconclusive.is_empty();
+    let pass = joined.failed_errors.is_empty() && joined.failed_warnings.is_empty() && joined.inconclusive.is_empty();
     let failed: Vec<&String> = joined.failed_errors.iter().chain(&joined.failed_warnings).collect();
     let mut member = json!({ "pass": pass, "summary": joined, "failed_checks": failed });
     match targets {

@@ -91,12 +91,7 @@ pub fn judge(inputs: &HealthInputs, mode: GateMode) -> Judgement {
     Judgement::of(failed, open, mode)
 }
 
-fn consistency(
-    part: &Part<ConsistencyCounts>,
-    mode: GateMode,
-    failed: &mut Vec<String>,
-    open: &mut Vec<String>,
-) {
+fn consistency(part: &Part<ConsistencyCounts>, mode: GateMode, failed: &mut Vec<String>, open: &mut Vec<String>) {
     let counts = match part {
         Part::Judged(counts) => counts,
         Part::Broken(_) => return failed.push("consistency_failed".to_owned()),

@@ -113,9 +113,11 @@ pub fn decide(judgement: &Judgement, benchmarked: bool, interrupted: bool) -> De
         GateVerdict::Pass if benchmarked => {
             "Release: every required step holds and the latency and error bounds were met.".to_owned()
         }
-        GateVerdict::Pass => "Integrity holds. No release is decided by this run: latency and errors were not measured \
+        GateVerdict::Pass => {
+            "Integrity holds. No release is decided by this run: latency and errors were not measured \
                               (--run-perf false)."
-            .to_owned(),
+                .to_owned()
+        }
         GateVerdict::Fail => format!("Do not release: {}.", judgement.fail_reasons.join(", ")),
         GateVerdict::Inconclusive => format!(
             "Do not release: nothing that was measured fails, but there is too little to tell: {}.",

@@ -93,7 +93,8 @@ pub fn judge(thresholds: SloThresholds, recall: Option<CaseFigures>, write: Opti
     }
     let rate = |case: Option<CaseFigures>| case.and_then(|case| ratio(case.total.saturating_sub(case.ok), case.total));
     let rates = [rate(recall), rate(write)];
-    let worst = rates.into_iter().flatten().fold(None, |worst: Option<f64>, rate| Some(worst.map_or(rate, |w| w.max(rate))));
+    let worst =
+        rates.into_iter().flatten().fold(None, |worst: Option<f64>, rate| Some(worst.map_or(rate, |w| w.max(rate))));
     if worst.is_some_and(|worst| worst > thresholds.error_rate_max) {
         failed.push("perf_error_rate_slo".to_owned());
     }

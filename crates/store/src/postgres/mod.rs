@@ -44,6 +44,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub(crate) use self::facts::{load_facts, versions};
 use self::{
     dense::Dense,
     error::driver,
@@ -53,7 +54,6 @@ use self::{
     session::For,
     wake::Wake,
 };
-pub(crate) use self::facts::{load_facts, versions};
 use crate::{migration::MigrationReport, space::EmbeddingSpace};
 
 /// How nearest vectors are found.

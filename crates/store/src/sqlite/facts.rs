@@ -28,11 +28,7 @@ pub(crate) async fn load_rows(store: &SqliteStore, windows: LoadWindows) -> Resu
                     .map_err(driver)?;
                 rows.collect::<Result<_, _>>().map_err(driver)
             };
-            Ok([
-                rows(HELD, None)?,
-                rows(GROWN, Some(windows.grown_since.0))?,
-                rows(BUSY, Some(windows.busy_since.0))?,
-            ])
+            Ok([rows(HELD, None)?, rows(GROWN, Some(windows.grown_since.0))?, rows(BUSY, Some(windows.busy_since.0))?])
         })
         .await
 }

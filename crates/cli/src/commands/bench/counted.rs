@@ -11,13 +11,13 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::BenchError;
 use super::args::{Operation, Shape, Vectors};
 use super::body::{Bodies, BodyOptions};
 use super::client::{Client, Failure, Target};
 use super::load::{Load, Phase};
 use super::report::rounded;
 use super::seed::{self, SeedReport};
-use super::BenchError;
 
 /// Longest time of one phase, however many requests are left: a server that hardly answers must not hold a gate for ever.
 const PHASE_MAX: Duration = Duration::from_secs(900);
@@ -248,7 +248,8 @@ mod tests {
         assert_eq!(case.latency_ms.map(|latency| (latency.min, latency.p95)), Some((1.0, 3.0)));
         let expected = [("2xx", 2), ("503", 1), ("error:timeout", 1)].map(|(name, count)| (name.to_owned(), count));
         assert_eq!(case.by_status, BTreeMap::from(expected));
-        let none = CaseReport::new("write", Phase { tally: Tally::default(), elapsed: Duration::ZERO, dispatched: None });
+        let none =
+            CaseReport::new("write", Phase { tally: Tally::default(), elapsed: Duration::ZERO, dispatched: None });
         assert_eq!((none.total, none.latency_ms), (0, None));
     }
 }

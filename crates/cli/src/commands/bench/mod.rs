@@ -30,8 +30,8 @@ use std::fmt;
 pub(crate) use args::BenchArgs;
 pub(crate) use client::{Client, Target};
 pub(crate) use counted::{CaseReport, Counted, CountedReport};
-pub(crate) use seed::DrainState;
 pub(crate) use report::BenchReport;
+pub(crate) use seed::DrainState;
 
 use client::Failure;
 

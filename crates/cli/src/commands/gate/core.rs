@@ -135,7 +135,9 @@ struct PartitionArgs {
 
 fn not_negative(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();
-    number.filter(|number| (0.0..=1e9).contains(number)).ok_or_else(|| "must be a number from 0 to 1000000000".to_owned())
+    number
+        .filter(|number| (0.0..=1e9).contains(number))
+        .ok_or_else(|| "must be a number from 0 to 1000000000".to_owned())
 }
 
 fn part(text: &str) -> Result<f64, String> {
@@ -172,9 +174,7 @@ impl CoreArgs {
         let (tenant, scope) = self.place.place()?;
         let base_url = self.base_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", self.port));
         let key = self.credentials.api_key(&tenant)?;
-        let named = |e: crate::commands::bench::BenchError| {
-            Failure::new(e.to_string().replace("--url", "--base-url"))
-        };
+        let named = |e: crate::commands::bench::BenchError| Failure::new(e.to_string().replace("--url", "--base-url"));
         let target = Target::new(&base_url, key.as_deref()).map_err(named)?;
         let target = Arc::new(target.with_bearer(self.credentials.bearer().as_deref()).map_err(named)?);
         let thresholds = SloThresholds {
@@ -227,11 +227,9 @@ pub(super) async fn run(args: CoreArgs) -> Result<Verdict, Failure> {
 fn tell(summary: &Value, artifacts: &Artifacts) {
     for step in summary["steps"].as_array().into_iter().flatten() {
         let text = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
-        let why = [&step["reasons"], &step["inconclusive"]].map(|list| {
-            list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-        });
-        let why: Vec<String> =
-            why.into_iter().chain([text("error")]).filter(|why| !why.is_empty()).collect();
+        let why = [&step["reasons"], &step["inconclusive"]]
+            .map(|list| list.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(", "));
+        let why: Vec<String> = why.into_iter().chain([text("error")]).filter(|why| !why.is_empty()).collect();
         output::line(format!("{:<12} {} {}", text("state"), text("name"), why.join("; ")).trim_end());
     }
     output::line(summary["decision"]["text"].as_str().unwrap_or_default());

@@ -50,8 +50,9 @@ fn key_of(json: &str, tenant: &str) -> Result<Option<String>, Failure> {
     if json.trim().is_empty() {
         return Ok(None);
     }
-    let keys: Value = serde_json::from_str(json)
-        .map_err(|e| Failure::new(format!("MEMORY_API_KEYS_JSON is no JSON (line {}, column {})", e.line(), e.column())))?;
+    let keys: Value = serde_json::from_str(json).map_err(|e| {
+        Failure::new(format!("MEMORY_API_KEYS_JSON is no JSON (line {}, column {})", e.line(), e.column()))
+    })?;
     let keys = keys.as_object().ok_or_else(|| Failure::new("MEMORY_API_KEYS_JSON must be an object of keys"))?;
     Ok(keys.iter().find(|(_, whose)| whose["tenant_id"] == tenant).map(|(key, _)| key.clone()))
 }

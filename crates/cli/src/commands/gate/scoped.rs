@@ -96,7 +96,12 @@ impl HealthParts {
     }
 
     /// All of it, for a scope.
-    pub(super) fn ask(&self, place: (String, String), check_set: CheckSet, mode: GateMode) -> Result<ScopedAsk, Failure> {
+    pub(super) fn ask(
+        &self,
+        place: (String, String),
+        check_set: CheckSet,
+        mode: GateMode,
+    ) -> Result<ScopedAsk, Failure> {
         let execution_loop = parsed::<execution_loop::LoopArgs>("--execution-loop-arg", &self.execution_loop_arg)?;
         let policy = parsed::<policy_adaptation::PolicyArgs>("--policy-adaptation-arg", &self.policy_adaptation_arg)?;
         Ok(ScopedAsk {

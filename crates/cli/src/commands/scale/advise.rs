@@ -117,8 +117,7 @@ pub(super) async fn run(args: AdviseArgs) -> Result<Verdict, Failure> {
     let seen = seen?;
     let history = History::read(&args.history_dir, seen.database.as_deref())?;
     let current = args.current_tier.or(history.last_tier).unwrap_or(ScaleTier::A);
-    let told =
-        Told { write_capacity_per_s: args.write_capacity_per_s, db_cpu_p95_percent: args.db_cpu_p95_percent };
+    let told = Told { write_capacity_per_s: args.write_capacity_per_s, db_cpu_p95_percent: args.db_cpu_p95_percent };
     #[expect(clippy::cast_precision_loss, reason = "bounds of counts")]
     let thresholds = ScaleThresholds {
         growth_nodes_min: args.growth_nodes_min as f64,

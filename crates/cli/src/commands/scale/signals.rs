@@ -90,13 +90,18 @@ fn percentile_ms(percentile: Percentile, what: &str) -> Signal {
     let Percentile { seconds, observations } = percentile;
     match seconds {
         Some(seconds) => Signal::measured(seconds * 1e3, format!("{what}: {observations} observations in the window")),
-        None => Signal::missing(format!("{what}: {observations} observations in the window, {OBSERVATIONS_MIN} are needed")),
+        None => {
+            Signal::missing(format!("{what}: {observations} observations in the window, {OBSERVATIONS_MIN} are needed"))
+        }
     }
 }
 
 fn request_p95(window: &Window, route: &str) -> Signal {
     let labels = [("route", route), ("class", "2xx")];
-    percentile_ms(window.percentile("aionis_http_request_seconds", &labels, 0.95), &format!("requests of the route {route}"))
+    percentile_ms(
+        window.percentile("aionis_http_request_seconds", &labels, 0.95),
+        &format!("requests of the route {route}"),
+    )
 }
 
 /// Requests of the memory in the window; nothing when there were none, or when the server was started anew.
@@ -157,7 +162,8 @@ mod tests {
     const UNTOLD: Told = Told { write_capacity_per_s: None, db_cpu_p95_percent: None };
 
     fn facts() -> LoadFacts {
-        let of = |nodes_grown, commits_busiest_hour| TenantLoad { nodes_grown, commits_busiest_hour, scopes: 1, nodes: 9 };
+        let of =
+            |nodes_grown, commits_busiest_hour| TenantLoad { nodes_grown, commits_busiest_hour, scopes: 1, nodes: 9 };
         let tenants = [("a".to_owned(), of(60, 3_600)), ("b".to_owned(), of(40, 1_800))].into();
         LoadFacts { tenants, commits_busiest_hour: 5_400, ..LoadFacts::default() }
     }
@@ -188,9 +194,8 @@ mod tests {
 
     #[test]
     fn metrics_are_read_over_the_window() {
-        let write = |le: &str| {
-            format!("aionis_http_request_seconds_bucket{{route=\"write\",class=\"2xx\",le=\"{le}\"}}")
-        };
+        let write =
+            |le: &str| format!("aionis_http_request_seconds_bucket{{route=\"write\",class=\"2xx\",le=\"{le}\"}}");
         let requests = "aionis_http_requests_total{route=\"write\",status=\"200\"}";
         let refused = "aionis_admission_refused_total{code=\"rate_limited\"}";
         let before = reading(&[("aionis_pool_idle_connections", 0.0)]);

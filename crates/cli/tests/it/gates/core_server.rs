@@ -109,7 +109,9 @@ fn a_server_that_is_stopped_fails() {
     server.stop();
     let summary = world.judged("core", &flags(&own, &[]), 2);
     let reasons = texts(&summary["fail_reasons"]);
-    for reason in ["api_probe", "health_unreachable", "ready_unreachable", "recall_unreachable", "perf_benchmark_inconclusive"] {
+    for reason in
+        ["api_probe", "health_unreachable", "ready_unreachable", "recall_unreachable", "perf_benchmark_inconclusive"]
+    {
         assert!(reasons.contains(&reason), "{reasons:?}");
     }
     // The database answers, but nobody says that it is the one.
@@ -188,7 +190,9 @@ fn credentials_are_those_of_the_tenant() {
     let own = against(&server);
     let summary = world.judged("core", &flags(&own, &READ_ONLY), 2);
     assert!(texts(&summary["fail_reasons"]).contains(&"recall_not_authorized"), "{}", summary["fail_reasons"]);
-    for (name, value) in [("API_KEY", "key-of-default"), ("PERF_API_KEY", "key-of-default"), ("MEMORY_API_KEYS_JSON", keys)] {
+    for (name, value) in
+        [("API_KEY", "key-of-default"), ("PERF_API_KEY", "key-of-default"), ("MEMORY_API_KEYS_JSON", keys)]
+    {
         let mut command = world.gate("core", &flags(&own, &READ_ONLY));
         let summary = world.summary(run(command.env(name, value)).exits(0));
         assert!(!summary.to_string().contains("key-of"), "no key is told");

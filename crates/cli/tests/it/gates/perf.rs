@@ -45,7 +45,8 @@ fn a_release_is_decided_from_the_summary_alone_and_no_scope_stays() {
     assert!(cleanup["own"]["removed"] == true && cleanup["own"]["rows"].as_u64().unwrap() > 200, "{cleanup}");
     assert_eq!(world.scopes_of_gates(), [""; 0]);
     let after = world.digests();
-    for table in ["memory_scopes", "memory_commits", "memory_nodes", "memory_edges", "memory_vectors", "memory_outbox"] {
+    for table in ["memory_scopes", "memory_commits", "memory_nodes", "memory_edges", "memory_vectors", "memory_outbox"]
+    {
         assert_eq!(before[table], after[table], "{table}: nothing of what is judged was changed");
     }
     // The same data in the next run, and under another name.

@@ -35,7 +35,10 @@ fn what_cannot_be_measured_is_unknown_and_never_fine() {
         let before = world.digests();
         let summary = advise(&world, &["--run-id", "r1"], 0);
         assert_eq!(before, world.digests(), "advice changes nothing");
-        assert_eq!((&summary["ok"], &summary["tier"], &summary["recommendation"]), (&json!(false), &json!("A"), &json!("stay")));
+        assert_eq!(
+            (&summary["ok"], &summary["tier"], &summary["recommendation"]),
+            (&json!(false), &json!("A"), &json!("stay"))
+        );
         let unknown = texts(&summary["unknown"]);
         for name in ["recall_text_p95_ms", "write_p95_ms", "db_cpu_p95_percent", "top_tenant_write_capacity_share"] {
             assert!(unknown.contains(&name), "{unknown:?}");
@@ -43,7 +46,10 @@ fn what_cannot_be_measured_is_unknown_and_never_fine() {
             assert!(!trigger(&summary, name)["evidence"].as_str().unwrap().is_empty());
         }
         assert_eq!(trigger(&summary, "tenant_cardinality")["observed"], 2.0);
-        assert_eq!(trigger(&summary, "top_tenant_growth_share")["observed"].as_f64().map(|v| (v * 100.0).round()), Some(67.0));
+        assert_eq!(
+            trigger(&summary, "top_tenant_growth_share")["observed"].as_f64().map(|v| (v * 100.0).round()),
+            Some(67.0)
+        );
         assert_eq!(trigger(&summary, "top_tenant_growth_share")["breached"], false, "three nodes are no growth");
         let facts = &summary["facts"];
         assert_eq!((&facts["tenants"], &facts["nodes"], &facts["nodes_grown"]), (&json!(2), &json!(3), &json!(3)));
@@ -63,7 +69,10 @@ fn what_lasts_for_days_is_read_from_earlier_summaries_of_the_same_database() {
     let bounds = ["--tenants-max", "1", "--write-capacity-per-s", "1000", "--db-cpu-p95-percent", "80"];
     let first = advise(&world, &[&["--run-id", "today"], &bounds[..]].concat(), 0);
     assert_eq!(texts(&first["breached"]), ["db_cpu_p95_percent", "tenant_cardinality"]);
-    assert_eq!((&first["recommendation"], &trigger(&first, "tenant_cardinality")["days_sustained"]), (&json!("stay"), &json!(1)));
+    assert_eq!(
+        (&first["recommendation"], &trigger(&first, "tenant_cardinality")["days_sustained"]),
+        (&json!("stay"), &json!(1))
+    );
     assert_eq!(trigger(&first, "top_tenant_write_capacity_share")["breached"], false);
     // The days before, as runs of those days would have left them.
     let now = aionis_core::clock::Timestamp::parse_iso(first["timestamp_utc"].as_str().unwrap()).unwrap();
@@ -112,7 +121,10 @@ fn latencies_are_read_from_the_metrics_of_a_server() {
                     let body = json!({ "scope": "pier", "input_text": "x", "memory_lane": "shared",
                         "nodes": [{ "client_id": format!("n{n}"), "type": "event", "text_summary": text }] });
                     connection.post("/v1/memory/write", &body).unwrap().ok();
-                    connection.post("/v1/memory/recall_text", &json!({ "scope": "pier", "query_text": text })).unwrap().ok();
+                    connection
+                        .post("/v1/memory/recall_text", &json!({ "scope": "pier", "query_text": text }))
+                        .unwrap()
+                        .ok();
                 }
             }
         });

@@ -147,7 +147,8 @@ fn ops_10_every_planted_violation_is_found_by_its_gate() {
             let reasons = texts(&summary["gate"]["fail_reasons"]);
             assert!(reasons.contains(&case.reason), "{} {:?}: {reasons:?}", case.gate, case.plant);
             assert_eq!(summary["verdict"], "fail", "{summary:#}");
-            let member = if case.reason == "quality_eval_failed" { &summary["quality"] } else { &summary["consistency"] };
+            let member =
+                if case.reason == "quality_eval_failed" { &summary["quality"] } else { &summary["consistency"] };
             let checks = member["checks"].as_array().unwrap();
             let failed = checks.iter().any(|check| check["name"] == case.check && check["state"] == "fail");
             assert!(failed, "{}: {member:#}", case.check);
@@ -178,8 +179,10 @@ fn rules_that_are_refused_and_rules_without_feedback_are_found() {
         let expected = json!(["execution_loop_gate_failed", "policy_adaptation_gate_failed"]);
         assert_eq!(health["gate"]["fail_reasons"], expected);
         world.judged("health", &PIER, 0);
-        let bounds = ["--policy-adaptation-arg=--max-urgent-disable-candidates=1",
-                      "--execution-loop-arg=--max-negative-ratio=1"];
+        let bounds = [
+            "--policy-adaptation-arg=--max-urgent-disable-candidates=1",
+            "--execution-loop-arg=--max-negative-ratio=1",
+        ];
         world.judged("health", &[&PIER[..], &parts, &bounds].concat(), 0);
     }
 }
