@@ -3,23 +3,44 @@
 //! A is one PostgreSQL cluster, B a primary with read replicas, C shards by tenant. A trigger that cannot be measured is
 //! unknown: it neither promotes nor lets a deployment go back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Serialize, Serializer};
 
 use crate::model::text_enum;
 
-text_enum!(
-    /// A tier of the routing matrix.
-    ScaleTier {
-        /// One cluster.
-        A = "A",
-        /// A primary, and replicas that are read.
-        B = "B",
-        /// Tenants on shards of their own.
-        C = "C",
+/// A tier of the routing matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum ScaleTier {
+    /// One cluster.
+    A,
+    /// A primary, and replicas that are read.
+    B,
+    /// Tenants on shards of their own.
+    C,
+}
+
+impl ScaleTier {
+    /// The text form, as summaries and flags have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+        }
     }
-);
+
+    /// Reads the text form.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::A, Self::B, Self::C].into_iter().find(|tier| tier.as_str() == text)
+    }
+}
+
+impl fmt::Display for ScaleTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 text_enum!(
     /// What to do about the tier.

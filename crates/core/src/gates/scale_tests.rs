@@ -153,3 +153,14 @@ fn whose_growth_it_is_matters_only_where_there_is_growth_and_another_tenant() {
         assert!(of(&signals, ScaleTier::A, &[]).ok);
     }
 }
+
+/// What a summary says of its tier is what the next run reads.
+#[test]
+fn tiers_are_shown_as_they_are_read() {
+    for tier in [ScaleTier::A, ScaleTier::B, ScaleTier::C] {
+        let shown = serde_json::to_value(tier).unwrap();
+        assert_eq!(ScaleTier::parse(shown.as_str().unwrap()), Some(tier));
+        assert_eq!(shown, tier.to_string());
+    }
+    assert_eq!(ScaleTier::parse("a"), None);
+}

@@ -32,6 +32,7 @@ const STRICT: GateMode = GateMode { strict_warnings: true, release: true };
 
 /// Flags of `aionis gate core`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Release gate")]
 pub(crate) struct CoreArgs {
     /// Address of the server (http only) [default: port PORT, or 3001, of this machine].
     #[arg(long, env = "BASE_URL")]

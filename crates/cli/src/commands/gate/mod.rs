@@ -29,9 +29,9 @@ enum Gate {
     /// Judge whether what is stored fits together.
     Consistency(Box<scoped::ConsistencyArgs>),
     /// Judge how bad it is with the rules in force.
-    PolicyAdaptation(Box<scoped::PolicyArgs>),
+    PolicyAdaptation(Box<scoped::PolicyGateArgs>),
     /// Judge whether rules and recalls get feedback.
-    ExecutionLoop(Box<scoped::LoopArgs>),
+    ExecutionLoop(Box<scoped::LoopGateArgs>),
     /// Judge whether a version may be released: server, contract, integrity, chains, latency and errors.
     Core(Box<core::CoreArgs>),
 }

@@ -64,6 +64,7 @@ impl StrictArgs {
 
 /// What belongs to the health of a scope; the release gate has it too.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Health gate")]
 pub(super) struct HealthParts {
     /// Most samples per consistency check.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
@@ -145,6 +146,7 @@ fn parsed<T: Args>(of: &str, flags: &[String]) -> Result<T, Failure> {
 
 /// Flags of `aionis gate health`.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Health gate")]
 pub(crate) struct HealthArgs {
     #[command(flatten)]
     place: PlaceArgs,
@@ -196,7 +198,7 @@ pub(crate) struct ConsistencyArgs {
 
 /// Flags of `aionis gate policy-adaptation`.
 #[derive(Debug, Args)]
-pub(crate) struct PolicyArgs {
+pub(crate) struct PolicyGateArgs {
     #[command(flatten)]
     of: OneOrAll,
     #[command(flatten)]
@@ -209,7 +211,7 @@ pub(crate) struct PolicyArgs {
 
 /// Flags of `aionis gate execution-loop`.
 #[derive(Debug, Args)]
-pub(crate) struct LoopArgs {
+pub(crate) struct LoopGateArgs {
     #[command(flatten)]
     of: OneOrAll,
     #[command(flatten)]
@@ -237,13 +239,13 @@ pub(super) async fn consistency(args: ConsistencyArgs) -> Result<Verdict, Failur
     judged("consistency_gate", &ask, &args.run).await
 }
 
-pub(super) async fn policy(args: PolicyArgs) -> Result<Verdict, Failure> {
+pub(super) async fn policy(args: PolicyGateArgs) -> Result<Verdict, Failure> {
     let mut ask = nothing(args.of.place()?, args.strict.mode());
     ask.policy_adaptation = Some(args.bounds);
     judged("policy_adaptation_gate", &ask, &args.run).await
 }
 
-pub(super) async fn execution_loop(args: LoopArgs) -> Result<Verdict, Failure> {
+pub(super) async fn execution_loop(args: LoopGateArgs) -> Result<Verdict, Failure> {
     let mut ask = nothing(args.of.place()?, args.strict.mode());
     ask.execution_loop = Some(args.bounds);
     judged("execution_loop_gate", &ask, &args.run).await

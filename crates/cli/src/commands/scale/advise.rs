@@ -84,7 +84,7 @@ pub(crate) struct AdviseArgs {
 }
 
 fn tier(text: &str) -> Result<ScaleTier, String> {
-    ScaleTier::parse(text).ok_or_else(|| format!("must be {}", ScaleTier::choices()))
+    ScaleTier::parse(text).ok_or_else(|| "must be A, B or C".to_owned())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

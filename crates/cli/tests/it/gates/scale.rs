@@ -1,6 +1,6 @@
 //! `aionis scale advise`, on both engines.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,11 @@ use super::{
     core::served,
     world::{World, sound, texts},
 };
-use crate::support::program::{aionis, run};
+use crate::support::{
+    program::{aionis, run},
+    server::Server,
+    until,
+};
 
 fn advise(world: &World, more: &[&str], code: i32) -> Value {
     let mut command = aionis(world.place.path());
@@ -103,38 +107,47 @@ fn what_lasts_for_days_is_read_from_earlier_summaries_of_the_same_database() {
     assert_eq!((&other["recommendation"], &other["history"]["of_other_databases"]), (&json!("stay"), &json!(1)));
 }
 
+/// Writes and recalls until it is told to stop.
+fn load(server: &Server, writer: u32, stop: &std::sync::atomic::AtomicBool) {
+    let mut connection = server.connect();
+    let mut n = 0;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        n += 1;
+        let text = format!("boat {n} of pilot {writer} came in");
+        let node = json!({ "client_id": format!("n{writer}-{n}"), "type": "event", "text_summary": text });
+        let body = json!({ "scope": "pier", "input_text": "x", "memory_lane": "shared", "nodes": [node] });
+        connection.post("/v1/memory/write", &body).unwrap().ok();
+        let body = json!({ "scope": "pier", "query_text": text });
+        connection.post("/v1/memory/recall_text", &body).unwrap().ok();
+    }
+}
+
 #[test]
 fn latencies_are_read_from_the_metrics_of_a_server() {
     let (world, server) = served();
     let url = format!("http://127.0.0.1:{}/metrics", server.port);
+    let stop = std::sync::atomic::AtomicBool::new(false);
     let loaded = std::thread::scope(|scope| {
-        let stop = std::sync::atomic::AtomicBool::new(false);
-        let load = scope.spawn({
-            let (server, stop) = (&server, &stop);
-            move || {
-                let mut connection = server.connect();
-                for n in 0.. {
-                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
-                        break;
-                    }
-                    let text = format!("boat {n} came in");
-                    let body = json!({ "scope": "pier", "input_text": "x", "memory_lane": "shared",
-                        "nodes": [{ "client_id": format!("n{n}"), "type": "event", "text_summary": text }] });
-                    connection.post("/v1/memory/write", &body).unwrap().ok();
-                    connection
-                        .post("/v1/memory/recall_text", &json!({ "scope": "pier", "query_text": text }))
-                        .unwrap()
-                        .ok();
-                }
-            }
-        });
-        let mut command = aionis(world.place.path());
-        command.args(["scale", "advise", "--json", "--window-ms", "3000", "--metrics-url", &url]);
-        let ended = run(world.at(&mut command)).exits(0);
+        let (server, stop) = (&server, &stop);
+        for writer in 0..4 {
+            scope.spawn(move || load(server, writer, stop));
+        }
+        // A machine that is slow needs more than one window until there are observations enough.
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("the window saw requests", Duration::from_secs(120), || {
+                let mut command = aionis(world.place.path());
+                command.args(["scale", "advise", "--json", "--window-ms", "3000", "--metrics-url", &url]);
+                command.args(["--out-dir", "out", "--run-id", "loaded"]);
+                let summary = run(world.at(&mut command)).exits(0).json();
+                fs::remove_dir_all(world.place.path().join("out")).unwrap();
+                let measured = |name: &str| trigger(&summary, name)["observed"].is_number();
+                (measured("write_p95_ms") && measured("recall_text_p95_ms")).then_some(summary)
+            })
+        }));
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        load.join().unwrap();
-        ended.json()
+        found
     });
+    let loaded = loaded.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     for name in ["write_p95_ms", "recall_text_p95_ms"] {
         let measured = trigger(&loaded, name);
         assert!(measured["observed"].as_f64().unwrap() > 0.0, "{measured}");

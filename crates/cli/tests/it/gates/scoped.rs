@@ -72,8 +72,8 @@ const GENUINE: &str =
 const OLD: &str = "UPDATE memory_nodes SET last_activated = 1, created_at = 1 WHERE scope_key = 'default/pier'";
 const NEW: &str = "UPDATE memory_nodes SET last_activated = updated_at, created_at = updated_at \
                    WHERE scope_key = 'default/pier'";
-const GHOST: &str = "UPDATE memory_recall_audit SET scope_key = 'acme/ghost' WHERE scope_key = 'acme/quay'";
-const NO_GHOST: &str = "UPDATE memory_recall_audit SET scope_key = 'acme/quay' WHERE scope_key = 'acme/ghost'";
+const GHOST: &str = "UPDATE memory_edges SET scope_key = 'acme/ghost' WHERE scope_key = 'default/pier'";
+const NO_GHOST: &str = "UPDATE memory_edges SET scope_key = 'default/pier' WHERE scope_key = 'acme/ghost'";
 const DANGLING: &str = "DELETE FROM memory_edges WHERE scope_key = 'default/pier'";
 
 const CASES: &[Case] = &[
