@@ -17,6 +17,9 @@ FUZZ_TARGET ?=
 FUZZ_SECONDS ?= 60
 # For how long `make load` loads.
 LOAD_SECONDS ?= 600
+# The server `make gate-core` judges, and further arguments of `aionis gate core`.
+BASE_URL ?= http://127.0.0.1:3001
+GATE_ARGS ?=
 # `make test SKIP_MODEL=1` tests without the model: what needs it is not tested.
 SKIP_MODEL ?=
 
@@ -24,7 +27,7 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench load clean
+.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench load gate-core clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +105,11 @@ load: build ## Load a server on PostgreSQL beyond its gates with two tenants and
 
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)
+
+# The gate is of a deployment, so that the database is what the caller's environment says.
+gate-core: export DATABASE_URL := $(DATABASE_URL)
+gate-core: build ## Judge whether the server at BASE_URL, over the database of DATABASE_URL, may be released (GATE_ARGS: aionis gate core --help)
+	@BASE_URL='$(BASE_URL)' '$(RELEASE_BIN)' gate core $(GATE_ARGS)
 
 clean: ## Remove build results; the model in .models stays
 	$(CARGO) clean

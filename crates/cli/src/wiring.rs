@@ -123,10 +123,7 @@ pub(crate) async fn open_existing(storage: &StorageSettings) -> Result<Arc<dyn D
     storage.check()?;
     let options = store_options(storage).with_any_space();
     if let StoreOptions::Embedded(embedded) = &options {
-        let path = embedded.data_dir.join(DATABASE_FILE);
-        if !path.exists() {
-            return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
-        }
+        there_is_a_database(embedded)?;
     }
     Ok(aionis_store::open(&options, Arc::new(SystemClock)).await?)
 }
@@ -167,6 +164,49 @@ fn space(provider: &Provider) -> Option<EmbeddingSpace> {
         }),
         Provider::Disabled => None,
     }
+}
+
+/// Where a database keeps what it is told apart by.
+const DEPLOYMENT_ID: &str = "deployment_id";
+
+/// What tells a database from others, for whoever has to know whether two processes use the same one. It is stored in the
+/// database, made up when it is not there yet, so that it does not matter by which address a process gets there.
+pub(crate) async fn identify(store: &dyn Deployment) -> Result<String, Failure> {
+    Ok(target_hash(&store.meta_or_insert(DEPLOYMENT_ID, fresh_secret()).await?))
+}
+
+/// The same, of a database that nothing is written to; nothing if no server ever used it.
+pub(crate) async fn identity(store: &dyn Deployment) -> Result<Option<String>, Failure> {
+    Ok(store.meta(DEPLOYMENT_ID).await?.as_deref().map(target_hash))
+}
+
+/// What is shown of it: anybody may ask a server, and the id itself is nobody's business.
+fn target_hash(id: &str) -> String {
+    aionis_core::canon::sha256_hex(format!("aionis database {id}"))
+}
+
+/// Opens the store for a gate. A gate changes nothing: one whose schema is behind is refused, where others would bring it up
+/// to date. Returns the newest step of the schema too.
+pub(crate) async fn open_to_judge(storage: &StorageSettings) -> Result<(Arc<dyn Deployment>, String), Failure> {
+    storage.check()?;
+    let options = store_options(storage);
+    if let StoreOptions::Embedded(embedded) = &options {
+        there_is_a_database(embedded)?;
+    }
+    let report = aionis_store::migrate(&options, true, &SystemClock).await?;
+    if let Some(missing) = report.applied_now.first() {
+        return Err(Failure::new(format!("the database lacks migration {missing}; run `aionis migrate` first")));
+    }
+    let schema = report.applied_before.last().cloned().unwrap_or_default();
+    Ok((open_existing(storage).await?, schema))
+}
+
+fn there_is_a_database(embedded: &SqliteOptions) -> Result<(), Failure> {
+    let path = embedded.data_dir.join(DATABASE_FILE);
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())))
 }
 
 /// As many random bits as two ids of version 4 hold.

@@ -10,6 +10,7 @@ pub mod derive_id;
 pub mod error;
 pub mod error_codes;
 pub mod forget;
+pub mod gates;
 pub mod held;
 pub mod ids;
 pub mod jobs;

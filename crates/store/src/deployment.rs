@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::{
     EmbeddingSpace, MigrationReport,
+    facts::{LoadFacts, LoadWindows, StoreVersions},
     gauges::StoreGauges,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::{SqliteOptions, SqliteStore, migrate_only},
@@ -48,6 +49,18 @@ pub trait Deployment: Store {
     /// # Errors
     /// A failure of storage.
     async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError>;
+
+    /// What the database is made by.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn made_by(&self) -> Result<StoreVersions, StoreError>;
+
+    /// How the deployment is loaded. It looks at every scope, so it is for now and then.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn load_facts(&self, windows: LoadWindows) -> Result<LoadFacts, StoreError>;
 
     /// Loads the images of the scopes written last, so that the first recall does not pay for it.
     ///
@@ -151,6 +164,14 @@ impl Deployment for SqliteStore {
         Self::meta(self, key).await
     }
 
+    async fn made_by(&self) -> Result<StoreVersions, StoreError> {
+        Self::made_by(self).await
+    }
+
+    async fn load_facts(&self, windows: LoadWindows) -> Result<LoadFacts, StoreError> {
+        Self::load_facts(self, windows).await
+    }
+
     async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
         Self::warm(self, scopes_max).await
     }
@@ -192,6 +213,14 @@ impl Deployment for PostgresStore {
 
     async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
         Self::meta(self, key).await
+    }
+
+    async fn made_by(&self) -> Result<StoreVersions, StoreError> {
+        Self::made_by(self).await
+    }
+
+    async fn load_facts(&self, windows: LoadWindows) -> Result<LoadFacts, StoreError> {
+        Self::load_facts(self, windows).await
     }
 
     async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {

@@ -7,6 +7,7 @@ mod content;
 mod decay;
 mod deployment;
 mod forget;
+mod facts;
 mod gauges;
 mod image;
 mod integrity;
@@ -25,6 +26,7 @@ mod topics;
 mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};
+pub use facts::{DatabaseCounters, LoadFacts, LoadWindows, StoreVersions, TenantLoad};
 pub use gauges::{PoolGauges, StoreGauges};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
             continue_trace: telemetry::continue_trace(traces.as_ref()),
             ..args.http.api(&args.settings.memory, &args.settings.telemetry, auth)?
         }),
-        health: Arc::new(health(&args, &parts, worker.is_some())),
+        health: Arc::new(health(&args, &parts, worker.is_some(), wiring::identify(&*parts.store).await?)),
         metrics: Some(metrics.clone()),
     };
     let listener = listen(args.http.host, args.http.port).await?;
@@ -166,7 +166,7 @@ fn write_port(path: &Path, address: SocketAddr) -> Result<(), Failure> {
         .map_err(|e| Failure::new(format!("cannot write --port-file {}: {e}", path.display())))
 }
 
-fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
+fn health(args: &ServeArgs, parts: &Parts, worker: bool, database: String) -> HealthState {
     let (status, hint) = match &parts.provider {
         Provider::Ready(_) => ("ready", None),
         Provider::Disabled => ("disabled", Some("set EMBEDDING_PROVIDER to search by meaning too".to_owned())),
@@ -180,7 +180,7 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
     };
     let space = parts.store.space();
     HealthState {
-        database_target_hash: None,
+        database_target_hash: Some(database),
         engine: parts.store.engine(),
         embedding: EmbeddingState { provider: space.name.clone(), dim: space.dim, status, hint },
         worker,

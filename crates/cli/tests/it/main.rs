@@ -13,6 +13,7 @@ mod demo;
 mod disk_full;
 mod eval;
 mod found_at_once;
+mod gates;
 mod job_kills;
 mod job_purge;
 mod keys;

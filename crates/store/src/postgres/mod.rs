@@ -9,6 +9,7 @@ mod consistency;
 mod consolidation;
 mod dense;
 mod error;
+mod facts;
 mod forget;
 mod groups;
 mod images;
@@ -44,6 +45,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub(crate) use self::facts::{load_facts, versions};
 use self::{
     dense::Dense,
     error::driver,

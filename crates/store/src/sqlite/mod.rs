@@ -8,6 +8,7 @@ mod backfill;
 mod consistency;
 mod consolidation;
 mod error;
+mod facts;
 mod forget;
 mod images;
 mod indexer;
@@ -46,6 +47,7 @@ use aionis_core::{clock::Clock, ports::store::StoreError};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use self::facts::{library_version, load_rows};
 pub use self::migrate::migrate_only;
 use self::{images::ImageCache, indexer::Indexer, lock::DirectoryLock, readers::Readers, writer::Writer};
 pub use crate::space::EmbeddingSpace;

@@ -2,7 +2,7 @@
 
 mod server;
 
-use std::{str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use aionis_core::{
     clock::{Clock, SystemClock, Timestamp},
@@ -98,6 +98,33 @@ impl TempDatabase {
     /// One fails.
     pub async fn execute(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&mut self.owner().await).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+    }
+
+    /// A digest of the rows of each table, for tests of what changes nothing.
+    ///
+    /// # Panics
+    /// The database cannot be read.
+    pub async fn digests(&self) -> BTreeMap<String, String> {
+        let mut owner = self.owner().await;
+        let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+        let names: Vec<String> =
+            sqlx::query(tables).fetch_all(&mut owner).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let mut digests = BTreeMap::new();
+        for name in names {
+            let sql = format!("SELECT md5(coalesce(string_agg(t::text, ' ' ORDER BY t::text), '')) FROM {name} t");
+            let digest = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut owner).await.unwrap().get(0);
+            digests.insert(name, digest);
+        }
+        digests
+    }
+
+    /// The texts a statement reads, as its owner.
+    ///
+    /// # Panics
+    /// It fails.
+    pub async fn texts(&self, sql: &'static str) -> Vec<String> {
+        let rows = sqlx::query(sql).fetch_all(&mut self.owner().await).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     /// Runs statements as its owner on a connection of their own; what they begin, such as a transaction with its locks,

@@ -1,0 +1,8 @@
+//! `aionis gate` and `aionis scale`, as whole processes: for every check a planted violation that it finds.
+
+mod core;
+mod core_server;
+mod perf;
+mod scale;
+mod scoped;
+mod world;
