@@ -25,6 +25,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "consolidation", sql: include_str!("migrations/0008_consolidation.sql") },
     Migration { version: 9, name: "reports", sql: include_str!("migrations/0009_reports.sql") },
     Migration { version: 11, name: "purges", sql: include_str!("migrations/0011_purges.sql") },
+    Migration {
+        version: 12,
+        name: "partition_cutover",
+        sql: include_str!("migrations/0012_partition_cutover.sql"),
+    },
 ];
 
 /// Key of the advisory lock: "aionis" in ASCII.
