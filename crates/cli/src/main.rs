@@ -7,6 +7,7 @@ mod background;
 mod client;
 mod commands;
 mod failure;
+mod gates;
 mod http_server;
 mod output;
 mod settings;
@@ -59,6 +60,10 @@ enum Command {
     Keys(commands::keys::KeysArgs),
     /// Run a maintenance job.
     Job(commands::job::JobArgs),
+    /// Judge a deployment, with a summary a release can be decided from.
+    Gate(commands::gate::GateArgs),
+    /// Change PostgreSQL's flat tables to partitioned ones while the service runs.
+    Partition(commands::partition::PartitionArgs),
     /// Measure retrieval quality.
     Eval(commands::eval::EvalArgs),
     /// Print the OpenAPI document of the HTTP interface.
@@ -131,6 +136,8 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Copy(args) => commands::copy::run(args).await,
         Command::Keys(args) => commands::keys::run(args).await,
         Command::Job(args) => commands::job::run(args).await,
+        Command::Gate(args) => commands::gate::run(args).await,
+        Command::Partition(args) => commands::partition::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
         Command::Openapi(args) => commands::openapi::run(&args),
         Command::Bench(args) => commands::bench_command::run(args).await,

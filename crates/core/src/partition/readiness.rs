@@ -100,6 +100,11 @@ impl Readiness {
             checks.iter().filter(|check| check.state != CheckState::Pass).map(reason).collect();
         Self { ok: fail_reasons.is_empty(), checks, fail_reasons }
     }
+
+    /// Whether nothing failed, though there may have been nothing to judge some checks by.
+    pub fn is_nothing_failed(&self) -> bool {
+        self.checks.iter().all(|check| matches!(check.state, CheckState::Pass | CheckState::Inconclusive))
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +139,9 @@ mod tests {
         let mut checks = all_pass();
         checks.pop();
         checks.push(inconclusive("shadow_read", "overlap >= 0.95", "no vectors"));
-        assert_eq!(Readiness::of(checks).fail_reasons, ["shadow_read: no vectors"]);
+        let readiness = Readiness::of(checks);
+        assert_eq!(readiness.fail_reasons, ["shadow_read: no vectors"]);
+        assert!(!readiness.ok && readiness.is_nothing_failed());
+        assert!(!Readiness::of(Vec::new()).is_nothing_failed());
     }
 }

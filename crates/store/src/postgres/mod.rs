@@ -15,11 +15,13 @@ mod images;
 mod integrity;
 mod jobs;
 mod keys;
+mod layout;
 mod lifecycle;
 mod maintenance;
 mod migrate;
 mod operate;
 mod outbox;
+pub mod partition;
 mod past;
 mod patience;
 mod purge;
@@ -48,6 +50,7 @@ use self::{
     error::driver,
     groups::Groups,
     images::{Freshness, Images},
+    layout::Layout,
     patience::Patience,
     session::For,
     wake::Wake,
@@ -125,7 +128,12 @@ pub fn schema_fingerprint() -> String {
 
 /// How statements are planned: once, and by way of indexes, whatever the statistics say. Every statement of this engine is
 /// written for an index, and a table that was never analysed must not make it read the whole of it.
-const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
+///
+/// On partitioned tables a statement is planned each time instead, for the one partition its scope is in: a plan for any
+/// scope would lock every partition of every table, more than the server can note for some tens of connections.
+const PLANS: &str = "SELECT set_config('plan_cache_mode', CASE WHEN (SELECT relkind FROM pg_class \
+                         WHERE oid = to_regclass('memory_nodes')) = 'p' THEN 'force_custom_plan' \
+                         ELSE 'force_generic_plan' END, false); SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
                      SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
 
 /// How much longer than the server an answer is waited for.
@@ -176,11 +184,18 @@ impl PostgresStore {
         let idle_max = (options.statement_timeout + ANSWER_GRACE).as_millis();
         let settings = format!("{PLANS}; SET idle_in_transaction_session_timeout = {idle_max}");
         let tester = Arc::clone(&patience);
+        let layout = Arc::new(Layout::default());
+        let current = Arc::clone(&layout);
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(options.acquire_timeout)
             // A connection the server has closed fails at BEGIN, which is tried again on another one.
             .test_before_acquire(false)
+            // One that was made for another layout is closed and another one made.
+            .before_acquire(move |_, made| {
+                let is_current = current.is_current(made.age);
+                Box::pin(async move { Ok(is_current) })
+            })
             .after_connect(move |connection, _| {
                 let settings = settings.clone();
                 Box::pin(async move {
@@ -200,7 +215,7 @@ impl PostgresStore {
             .connect_with(connect)
             .await
             .map_err(driver)?;
-        let wake = Wake::start(pool.clone(), Arc::clone(&patience));
+        let wake = Wake::start(pool.clone(), Arc::clone(&patience), layout);
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
         let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });

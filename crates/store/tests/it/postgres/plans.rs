@@ -394,7 +394,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("rules_live", "r.state IN ('active', 'shadow')"),
     ("rows", "n.activity::text, n.salience_at FROM UNNEST($2"),
     ("stored_vectors", "SELECT q.id, v.embedding"),
-    ("vectors_estimate", "SELECT reltuples FROM pg_class"),
+    ("vectors_estimate", "SUM(GREATEST(reltuples, 0))"),
     ("write_apply", "WITH head AS"),
     ("write_apply_rare", "WITH touched AS"),
     ("write_lock_scope", "FROM memory_scopes WHERE scope_key = '"),
