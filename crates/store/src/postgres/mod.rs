@@ -128,13 +128,13 @@ pub fn schema_fingerprint() -> String {
 
 /// How statements are planned: once, and by way of indexes, whatever the statistics say. Every statement of this engine is
 /// written for an index, and a table that was never analysed must not make it read the whole of it.
-///
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
+                     SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
+
 /// On partitioned tables a statement is planned each time instead, for the one partition its scope is in: a plan for any
 /// scope would lock every partition of every table, more than the server can note for some tens of connections.
-const PLANS: &str = "SELECT set_config('plan_cache_mode', CASE WHEN (SELECT relkind FROM pg_class \
-                         WHERE oid = to_regclass('memory_nodes')) = 'p' THEN 'force_custom_plan' \
-                         ELSE 'force_generic_plan' END, false); SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
-                     SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
+const PLANS_BY_LAYOUT: &str = "SELECT set_config('plan_cache_mode', 'force_custom_plan', false) FROM pg_class \
+                               WHERE oid = to_regclass('memory_nodes') AND relkind = 'p'";
 
 /// How much longer than the server an answer is waited for.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
@@ -173,6 +173,7 @@ impl PostgresStore {
         let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
+        owner.execute(PLANS_BY_LAYOUT).await.map_err(driver)?;
         let space = space::settle(&mut owner, options).await?;
         recode::recode(&mut owner).await?;
         if options.vector_search == VectorSearch::Hnsw {
@@ -202,6 +203,7 @@ impl PostgresStore {
                     // From here on nothing is done as the owner, for whom row-level security does not hold.
                     connection.execute("SET ROLE aionis_runtime").await?;
                     connection.execute(sqlx::AssertSqlSafe(settings)).await?;
+                    connection.execute(PLANS_BY_LAYOUT).await?;
                     Ok(())
                 })
             })

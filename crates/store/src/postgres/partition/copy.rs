@@ -33,7 +33,8 @@ impl Copy<'_> {
             conditions.push(format!("({})", self.only));
         }
         if has_cursor {
-            let bound = self.shape.key.iter().enumerate().map(|(at, c)| format!("$1[{}]::{}", at + 1, c.sql_type));
+            let bound =
+                self.shape.key.iter().enumerate().map(|(at, c)| format!("($1::text[])[{}]::{}", at + 1, c.sql_type));
             let bound = bound.collect::<Vec<_>>().join(", ");
             conditions.push(format!("({}) > ({bound})", self.shape.keys("")));
         }

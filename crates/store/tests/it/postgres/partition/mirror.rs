@@ -47,15 +47,15 @@ async fn ops_18_changes_at_random_beside_the_copy_leave_both_layouts_equal() {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writers: Vec<_> = (0..3_u64)
         .map(|seed| {
-            let (stop, mut rng, url) = (std::sync::Arc::clone(&stop), Rng(seed + 1), bed.database.url());
+            let (stop, mut rng, url) = (std::sync::Arc::clone(&stop), Rng::new(seed + 1), bed.database.url());
             tokio::spawn(async move {
                 let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
                 let mut changed = 0_u64;
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let at = (rng.unit() * 24.0) as u32;
+                    let at = rng.below(24);
                     let row =
                         format!("(SELECT scope_key, id FROM memory_nodes ORDER BY scope_key, id OFFSET {at} LIMIT 2)");
-                    let sql = match (rng.unit() * 4.0) as u32 {
+                    let sql = match rng.below(4) {
                         0 => format!("DELETE FROM memory_nodes WHERE (scope_key, id) IN {row}"),
                         1 => format!(
                             "UPDATE memory_nodes SET title = md5(random()::text) WHERE (scope_key, id) IN {row}"
@@ -68,7 +68,7 @@ async fn ops_18_changes_at_random_beside_the_copy_leave_both_layouts_equal() {
                                 .to_owned()
                         }
                     };
-                    let sql = match (rng.unit() * 5.0) as u32 {
+                    let sql = match rng.below(5) {
                         0 => format!("BEGIN; {sql}; ROLLBACK"),
                         1 => format!("BEGIN; {sql}; SAVEPOINT s; {sql}; ROLLBACK TO s; COMMIT"),
                         _ => sql,

@@ -41,7 +41,7 @@ async fn open(database: &TempDatabase) -> Arc<PostgresStore> {
 
 /// Some nodes with vectors, edges, versions, requests and work in a scope.
 async fn fill(store: &PostgresStore, s: &ScopeKey, nodes: usize) {
-    let mut rng = Rng(7);
+    let mut rng = Rng::new(7);
     for n in 0..nodes {
         let (name, other) = (format!("n{n}"), format!("n{}", (n + 1) % nodes));
         for version in 0..2 {
