@@ -6,7 +6,7 @@ use aionis_core::{
 };
 use aionis_store::postgres::{
     PostgresStore,
-    partition::{BackfillOptions, PartitionError, PromoteOptions, VerifyOptions, WindowOptions},
+    partition::{BackfillOptions, PartitionAdmin, PartitionError, PromoteOptions, VerifyOptions, WindowOptions},
 };
 use aionis_testkit::{
     fixtures::{FakeClock, scope},
@@ -97,10 +97,9 @@ async fn the_schema_does_not_change_while_there_are_two_layouts() {
 }
 
 async fn admin_error(database: &TempDatabase) -> String {
-    use aionis_store::postgres::partition::PartitionAdmin;
-    let connected =
-        PartitionAdmin::connect(&database.url(), std::time::Duration::from_secs(10), std::sync::Arc::new(SystemClock));
-    connected.await.err().unwrap().to_string()
+    let (url, patience) = (database.url(), std::time::Duration::from_secs(10));
+    let connected = PartitionAdmin::connect(&url, patience, std::sync::Arc::new(SystemClock)).await;
+    connected.err().unwrap().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
