@@ -41,7 +41,7 @@ serve() {
     cat "$work/server.$1.log" >&2
     exit 1
 }
-ports() { cat "$@" 2>/dev/null | tr '\n' ' ' >"$work/ports.new"; mv "$work/ports.new" "$work/ports"; }
+ports() { for file in "$@"; do printf '%s ' "$(cat "$file")"; done >"$work/ports.new"; mv "$work/ports.new" "$work/ports"; }
 
 psql -q "$server" -c "CREATE DATABASE $database"
 "$aionis" migrate
@@ -63,8 +63,8 @@ step plan --own-from-rows $((nodes / 2))
 step ensure --own-from-rows $((nodes / 2))
 phase "backfill, killed"
 # Killed three times: right away, and where a part is copied.
-for wait in 1 4 8; do
-    step backfill --batch-size 2000 >/dev/null 2>&1 &
+for wait in 1 3 5; do
+    "$aionis" partition backfill --batch-size 1000 --pace-ms 500 >/dev/null 2>&1 &
     copying=$!
     sleep "$wait"
     kill -9 "$copying" 2>/dev/null || true
@@ -111,7 +111,6 @@ psql -qAt -F $'\t' "$url" -c "SELECT scope_key, client_id FROM memory_nodes WHER
 psql -qAt "$url" -c "SELECT count(*) FROM (SELECT 1 FROM memory_nodes GROUP BY scope_key, id HAVING count(*) > 1) d" >"$work/doubled"
 "$aionis" verify
 "$aionis" job consistency-check --all --check-set all --strict >"$work/consistency" || { cat "$work/consistency"; false; }
-# A table that was planted a difference is found; here one is planted in nothing, the program is on the partitioned tables alone.
 count() { psql -qAt "$url" -c "SELECT count(*) FROM memory_nodes WHERE scope_key = 'default/$1'"; }
 before="$(count perfX1)"
 plan="$("$aionis" job scope-purge --tenant default --scope perf_1 --fail-on-delete --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["targets"][0]["plan_hash"])')"

@@ -173,7 +173,8 @@ impl Step {
             Self::Readiness => matches!(state, S::Verified | S::Ready),
             Self::Cutover => matches!(state, S::Ready),
             Self::Rollback => state.is_under_way(),
-            Self::Finalize => matches!(state, S::CutOver),
+            // At the end too: what a run that was broken off has left is removed.
+            Self::Finalize => matches!(state, S::CutOver | S::Finalized),
             Self::PromoteScope => {
                 matches!(state, S::Ensured | S::Backfilled | S::Verified | S::Ready | S::CutOver | S::Finalized)
             }

@@ -2,7 +2,9 @@
 
 use aionis_core::{
     ids::ScopeKey,
-    partition::{CutoverState, HASH_PARTITIONS_MAX, Step, default_partition, hash_partition, own_partition, twin_name},
+    partition::{
+        CutoverState, HASH_PARTITIONS_MAX, Step, default_partition, flat_name, hash_partition, own_partition, twin_name,
+    },
 };
 use serde::Serialize;
 use serde_json::json;
@@ -183,6 +185,11 @@ impl PartitionAdmin {
         let tables = todo(&mut self.connection, false).await?;
         if tables.is_empty() {
             return refused("every table is partitioned already; nothing is left to do");
+        }
+        for table in partitioned_tables() {
+            if catalogue::exists(&mut self.connection, &flat_name(table)).await? {
+                return refused(format!("{} is left; run `aionis partition finalize` first", flat_name(table)));
+            }
         }
         let mut created = Vec::new();
         for table in &tables {

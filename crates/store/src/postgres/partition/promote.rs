@@ -213,19 +213,25 @@ async fn fill(connection: &mut PgConnection, rows: &Copy<'_>, size: u32) -> Done
 /// Makes the indexes of the parent on a new table, beside the mirror that writes into it.
 async fn index(connection: &mut PgConnection, parent: &str, table: &str) -> Done<()> {
     for (at, index) in catalogue::indexes(connection, parent).await?.into_iter().enumerate() {
-        match &index.constraint {
-            Some(definition) if definition.starts_with("PRIMARY KEY") => {}
-            Some(definition) => {
+        let constraint = index.constraint.as_deref().unwrap_or_default();
+        if constraint.starts_with("PRIMARY KEY") {
+            continue;
+        }
+        let unique = if index.unique { "UNIQUE " } else { "" };
+        let (name, definition) = (format!("{table}_i{at}"), &index.definition);
+        execute(connection, &format!("CREATE {unique}INDEX CONCURRENTLY {name} ON {table} {definition}")).await?;
+        // The index of a constraint is joined to one of a constraint only.
+        match constraint.split(' ').next().unwrap_or_default() {
+            "" => {}
+            "UNIQUE" => {
+                let sql = format!("ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}");
+                execute(connection, &sql).await?;
+            }
+            _ => {
                 return refused(format!(
-                    "the constraint {} ({definition}) of {parent} is none that can be kept",
+                    "the constraint {} ({constraint}) of {parent} cannot be made here",
                     index.name
                 ));
-            }
-            None => {
-                let unique = if index.unique { "UNIQUE " } else { "" };
-                let (name, definition) = (format!("{table}_i{at}"), &index.definition);
-                execute(connection, &format!("CREATE {unique}INDEX CONCURRENTLY {name} ON {table} {definition}"))
-                    .await?;
             }
         }
     }

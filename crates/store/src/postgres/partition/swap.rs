@@ -269,42 +269,45 @@ impl PartitionAdmin {
         Ok(SwapReport::of(to, tables.len(), longest.unwrap_or(none)))
     }
 
-    /// Removes the flat tables. From then on there is no way back.
+    /// Removes the flat tables. From then on there is no way back. Broken off, the next run removes what is left.
     ///
     /// # Errors
-    /// It is out of order; the locks were not to be had. Nothing is changed then.
+    /// It is out of order; the locks were not to be had.
     pub async fn finalize(&mut self, window: &WindowOptions) -> Result<SwapReport, PartitionError> {
-        self.begin(Step::Finalize).await?;
-        let done = self.drop_flat(window).await;
+        let from = self.begin(Step::Finalize).await?;
+        let done = self.drop_flat(window, from).await;
         self.end().await?;
         done
     }
 
-    async fn drop_flat(&mut self, window: &WindowOptions) -> Done<SwapReport> {
+    async fn drop_flat(&mut self, window: &WindowOptions, from: CutoverState) -> Done<SwapReport> {
         let pairs = compare::pairs(&mut self.connection, CutoverState::CutOver).await?;
         let tables: Vec<&str> = pairs.iter().map(|(table, _)| table.as_str()).collect();
-        let sql: String = tables
-            .iter()
-            .map(|table| {
-                mirror::drop_all(&back_name(table))
-                    + &mirror::drop_truncation(table)
-                    + &format!("DROP TABLE {}; ", flat_name(table))
-            })
-            .collect();
-        // With their partitions, which have triggers too.
-        let mut all = vec!["memory_scopes".to_owned()];
-        all.extend(tables.iter().map(|table| (*table).to_owned()));
-        let locks = Locks { tables: all, mode: "ACCESS EXCLUSIVE" };
-        let (from, to, now) = (CutoverState::CutOver, CutoverState::Finalized, self.clock.now());
-        let dropped = async |connection: &mut PgConnection| {
-            execute(connection, &sql).await?;
-            note(connection, &Noted { command: "finalize", from, to, detail: json!({ "tables": tables.len() }) }, now)
-                .await?;
-            execute(connection, "UPDATE partition_cutover SET mirror_mark = NULL; DELETE FROM partition_tables")
-                .await?;
-            Ok(Ok(()))
-        };
-        let ((), went) = under_locks(&mut self.connection, &locks, window, dropped).await?;
+        let (to, now) = (CutoverState::Finalized, self.clock.now());
+        let mut went = Went { attempts: 0, window: Duration::ZERO, failed_max: Duration::ZERO };
+        if from == CutoverState::CutOver {
+            let sql: String = tables.iter().map(|table| mirror::drop_all(&back_name(table))).collect();
+            let ended = async |connection: &mut PgConnection| {
+                execute(connection, &sql).await?;
+                let detail = json!({ "tables": tables.len() });
+                note(connection, &Noted { command: "finalize", from, to, detail }, now).await?;
+                execute(connection, "UPDATE partition_cutover SET mirror_mark = NULL; DELETE FROM partition_tables")
+                    .await?;
+                Ok(Ok(()))
+            };
+            ((), went) = under_locks(&mut self.connection, &locks(&tables, |_| None), window, ended).await?;
+        }
+        // Nobody reads or writes the flat tables any more; what waits here is a truncation at most.
+        for table in partitioned_tables() {
+            let leaves = mirror::leaves_with_scope(&mut self.connection, table).await?;
+            let locks = Locks { tables: leaves.into_iter().map(|(leaf, _)| leaf).collect(), mode: "ACCESS EXCLUSIVE" };
+            let sql = mirror::drop_truncation(table) + &format!("DROP TABLE IF EXISTS {}", flat_name(table));
+            if catalogue::exists(&mut self.connection, &flat_name(table)).await? {
+                let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
+                let ((), of_table) = under_locks(&mut self.connection, &locks, window, dropped).await?;
+                went.window = went.window.max(of_table.window);
+            }
+        }
         Ok(SwapReport::of(to, tables.len(), went))
     }
 }

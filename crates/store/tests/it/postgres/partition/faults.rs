@@ -6,6 +6,13 @@ use sqlx::AssertSqlSafe;
 
 use super::{Bed, admin, checks, execute, number};
 
+/// Every trigger of a table is switched off and on again.
+const OFF_AND_ON: &str = "DO $$ DECLARE t name; BEGIN FOR t IN SELECT tgname FROM pg_trigger \
+                          WHERE tgrelid = 'memory_nodes'::regclass AND NOT tgisinternal LOOP \
+                              EXECUTE format('ALTER TABLE memory_nodes DISABLE TRIGGER %I', t); \
+                              EXECUTE format('ALTER TABLE memory_nodes ENABLE ALWAYS TRIGGER %I', t); \
+                          END LOOP; END $$";
+
 /// A violation, the checks it fails, and a part of the reason.
 const PLANTED: &[(&str, &[&str], &str)] = &[
     (
@@ -24,8 +31,8 @@ const PLANTED: &[(&str, &[&str], &str)] = &[
         "extra",
     ),
     (
-        "UPDATE memory_vectors_v2 SET embedding = l2_normalize(embedding * embedding) WHERE scope_key = 'acme/perf_1'",
-        &["verify", "shadow_read"],
+        "DELETE FROM memory_vectors_v2 WHERE scope_key = 'acme/perf_1'",
+        &["verify", "gap", "shadow_read"],
         "memory_vectors",
     ),
     (
@@ -38,11 +45,7 @@ const PLANTED: &[(&str, &[&str], &str)] = &[
         &["mirror_active", "mirror_uninterrupted"],
         "memory_edges (3 of 4",
     ),
-    (
-        "ALTER TABLE memory_edges DISABLE TRIGGER ALL; ALTER TABLE memory_edges ENABLE ALWAYS TRIGGER ALL",
-        &["mirror_uninterrupted"],
-        "switched",
-    ),
+    (OFF_AND_ON, &["mirror_uninterrupted"], "switched"),
     (
         "DROP TRIGGER aionis_mirror_memory_requests_update ON memory_requests",
         &["mirror_active", "mirror_uninterrupted", "mirror_probe"],
@@ -55,12 +58,12 @@ const PLANTED: &[(&str, &[&str], &str)] = &[
         "insert",
     ),
     ("DROP INDEX memory_nodes_tier_v2", &["twins_match"], "memory_nodes_tier"),
-    ("ALTER TABLE memory_nodes ADD COLUMN later text", &["twins_match"], "later"),
+    ("ALTER TABLE memory_nodes ADD COLUMN later text", &["twins_match", "verify"], "later"),
     ("DROP POLICY tenant ON memory_nodes_v2", &["rls_and_grants"], "policy tenant"),
     ("GRANT TRUNCATE ON memory_nodes_v2 TO aionis_runtime", &["rls_and_grants"], "TRUNCATE"),
     ("ALTER TABLE memory_nodes_v2 DISABLE ROW LEVEL SECURITY", &["rls_and_grants"], "row level security"),
     (
-        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'memory_merges_p_h001_pkey'::regclass",
+        "SET allow_system_table_mods = on; UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'memory_merges_p_h001_pkey'::regclass",
         &["indexes_valid"],
         "memory_merges_p_h001_pkey",
     ),
@@ -109,7 +112,7 @@ async fn a_changed_text_fails_verification_and_takes_readiness_back() {
 async fn a_mirror_that_was_off_for_a_moment_keeps_the_cutover_and_the_copy_from_going_on() {
     let mut bed = Bed::ready().await;
     let mut owner = bed.owner().await;
-    let off = "ALTER TABLE memory_nodes DISABLE TRIGGER ALL; ALTER TABLE memory_nodes ENABLE ALWAYS TRIGGER ALL";
+    let off = OFF_AND_ON;
     execute(&mut owner, off).await;
     let error = bed.admin.cutover(&WindowOptions::default()).await.unwrap_err().to_string();
     assert!(error.contains("not the one that was set up"), "{error}");

@@ -23,8 +23,8 @@ async fn every_table_with_rows_of_scopes_is_partitioned_or_known_to_stay_flat() 
 
 /// Written apart from the code that makes twins: what `psql` would show of both.
 const DEFINITION: &str = "\
-SELECT 'column ' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull || attstorage || attgenerated \
-    || COALESCE(pg_get_expr(d.adbin, d.adrelid), '') || attcollation \
+SELECT 'column ' || attname || ' ' || format_type(atttypid, atttypmod) || ' ' || attnotnull::text || attstorage::text || attgenerated::text \
+    || COALESCE(pg_get_expr(d.adbin, d.adrelid), '') || attcollation::text \
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
 WHERE attrelid = $1::regclass AND attnum > 0 \
 UNION ALL SELECT 'check ' || conname || pg_get_constraintdef(oid) FROM pg_constraint \
@@ -32,10 +32,10 @@ WHERE conrelid = $1::regclass AND contype = 'c' \
 UNION ALL SELECT 'index ' || regexp_replace(regexp_replace(pg_get_indexdef(indexrelid), '_v2\\M', '', 'g'), ' ONLY ', ' ') \
 FROM pg_index WHERE indrelid = $1::regclass \
 UNION ALL SELECT 'key ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = $1::regclass AND contype <> 'c' \
-UNION ALL SELECT 'policy ' || policyname || permissive || roles::text || cmd || qual || with_check FROM pg_policies \
+UNION ALL SELECT 'policy ' || policyname::text || permissive || roles::text || cmd || qual || with_check FROM pg_policies \
 WHERE tablename = $1 \
 UNION ALL SELECT 'grant ' || grantee || privilege_type FROM information_schema.role_table_grants WHERE table_name = $1 \
-UNION ALL SELECT 'security ' || relrowsecurity FROM pg_class WHERE oid = $1::regclass";
+UNION ALL SELECT 'security ' || relrowsecurity::text FROM pg_class WHERE oid = $1::regclass";
 
 async fn definition(bed: &Bed, table: &str) -> BTreeSet<String> {
     let rows = sqlx::query(DEFINITION).bind(table).fetch_all(&mut bed.owner().await).await.unwrap();
