@@ -136,8 +136,8 @@ impl PartitionAdmin {
             for (leaf, scope) in &leaves {
                 sql.push_str(&mirror::truncation_trigger(table, leaf, scope.as_deref()));
             }
-            let leaves = leaves.into_iter().map(|(leaf, _)| leaf).collect();
-            let locks = Locks { tables: leaves, mode: "ACCESS EXCLUSIVE" };
+            // With all partitions, which get the triggers; the heads first, so that no writer is in the midst of its work.
+            let locks = Locks { tables: vec!["memory_scopes".to_owned(), twin], mode: "ACCESS EXCLUSIVE" };
             let made = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
             under_locks(&mut self.connection, &locks, window, made).await?;
         }
@@ -239,7 +239,7 @@ impl PartitionAdmin {
         let ((), went) = under_locks(&mut self.connection, &locks, window, swapped).await?;
         // Nobody truncates partitions of a twin.
         for table in &tables {
-            let locks = Locks { tables: vec![twin_name(table)], mode: "ACCESS EXCLUSIVE" };
+            let locks = Locks { tables: vec!["memory_scopes".to_owned(), twin_name(table)], mode: "ACCESS EXCLUSIVE" };
             let sql = mirror::drop_truncation(table);
             let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
             under_locks(&mut self.connection, &locks, window, dropped).await?;
@@ -299,8 +299,9 @@ impl PartitionAdmin {
         }
         // Nobody reads or writes the flat tables any more; what waits here is a truncation at most.
         for table in partitioned_tables() {
-            let leaves = mirror::leaves_with_scope(&mut self.connection, table).await?;
-            let locks = Locks { tables: leaves.into_iter().map(|(leaf, _)| leaf).collect(), mode: "ACCESS EXCLUSIVE" };
+            // With all partitions, which have the triggers; the heads first, as everywhere.
+            let all = vec!["memory_scopes".to_owned(), table.to_owned()];
+            let locks = Locks { tables: all, mode: "ACCESS EXCLUSIVE" };
             let sql = mirror::drop_truncation(table) + &format!("DROP TABLE IF EXISTS {}", flat_name(table));
             if catalogue::exists(&mut self.connection, &flat_name(table)).await? {
                 let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
