@@ -64,6 +64,8 @@ enum Command {
     Gate(commands::gate::GateArgs),
     /// Say which tier of the routing matrix a deployment belongs to.
     Scale(commands::scale::ScaleArgs),
+    /// Change PostgreSQL's flat tables to partitioned ones while the service runs.
+    Partition(commands::partition::PartitionArgs),
     /// Measure retrieval quality.
     Eval(commands::eval::EvalArgs),
     /// Print the OpenAPI document of the HTTP interface.
@@ -138,6 +140,7 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Job(args) => commands::job::run(args).await,
         Command::Gate(args) => commands::gate::run(args).await,
         Command::Scale(args) => commands::scale::run(args).await,
+        Command::Partition(args) => commands::partition::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
         Command::Openapi(args) => commands::openapi::run(&args),
         Command::Bench(args) => commands::bench_command::run(args).await,

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod model;
 pub mod operate;
+pub mod partition;
 pub mod ports;
 pub mod read;
 pub mod recall;

@@ -13,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod model;
 pub(crate) mod openapi;
+pub(crate) mod partition;
 pub(crate) mod reembed;
 pub(crate) mod scale;
 pub(crate) mod serve;

@@ -12,6 +12,7 @@ use aionis_core::{
     jobs::governance::default_run_id,
 };
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::failure::Failure;
 
@@ -33,7 +34,7 @@ impl Artifacts {
     /// refused: evidence is not written over.
     pub(crate) fn new(gate: &str, run_id: Option<&str>, out_dir: Option<&Path>) -> Result<Self, Failure> {
         let started = SystemClock.now();
-        let run_id = run_id.map_or_else(|| default_run_id(started), str::to_owned);
+        let run_id = run_id.map_or_else(|| default_run_id(started, Uuid::new_v4()), str::to_owned);
         let dir = out_dir.map_or_else(|| Path::new("artifacts").join(gate).join(&run_id), Path::to_owned);
         fs::create_dir_all(&dir).map_err(|e| Failure::new(format!("--out-dir {}: {e}", dir.display())))?;
         if dir.join(SUMMARY).exists() {

@@ -263,13 +263,10 @@ impl Run<'_> {
 
     async fn partition(&mut self) {
         let (started, file) = (Instant::now(), "07b_partition_cutover_readiness.json");
-        let looked = match self.store() {
-            Ok(store) => partition_readiness::look(&store, &self.ask.partition.1, self.artifacts).await,
-            Err(failure) => Err(failure),
-        };
+        let looked = partition_readiness::look(&self.ask.storage, &self.ask.partition.1, self.artifacts).await;
         match looked {
             Ok(found) => {
-                self.partition_summary = found.summary_json.map(|path| path.display().to_string());
+                self.partition_summary = Some(found.summary_json.display().to_string());
                 let evidence = json!({
                     "reasons": found.reasons,
                     "inconclusive": found.inconclusive,

@@ -24,6 +24,7 @@ mod model;
 mod openapi;
 mod operations;
 mod ownership;
+mod partition;
 mod postgres;
 mod provider_failures;
 mod reports;

@@ -32,6 +32,11 @@ const SCAN_TUPLES_MAX: usize = 100_000;
 /// How long an estimate of the size of the table holds, in microseconds.
 const ESTIMATE_US: i64 = 60_000_000;
 
+/// Of a partitioned table the parts are counted: nobody analyses the whole by itself.
+const ESTIMATE: &str = "SELECT COALESCE(SUM(GREATEST(reltuples, 0)), 0)::float4 FROM pg_class \
+                        WHERE relkind = 'r' AND oid IN (SELECT 'memory_vectors'::regclass::oid UNION ALL \
+                            SELECT relid FROM pg_partition_tree('memory_vectors'::regclass) WHERE isleaf)";
+
 /// The statements of a space, and what is known of the table.
 pub(crate) struct Dense {
     exact: String,
@@ -165,11 +170,7 @@ impl Shared {
                     return Ok(self.dense.estimate.load(Ordering::Relaxed));
                 }
                 let estimate: f32 =
-                    sqlx::query("SELECT reltuples FROM pg_class WHERE oid = 'memory_vectors'::regclass")
-                        .fetch_one(&self.pool)
-                        .await
-                        .and_then(|row| row.try_get(0))
-                        .map_err(driver)?;
+                    sqlx::query(ESTIMATE).fetch_one(&self.pool).await.and_then(|row| row.try_get(0)).map_err(driver)?;
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,

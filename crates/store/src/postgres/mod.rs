@@ -16,11 +16,13 @@ mod images;
 mod integrity;
 mod jobs;
 mod keys;
+mod layout;
 mod lifecycle;
 mod maintenance;
 mod migrate;
 mod operate;
 mod outbox;
+pub mod partition;
 mod past;
 mod patience;
 mod purge;
@@ -51,6 +53,7 @@ use self::{
     error::driver,
     groups::Groups,
     images::{Freshness, Images},
+    layout::Layout,
     patience::Patience,
     session::For,
     wake::Wake,
@@ -131,6 +134,11 @@ pub fn schema_fingerprint() -> String {
 const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
                      SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
 
+/// On partitioned tables a statement is planned each time instead, for the one partition its scope is in: a plan for any
+/// scope would lock every partition of every table, more than the server can note for some tens of connections.
+const PLANS_BY_LAYOUT: &str = "SELECT set_config('plan_cache_mode', 'force_custom_plan', false) FROM pg_class \
+                               WHERE oid = to_regclass('memory_nodes') AND relkind = 'p'";
+
 /// How much longer than the server an answer is waited for.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How long connections may take to be closed at the end.
@@ -168,6 +176,7 @@ impl PostgresStore {
         let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
+        owner.execute(PLANS_BY_LAYOUT).await.map_err(driver)?;
         let space = space::settle(&mut owner, options).await?;
         recode::recode(&mut owner).await?;
         if options.vector_search == VectorSearch::Hnsw {
@@ -179,17 +188,25 @@ impl PostgresStore {
         let idle_max = (options.statement_timeout + ANSWER_GRACE).as_millis();
         let settings = format!("{PLANS}; SET idle_in_transaction_session_timeout = {idle_max}");
         let tester = Arc::clone(&patience);
+        let layout = Arc::new(Layout::default());
+        let current = Arc::clone(&layout);
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(options.acquire_timeout)
             // A connection the server has closed fails at BEGIN, which is tried again on another one.
             .test_before_acquire(false)
+            // One that was made for another layout is closed and another one made.
+            .before_acquire(move |_, made| {
+                let is_current = current.is_current(made.age);
+                Box::pin(async move { Ok(is_current) })
+            })
             .after_connect(move |connection, _| {
                 let settings = settings.clone();
                 Box::pin(async move {
                     // From here on nothing is done as the owner, for whom row-level security does not hold.
                     connection.execute("SET ROLE aionis_runtime").await?;
                     connection.execute(sqlx::AssertSqlSafe(settings)).await?;
+                    connection.execute(PLANS_BY_LAYOUT).await?;
                     Ok(())
                 })
             })
@@ -203,7 +220,7 @@ impl PostgresStore {
             .connect_with(connect)
             .await
             .map_err(driver)?;
-        let wake = Wake::start(pool.clone(), Arc::clone(&patience));
+        let wake = Wake::start(pool.clone(), Arc::clone(&patience), layout);
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
         let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });

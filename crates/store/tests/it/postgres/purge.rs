@@ -281,7 +281,7 @@ const PARTITIONED: [&str; 2] = ["memory_node_versions", "memory_outbox"];
 /// The scope `perf_1` is not `perfX1`: a partition is found by its whole bound, however the names are alike.
 #[tokio::test(flavor = "multi_thread")]
 async fn ops_06_a_partition_is_truncated_only_if_its_bound_is_exactly_the_scope() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let store = open(&database).await;
     let names = ["perf_1", "perfX1", "perf%", "it's \"quoted\"", "back\\slash", "schnee☃", "a', 'b", "two", "flat"];
     let scopes: Vec<ScopeKey> = names.iter().map(|name| aionis_testkit::fixtures::scope_of("acme", name)).collect();
@@ -318,7 +318,7 @@ async fn ops_06_a_partition_is_truncated_only_if_its_bound_is_exactly_the_scope(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mode_delete_leaves_the_partition_and_its_neighbours() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let store = open(&database).await;
     let (s, other) = (scope("own"), scope("beside"));
     let mut owner = database.owner().await;
@@ -343,7 +343,7 @@ async fn the_mode_delete_leaves_the_partition_and_its_neighbours() {
 /// A reader of the partition makes the truncation wait, not for ever; the next step does it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncation_that_cannot_have_its_lock_changes_nothing_and_is_done_by_the_next_step() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let store = open(&database).await;
     let s = scope("own");
     let mut owner = database.owner().await;
