@@ -9,6 +9,7 @@ pub(crate) mod env_file;
 pub(crate) mod environment;
 mod jobs;
 mod recall;
+pub(crate) mod retention;
 pub(crate) mod retired;
 pub(crate) mod telemetry;
 

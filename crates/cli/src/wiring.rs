@@ -15,7 +15,7 @@ use aionis_core::{
 use aionis_embed::{Provider, cached::QueryEmbedder, local, settings::ProviderKind};
 use aionis_engine::{
     CursorKey, Engine, EngineSettings, NoVectors, QuerySource,
-    jobs::{ConsistencyCheck, Job, Runner, SalienceDecay, Scheduler, SchedulerSettings},
+    jobs::{ConsistencyCheck, Job, Retention, Runner, SalienceDecay, Scheduler, SchedulerSettings},
     worker::{Worker, WorkerSettings},
 };
 use aionis_store::{
@@ -222,6 +222,7 @@ fn periodic(settings: &Settings) -> Vec<Arc<dyn Job>> {
     let all: Vec<Arc<dyn Job>> = vec![
         Arc::new(ConsistencyCheck::of_scopes(consistency.clone())),
         Arc::new(ConsistencyCheck::of_the_deployment(consistency)),
+        Arc::new(Retention { days: settings.jobs.retention.days() }),
         Arc::new(SalienceDecay::new(settings.decay.policy())),
     ];
     let disabled: Vec<&str> = settings.jobs.disabled().collect();

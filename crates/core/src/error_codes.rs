@@ -423,6 +423,7 @@ pub const CODES: &[ErrorCode] = &[
     ),
     command("key_not_active", Conflict, "the key to rotate is revoked, expired or replaced", "create a new key"),
     command("key_not_found", NotFound, "no key has this id", "take an id that `aionis keys list --all` shows"),
+    command("node_changed", Conflict, "a node changed after a job had read it", "run the job again"),
     command(
         "edge_id_in_use",
         Conflict,

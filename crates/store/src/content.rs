@@ -1,7 +1,9 @@
 //! A node's content as stored, whichever engine stores it.
 
 use aionis_core::{
+    canon::Digest,
     ids::NodeId,
+    jobs::owner_review::OwnerlessNode,
     model::{Lane, NodeType},
     write::NodeContent,
 };
@@ -24,6 +26,23 @@ pub(crate) struct StoredContent {
 }
 
 impl StoredContent {
+    /// The node as it is reviewed for an owner, with its vector and the label of that.
+    pub(crate) fn ownerless(self, digest: Digest, vector: Option<(Vec<f32>, Option<String>)>) -> OwnerlessNode {
+        OwnerlessNode {
+            id: self.id,
+            client_id: self.client_id,
+            node_type: self.node_type,
+            title: self.title,
+            text_summary: self.text_summary,
+            slots: self.slots,
+            raw_ref: self.raw_ref,
+            evidence_ref: self.evidence_ref,
+            producer_agent_id: self.producer_agent_id,
+            digest,
+            vector,
+        }
+    }
+
     /// The content its digest covers.
     pub(crate) fn content(&self) -> NodeContent<'_> {
         NodeContent {

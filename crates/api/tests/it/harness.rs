@@ -276,6 +276,11 @@ impl Service {
         self.send(request.body(Body::empty()).unwrap()).await
     }
 
+    /// The store behind its port.
+    pub(crate) fn port(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store) as Arc<dyn Store>
+    }
+
     /// Where the embedded engine keeps its files.
     pub(crate) fn data_dir(&self) -> &std::path::Path {
         self.home.downcast_ref::<tempfile::TempDir>().expect("the embedded engine").path()

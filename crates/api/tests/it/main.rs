@@ -22,6 +22,7 @@ mod reading;
 mod recall;
 mod refusals;
 mod repeat;
+mod suggestions;
 mod tenancy;
 mod tools;
 mod visibility;

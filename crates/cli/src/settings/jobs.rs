@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::boolean;
+use super::{boolean, retention::RetentionSettings};
 
 /// Which jobs a worker runs by itself, and how often it looks for what is due.
 #[derive(Clone, Debug, Args)]
@@ -17,6 +17,8 @@ pub(crate) struct JobSettings {
     /// Names of periodic jobs that are not run by themselves, with commas between.
     #[arg(long, env = "AIONIS_JOBS_DISABLED", default_value = "")]
     pub(crate) jobs_disabled: String,
+    #[command(flatten)]
+    pub(crate) retention: RetentionSettings,
 }
 
 impl JobSettings {

@@ -25,6 +25,7 @@ mod operations;
 mod ownership;
 mod postgres;
 mod provider_failures;
+mod reports;
 mod schema;
 mod sdk;
 mod settings;

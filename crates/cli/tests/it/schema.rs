@@ -8,7 +8,7 @@ use crate::support::{
     program::{aionis_on, fake, run},
 };
 
-const MIGRATIONS: [&str; 11] = [
+const MIGRATIONS: [&str; 12] = [
     "0001_memory",
     "0002_vector_index",
     "0003_pending_since",
@@ -19,6 +19,7 @@ const MIGRATIONS: [&str; 11] = [
     "0008_jobs",
     "0009_lifecycle",
     "0010_consolidation",
+    "0011_reports",
     "0013_purges",
 ];
 

@@ -5,10 +5,21 @@
 //! was. One runner at a time holds the lease of a job in a scope. What is applied is checked again against what is
 //! stored in the transaction that applies it: a lease that ran out while its holder was stalled costs work, never truth.
 
+pub mod checks;
 pub mod consistency;
 pub mod consolidation;
+pub mod counts;
+pub mod execution_loop;
+pub mod governance;
+pub mod owner_review;
+pub mod policy_adaptation;
+pub mod quality_eval;
+pub mod retention;
+pub mod rule_promotion;
 pub mod salience_decay;
 pub mod scope_purge;
+pub mod state_change;
+pub mod tenants;
 
 use std::{fmt, time::Duration};
 

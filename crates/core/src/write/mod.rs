@@ -16,7 +16,7 @@ pub use plan::{
     plan_part,
 };
 pub use prepare::{
-    EdgeEnd, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings, check_vector_at,
-    embed_text, prepare, rule_of_slots,
+    EdgeEnd, JobWrite, PreparedEdge, PreparedNode, PreparedPart, PreparedRule, PreparedWrite, WriteSettings,
+    check_vector_at, embed_text, prepare, rule_of_slots,
 };
 pub use request::{EdgeInput, EndInput, IdempotencyKey, NodeInput, WriteRequest};

@@ -238,6 +238,7 @@ pub fn plan_part(
     for node in &part.nodes {
         let stored = state.nodes.get(&node.id);
         check_writer(write, node, stored)?;
+        check_stands(write, node, stored)?;
         let op = plan_node(node, stored);
         if let Some(change) = node_change(node, op) {
             changes.push(change);
@@ -304,6 +305,18 @@ fn check_writer(write: &PreparedWrite, node: &PreparedNode, stored: Option<&Stor
         format!("nodes.{} has the id or client_id of a private node of another owner; choose another", node.position),
     )
     .with_details(json!({ "path": format!("nodes.{}", node.position) })))
+}
+
+/// What a job read must still be what is stored: it writes whole nodes, and must not take a caller's change back.
+fn check_stands(write: &PreparedWrite, node: &PreparedNode, stored: Option<&StoredNode>) -> Result<(), DomainError> {
+    let Some(job) = &write.job else { return Ok(()) };
+    let read = job.stands.iter().find(|(id, _)| *id == node.id).map(|(_, digest)| *digest);
+    if read.is_none() || read == stored.map(|stored| stored.digest) {
+        return Ok(());
+    }
+    let message =
+        format!("node {} got new content, or was erased, after the job had read it; run the job again", node.id);
+    Err(DomainError::new(ErrorKind::Conflict, "node_changed", message).with_details(json!({ "node_id": node.id })))
 }
 
 fn plan_node(node: &PreparedNode, stored: Option<&StoredNode>) -> NodeOp {
@@ -418,7 +431,7 @@ fn new_commit(
         scope_key: part.scope.as_str().to_owned(),
         seq: state.head.0 + 1,
         parent_hash: state.head.1,
-        kind: "write".to_owned(),
+        kind: write.job.as_ref().map_or("write", |job| job.kind).to_owned(),
         actor: write.actor.clone(),
         model_version: write.model_version.clone(),
         prompt_version: write.prompt_version.clone(),

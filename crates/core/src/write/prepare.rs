@@ -63,6 +63,17 @@ pub struct PreparedWrite {
     pub edge_order: Vec<(usize, usize)>,
     /// Who writes, when that is known.
     pub writer: Option<Viewer>,
+    /// What a job says about its write.
+    pub job: Option<JobWrite>,
+}
+
+/// What a job says about its write beyond what a caller may say.
+#[derive(Clone, Debug)]
+pub struct JobWrite {
+    /// Kind of its commits.
+    pub kind: &'static str,
+    /// Nodes and their content digests as they were read: where one says something else by now, the write is refused.
+    pub stands: Vec<(NodeId, Digest)>,
 }
 
 /// The items of one scope.
@@ -285,6 +296,7 @@ impl<'a> Preparation<'a> {
             idempotency: request.idempotency,
             received_at: request.received_at,
             writer: request.writer,
+            job: None,
             node_order: self.node_order,
             edge_order: self.edge_order,
         })

@@ -10,8 +10,14 @@ mod consistency_seeds;
 #[cfg(test)]
 mod consistency_tests;
 mod consolidation;
+mod embedding_backfill;
 mod outbox_replay;
+mod owner_review;
 mod report;
+#[cfg(test)]
+mod report_tests;
+mod reports;
+mod retention;
 mod runner;
 mod salience_decay;
 mod scheduler;
@@ -36,8 +42,12 @@ pub use self::{
         CandidateSettings, ConsolidationApply, ConsolidationCandidates, ConsolidationRedirect, ConsolidationUndo,
         Decisions,
     },
+    embedding_backfill::EmbeddingBackfill,
     outbox_replay::OutboxReplay,
+    owner_review::OwnerReview,
     report::Report,
+    reports::{ExecutionLoop, GovernanceWeeklyReport, PolicyAdaptation, QualityEval, RulePromotionSuggest},
+    retention::Retention,
     runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
     salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
@@ -52,7 +62,15 @@ pub const ALL: &[&JobInfo] = &[
     &consolidation::CANDIDATES,
     &consolidation::REDIRECT,
     &consolidation::UNDO,
+    &embedding_backfill::INFO,
+    &reports::EXECUTION_LOOP,
+    &reports::GOVERNANCE,
     &outbox_replay::INFO,
+    &owner_review::INFO,
+    &reports::POLICY_ADAPTATION,
+    &reports::QUALITY_EVAL,
+    &retention::INFO,
+    &reports::RULE_PROMOTION,
     &salience_decay::INFO,
     &scope_purge::INFO,
 ];

@@ -322,7 +322,7 @@ async fn failed_nodes(connection: &mut PgConnection, scope: &ScopeKey) -> Result
 }
 
 /// Queues work for nodes.
-async fn enqueue(
+pub(super) async fn enqueue(
     connection: &mut PgConnection,
     scope: &ScopeKey,
     nodes: &[NodeId],
@@ -352,7 +352,8 @@ async fn enqueue(
         .map_err(driver)
 }
 
-async fn set_status(
+/// Changes the state of nodes' vectors by `sql`.
+pub(super) async fn set_status(
     connection: &mut PgConnection,
     sql: &'static str,
     scope: &ScopeKey,

@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "jobs", sql: include_str!("migrations/0006_jobs.sql") },
     Migration { version: 7, name: "lifecycle", sql: include_str!("migrations/0007_lifecycle.sql") },
     Migration { version: 8, name: "consolidation", sql: include_str!("migrations/0008_consolidation.sql") },
+    Migration { version: 9, name: "reports", sql: include_str!("migrations/0009_reports.sql") },
     Migration { version: 11, name: "purges", sql: include_str!("migrations/0011_purges.sql") },
 ];
 

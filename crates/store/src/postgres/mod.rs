@@ -4,6 +4,7 @@
 //! is held in memory per scope, as in the embedded engine, and brought up to date with every answer: a recall asks first
 //! for what has changed since its image was made. See `docs/adr/0013-postgresql-engine.md`.
 
+mod backfill;
 mod consistency;
 mod consolidation;
 mod dense;
@@ -25,6 +26,8 @@ mod purge;
 mod read;
 mod recall;
 mod recode;
+mod reports;
+mod retention;
 mod rows;
 mod session;
 mod space;

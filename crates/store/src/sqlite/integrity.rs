@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{content::StoredContent, operate::feedback_source};
 
-const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
+pub(crate) const CONTENT_COLUMNS: &str = "id, client_id, type, title, text_summary, slots, raw_ref, evidence_ref, memory_lane, \
      producer_agent_id, owner_agent_id, owner_team_id";
 
 /// A content, from the first columns of a row.
@@ -86,7 +86,7 @@ fn scopes_sql() -> String {
 }
 
 /// A lower bound for ids: nothing is below it, and an empty blob sorts before every id.
-fn after_id(after: Option<Uuid>) -> Vec<u8> {
+pub(super) fn after_id(after: Option<Uuid>) -> Vec<u8> {
     after.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
 }
 

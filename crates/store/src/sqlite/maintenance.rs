@@ -196,7 +196,12 @@ fn rearm_items(connection: &Connection, scope: &ScopeKey, now: Timestamp) -> Res
 }
 
 /// Queues work for nodes.
-fn enqueue(connection: &Connection, scope: &ScopeKey, nodes: &[NodeId], now: Timestamp) -> Result<(), StoreError> {
+pub(super) fn enqueue(
+    connection: &Connection,
+    scope: &ScopeKey,
+    nodes: &[NodeId],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO memory_outbox (scope_key, id, tenant_id, event_type, job_key, commit_seq, payload, created_at, \
                available_at) SELECT ?1, ?2, ?3, 'embed_nodes', ?4, head_seq, ?5, ?6, ?6 FROM memory_scopes WHERE scope_key = ?1 \
                ON CONFLICT (scope_key, event_type, job_key) DO UPDATE SET published_at = NULL, failed_at = NULL, \

@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "jobs", sql: include_str!("migrations/0008_jobs.sql") },
     Migration { version: 9, name: "lifecycle", sql: include_str!("migrations/0009_lifecycle.sql") },
     Migration { version: 10, name: "consolidation", sql: include_str!("migrations/0010_consolidation.sql") },
+    Migration { version: 11, name: "reports", sql: include_str!("migrations/0011_reports.sql") },
     Migration { version: 13, name: "purges", sql: include_str!("migrations/0013_purges.sql") },
 ];
 
@@ -100,6 +101,7 @@ mod tests {
             "0008_jobs",
             "0009_lifecycle",
             "0010_consolidation",
+            "0011_reports",
             "0013_purges",
         ];
         let planned = migrate_only(dir.path(), true, Timestamp(1)).unwrap();

@@ -4,6 +4,7 @@
 //! connections read. What recall scans (vectors, postings, adjacency) is held in memory per scope, derived from the
 //! database, brought up to date by the writer after each commit, and dropped when memory runs short.
 
+mod backfill;
 mod consistency;
 mod consolidation;
 mod error;
@@ -24,7 +25,9 @@ mod purge;
 mod read;
 mod readers;
 mod recall;
+mod reports;
 mod residue;
+mod retention;
 mod rows;
 mod space;
 mod transfer;

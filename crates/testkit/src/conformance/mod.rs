@@ -1,6 +1,7 @@
 //! The suite every storage adapter must pass. A case is a function of a [`Subject`]; `store_conformance!` makes a test
 //! of each.
 
+pub mod backfill;
 pub mod chain;
 pub mod consolidation;
 pub mod dense;
@@ -17,6 +18,8 @@ pub mod operate;
 pub mod outbox;
 pub mod purge;
 pub mod read;
+pub mod reports;
+pub mod retention;
 pub mod rows;
 mod subject;
 pub mod write;
@@ -196,6 +199,27 @@ macro_rules! store_conformance {
                 scopes_are_due_by_their_last_run,
                 runs_are_listed_the_newest_first,
             ];
+            reports: [
+                what_happened_is_counted_by_scope_and_time,
+                a_run_has_one_vote,
+                rules_are_asked_for_by_state_and_limit,
+                quality_is_counted,
+                a_random_history_is_counted_as_it_was_told,
+            ];
+            retention: [
+                old_rows_go_in_batches_and_young_ones_stay,
+                a_decision_that_feedback_names_stays,
+                what_runs_is_kept_and_what_ended_goes,
+            ];
+            backfill: [
+                nodes_without_a_vector_are_listed_whatever_their_state,
+                nodes_without_a_vector_are_queued_once,
+                what_moved_on_is_left_alone,
+                a_scope_that_is_purged_gets_no_work,
+                private_nodes_without_owner_are_listed,
+                an_owner_is_given_by_a_write_of_a_job,
+                a_job_does_not_write_over_what_changed,
+            ];
             lifecycle: [
                 a_tier_is_read_page_by_page,
                 what_fading_depends_on_is_the_same_everywhere,
@@ -265,6 +289,7 @@ mod tests {
     fn every_case_is_listed() {
         let list = include_str!("mod.rs");
         for source in [
+            include_str!("backfill.rs"),
             include_str!("chain.rs"),
             include_str!("consolidation.rs"),
             include_str!("dense.rs"),
@@ -280,6 +305,8 @@ mod tests {
             include_str!("outbox.rs"),
             include_str!("purge.rs"),
             include_str!("read.rs"),
+            include_str!("reports.rs"),
+            include_str!("retention.rs"),
             include_str!("rows.rs"),
             include_str!("write.rs"),
         ] {

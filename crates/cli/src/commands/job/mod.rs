@@ -2,10 +2,19 @@
 
 mod consistency_check;
 mod consolidation;
+mod embedding_backfill;
+mod execution_loop;
+mod governance_weekly_report;
 mod history;
 mod outbox_replay;
+mod owner_review;
+mod policy_adaptation;
+mod quality_eval;
+mod retention;
+mod rule_promotion_suggest;
 mod salience_decay;
 mod scope_purge;
+mod strictness;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -50,6 +59,22 @@ enum Job {
     ConsolidationUndo(consolidation::UndoArgs),
     /// Put dead letters and failed nodes back into the queue of vectors to derive.
     OutboxReplay(outbox_replay::OutboxReplayArgs),
+    /// Queue nodes that have no vector of the present embedding model, whatever their state says.
+    EmbeddingBackfill(embedding_backfill::EmbeddingBackfillArgs),
+    /// Judge whether rules and recalls get feedback.
+    ExecutionLoop(execution_loop::ExecutionLoopArgs),
+    /// Report how a scope and its tenant are governed, with files for people.
+    GovernanceWeeklyReport(governance_weekly_report::GovernanceWeeklyReportArgs),
+    /// List private nodes without owner, and give them one.
+    OwnerReview(owner_review::OwnerReviewArgs),
+    /// Suggest rules to put into force and to switch off, and judge how bad it is.
+    PolicyAdaptation(policy_adaptation::PolicyAdaptationArgs),
+    /// Judge a scope by its vectors, doubles, archive and freshness.
+    QualityEval(quality_eval::QualityEvalArgs),
+    /// Remove old rows that are kept for a while only.
+    Retention(retention::RetentionArgs),
+    /// Suggest drafts and shadow rules that have earned their next state.
+    RulePromotionSuggest(rule_promotion_suggest::RulePromotionSuggestArgs),
     /// Move what is faint and unused to a colder tier.
     SalienceDecay(salience_decay::SalienceDecayArgs),
     /// Remove everything one scope holds, by a plan that was looked at before.
@@ -66,6 +91,14 @@ pub(crate) async fn run(args: JobArgs) -> Result<Verdict, Failure> {
         Job::ConsolidationRedirectEdges(args) => consolidation::redirect(args).await,
         Job::ConsolidationUndo(args) => consolidation::undo(args).await,
         Job::OutboxReplay(args) => outbox_replay::run(args).await,
+        Job::EmbeddingBackfill(args) => embedding_backfill::run(args).await,
+        Job::ExecutionLoop(args) => execution_loop::run(args).await,
+        Job::GovernanceWeeklyReport(args) => governance_weekly_report::run(args).await,
+        Job::OwnerReview(args) => owner_review::run(args).await,
+        Job::PolicyAdaptation(args) => policy_adaptation::run(args).await,
+        Job::QualityEval(args) => quality_eval::run(args).await,
+        Job::Retention(args) => retention::run(args).await,
+        Job::RulePromotionSuggest(args) => rule_promotion_suggest::run(args).await,
         Job::SalienceDecay(args) => salience_decay::run(args).await,
         Job::ScopePurge(args) => scope_purge::run(args).await,
     }
@@ -119,10 +152,21 @@ pub(crate) struct HowArgs {
 /// Runs a job over what is selected, and says what it did. Exit 0 when all of it was done and holds, 2 when what a job judged
 /// does not hold, 1 when something kept it from its end.
 pub(crate) async fn run_job(job: &dyn AnyJob, selection: &Selection, how: &HowArgs) -> Result<Verdict, Failure> {
+    run_job_then(job, selection, how, |_| Ok(())).await
+}
+
+/// As [`run_job`], with something done with the report before it is told.
+pub(crate) async fn run_job_then(
+    job: &dyn AnyJob,
+    selection: &Selection,
+    how: &HowArgs,
+    then: impl FnOnce(&mut JobReport) -> Result<(), Failure>,
+) -> Result<Verdict, Failure> {
     let store = wiring::open_existing(&how.storage).await?;
     let report = run_on(&store, job, selection, how).await;
     store.close().await;
-    let report = report?;
+    let mut report = report?;
+    then(&mut report)?;
     if how.json {
         output::json(&report)?;
     } else {

@@ -1,6 +1,7 @@
 //! The storage port. Narrow verbs, batch in and batch out; both engines implement all of them, and the conformance
 //! suite proves that they agree.
 
+mod backfill;
 mod consistency;
 mod consolidation;
 mod error;
@@ -15,8 +16,11 @@ mod outbox;
 mod purge;
 mod read;
 mod recall;
+mod reports;
+mod retention;
 mod write;
 
+pub use backfill::{BackfillStore, LackingPage, Queued};
 pub use consistency::{ConsistencyStore, ConsistencyView};
 pub use consolidation::ConsolidationStore;
 pub use error::StoreError;
@@ -36,6 +40,8 @@ pub use recall::{
     DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
     RecallStore, ScopeStatus, SeedRules,
 };
+pub use reports::{ReportStore, RuleSignalQuery};
+pub use retention::{ExpiredDecisions, RetentionStore};
 pub use write::WriteStore;
 
 /// Everything a deployment stores.
@@ -54,6 +60,9 @@ pub trait Store:
     + ConsolidationStore
     + LifecycleStore
     + PurgeStore
+    + ReportStore
+    + RetentionStore
+    + BackfillStore
 {
 }
 
@@ -72,5 +81,8 @@ impl<T> Store for T where
         + ConsolidationStore
         + LifecycleStore
         + PurgeStore
+        + ReportStore
+        + RetentionStore
+        + BackfillStore
 {
 }

@@ -12,4 +12,5 @@ mod plans;
 mod processes;
 mod purge;
 mod recall_quality;
+mod reports;
 mod vectors;

@@ -154,6 +154,7 @@ async fn exercise(store: &PostgresStore) {
     }
     super::consistency::exercise(store).await;
     read_and_forget(store).await;
+    super::reports::exercise(store).await;
     purge(store).await;
 }
 
@@ -407,6 +408,7 @@ fn statements() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
         super::consolidation::STATEMENTS,
         super::keys::STATEMENTS,
         super::lifecycle::STATEMENTS,
+        super::reports::STATEMENTS,
     ];
     STATEMENTS.iter().chain(of_parts.into_iter().flatten())
 }
