@@ -7,6 +7,7 @@ pub(crate) mod copy;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;
+pub(crate) mod healthcheck;
 pub(crate) mod job;
 pub(crate) mod keys;
 pub(crate) mod migrate;
