@@ -53,7 +53,7 @@ async fn place(embedder: &ScriptedEmbedder) -> Place {
     options.space = Some(EmbeddingSpace { name: embedder.name().to_owned(), dim: embedder.dim() });
     let store = Arc::new(SqliteStore::open(&options, clock.clone()).unwrap());
     store
-        .write(WriteBuilder::new(&scope("a")).input("x").node("n", "The ferry leaves at noon.").prepared())
+        .write(WriteBuilder::new(&scope("a")).deriving().input("x").node("n", "The ferry leaves at noon.").prepared())
         .await
         .unwrap();
     Place { _dir: dir, store, clock }

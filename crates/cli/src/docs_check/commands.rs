@@ -8,7 +8,13 @@ use super::{Code, Document, documents, finding, none};
 /// What stands for something of the reader's: a word in capitals, in angle brackets, a variable, or with an ellipsis in it.
 const PLACEHOLDER: &str = r"^(?:[A-Z][A-Z0-9_]*|<[^>]+>|\$\{?\w+\}?|.*…[^=]*)$";
 /// What is tried in its place, because settings check their values.
-const VALUES: [&str; 4] = ["1", "a", "6f1c3a54-6a3c-4c1f-9b62-0d6f0a0c7d11", "local"];
+const VALUES: [&str; 5] = [
+    "1",
+    "a",
+    "6f1c3a54-6a3c-4c1f-9b62-0d6f0a0c7d11",
+    "local",
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+];
 /// Words before a command that run it.
 const RUNNERS: [&str; 6] = ["exec", "sudo", "time", "nice", "nohup", "env"];
 
@@ -97,19 +103,22 @@ fn refusal(arguments: &[String], is_block: bool) -> Option<String> {
             Ok(_) => return None,
             Err(error) => error,
         };
-        let is_incomplete = matches!(
-            error.kind(),
-            ErrorKind::MissingSubcommand
-                | ErrorKind::MissingRequiredArgument
-                | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-        );
+        let said = error.to_string().lines().next().unwrap_or_default().to_owned();
+        let lacks_value = error.kind() == ErrorKind::InvalidValue && said.contains("a value is required");
+        let is_incomplete = lacks_value
+            || matches!(
+                error.kind(),
+                ErrorKind::MissingSubcommand
+                    | ErrorKind::MissingRequiredArgument
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            );
         // Within a sentence a command may be named without all it needs; so may one that is cut off by an ellipsis.
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
             || is_incomplete && (is_open || !is_block)
         {
             return None;
         }
-        last = Some(error.to_string().lines().next().unwrap_or_default().to_owned());
+        last = Some(said);
     }
     last
 }

@@ -231,7 +231,7 @@ fn what_is_wrong_with_a_compose_file_is_found() {
         ("  read_only: true\n", "", "api: may write into its image"),
         ("pgvector:0.8.6-pg16", "pgvector:latest", "db: has an image that changes under its name"),
         ("    mem_limit: 256m\n", "", "migrate: has no limit of memory"),
-        ("services:", "services: [", "did not find expected"),
+        ("services:", "services: [", "while parsing"),
     ] {
         assert!(sound.contains(from), "{from}");
         let problems = compose_problems(&sound.replacen(from, to, 1));
