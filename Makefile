@@ -27,7 +27,11 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench load gate-core clean
+# The compose command, and what else `stack-down` is to do: -v removes the data too.
+COMPOSE ?= docker compose
+STACK_DOWN_ARGS ?=
+
+.PHONY: help toolchain build model quickstart openapi test test-contract test-model test-postgres test-sdks nextest lint docs docs-check deny stack-up stack-down fuzz fuzz-http bench load gate-core clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +55,10 @@ quickstart: model ## Build, start a server, show that a paraphrased question fin
 test: toolchain nextest test-model test-postgres test-sdks ## Run all tests, on both storage engines
 	$(if $(SKIP_MODEL),,AIONIS_TEST_MODEL_DIR='$(MODEL_DIR)') '$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
+
+test-contract: toolchain nextest test-postgres test-sdks ## Run what clients rely on: every bound of the OpenAPI document, the published clients
+	'$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace \
+	  -E 'binary(it) and (package(aionis-api) and test(/^contract::/) or package(aionis) and test(/^sdk::/))'
 
 # Built with the tests' own features, so that nothing is compiled twice.
 test-model: toolchain
@@ -79,6 +87,16 @@ lint: toolchain ## Check formatting and lints
 
 docs: toolchain ## Build the code's documentation; a warning is an error
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --workspace
+
+docs-check: toolchain nextest ## Compare documents, workflows and compose files with the program
+	$(CARGO) nextest run --locked --workspace -E 'package(aionis) and (test(/^docs_check::/) or test(/^profiles::/))'
+
+stack-up: ## Start PostgreSQL, API and worker as containers and wait until they are healthy
+	scripts/stack-env.sh
+	$(COMPOSE) --env-file .env.stack up -d --wait db api worker
+
+stack-down: ## Stop them; the data stays unless STACK_DOWN_ARGS=-v
+	$(COMPOSE) --env-file .env.stack down $(STACK_DOWN_ARGS)
 
 deny: toolchain ## Check licences, banned crates and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \

@@ -239,6 +239,7 @@ impl Parts {
             batch_size: usize::from(outbox.outbox_batch_size),
             lease: std::time::Duration::from_millis(outbox.outbox_claim_timeout_ms),
             attempts_max: outbox.outbox_max_attempts,
+            step_max: step_max(settings),
             ..WorkerSettings::default()
         };
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
@@ -257,6 +258,16 @@ impl Parts {
         let runner = Runner::new(Arc::clone(&self.store) as _, Arc::clone(&self.clock));
         Some(Scheduler::new(runner, jobs, scheduler_settings))
     }
+}
+
+/// What one step of the outbox worker may take: a statement, or a call of the provider with all its repetitions, and a
+/// minute more for a machine that is busy.
+fn step_max(settings: &Settings) -> Duration {
+    let (storage, embed) = (&settings.storage, &settings.embedding);
+    let statement_ms = storage.db_acquire_timeout_ms + storage.db_statement_timeout_ms;
+    let repetitions = u64::from(embed.embed_http_max_retries);
+    let call_ms = embed.embed_http_timeout_ms * (repetitions + 1) + embed.embed_http_max_delay_ms * repetitions;
+    Duration::from_millis(statement_ms.max(call_ms)) + Duration::from_secs(60)
 }
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.

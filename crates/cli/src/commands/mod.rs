@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod eval;
 pub(crate) mod gate;
+pub(crate) mod healthcheck;
 pub(crate) mod job;
 pub(crate) mod keys;
 pub(crate) mod migrate;

@@ -1,5 +1,7 @@
 //! `aionis worker`: derives vectors and runs periodic jobs, without the HTTP service.
 
+use std::path::PathBuf;
+
 use aionis_embed::Provider;
 use clap::Args;
 use tokio::sync::watch;
@@ -8,7 +10,7 @@ use super::serve::StopSignal;
 use crate::{
     background,
     failure::{Failure, Verdict},
-    output,
+    heartbeat, output,
     settings::{Settings, env_file::EnvFileArgs},
     telemetry, wiring,
 };
@@ -19,6 +21,9 @@ pub(crate) struct WorkerArgs {
     /// Do what can be done now, print what was done, and end.
     #[arg(long)]
     once: bool,
+    /// Write signs of life of the worker's loops into this file, for `aionis healthcheck --worker`.
+    #[arg(long, env = "AIONIS_HEARTBEAT_FILE")]
+    heartbeat_file: Option<PathBuf>,
     #[command(flatten)]
     env_file: EnvFileArgs,
     #[command(flatten)]
@@ -46,9 +51,10 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     }
     let scheduler = parts.scheduler(&args.settings);
     let (stop, stopped) = watch::channel(false);
-    let mut tasks = Vec::new();
+    let (mut tasks, mut pulses) = (Vec::new(), Vec::new());
     match worker {
         Some(worker) => {
+            pulses.push(("outbox", worker.pulse()));
             let stopped = stopped.clone();
             tasks.push(tokio::spawn(async move { worker.run(stopped).await }));
         }
@@ -57,11 +63,17 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
         None => tracing::warn!("there is no embedding provider: vectors are not derived, jobs are run"),
     }
     if let Some(scheduler) = scheduler {
+        pulses.push(("scheduler", scheduler.pulse()));
         tasks.push(tokio::spawn(async move { scheduler.run(stopped).await }));
     }
+    let heartbeat = args.heartbeat_file.map(|path| heartbeat::Writer::start(path, pulses)).transpose()?;
+    let heartbeat = heartbeat.map(|writer| tokio::spawn(writer.run()));
     tracing::info!("worker started");
     stop_signal.wait().await;
     stop.send_replace(true);
+    if let Some(heartbeat) = heartbeat {
+        heartbeat.abort();
+    }
     background::ended(tasks, background::DRAIN).await.map_err(|e| Failure::new(format!("the worker failed: {e}")))?;
     parts.store.close().await;
     if let Some(traces) = traces {
