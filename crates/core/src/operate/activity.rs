@@ -41,16 +41,21 @@ fn count(node: &OperatedNode, key: &str) -> u64 {
     }
 }
 
+/// A moving mean of outcomes, −1 to 1: each counts a fifth.
+fn moving_quality(before: f64, outcome: Outcome) -> f64 {
+    match outcome {
+        Outcome::Neutral => before,
+        Outcome::Positive => (0.8 * before + 0.2).clamp(-1.0, 1.0),
+        Outcome::Negative => (0.8 * before - 0.2).clamp(-1.0, 1.0),
+    }
+}
+
 /// The notes after an activation: counts, and a moving mean of outcomes (runtime specification 3.17).
 pub(super) fn activated(node: &OperatedNode, feedback: &Feedback<'_>) -> Value {
     let mut notes = notes(node);
     let (positive, negative) = feedback.outcome.counts();
     let quality = noted(node, "feedback_quality").and_then(Value::as_f64).unwrap_or(0.0);
-    let quality = match feedback.outcome {
-        Outcome::Neutral => quality,
-        Outcome::Positive => (0.8 * quality + 0.2).clamp(-1.0, 1.0),
-        Outcome::Negative => (0.8 * quality - 0.2).clamp(-1.0, 1.0),
-    };
+    let quality = moving_quality(quality, feedback.outcome);
     notes.insert(
         "feedback_positive".into(),
         json!(count(node, "feedback_positive").saturating_add(positive.unsigned_abs())),
@@ -93,4 +98,20 @@ pub(super) fn moved(node: &OperatedNode, to: Tier, (job, at): (&str, Timestamp))
     notes.insert("last_tier_transition_to".into(), json!(to.as_str()));
     notes.insert("last_tier_transition_job".into(), json!(job));
     Value::Object(notes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spec_7_4_moving_mean_of_outcomes() {
+        let mut quality = 0.0;
+        for (outcome, wanted) in
+            [(Outcome::Positive, 0.2), (Outcome::Positive, 0.36), (Outcome::Neutral, 0.36), (Outcome::Negative, 0.088)]
+        {
+            quality = moving_quality(quality, outcome);
+            assert!((quality - wanted).abs() < 1e-12, "{outcome:?}: {quality}");
+        }
+    }
 }
