@@ -15,8 +15,8 @@ out="artifacts/core_gate/$run_id"
 mkdir -p "$out"
 # The program runs as a user of its own in the container, and writes nowhere else.
 chmod 0777 "$out"
-AIONIS_API_KEY="$(sed -n 's/^AIONIS_API_KEY=//p' "$env_file")"
-export AIONIS_API_KEY
+API_KEY="$(sed -n 's/^AIONIS_API_KEY=//p' "$env_file")"
+export API_KEY
 read -ra compose <<<"${COMPOSE:-docker compose}"
-exec "${compose[@]}" --env-file "$env_file" run --rm --no-deps -T -v "$PWD/$out:/gate" -e AIONIS_API_KEY worker \
+exec "${compose[@]}" --env-file "$env_file" run --rm --no-deps -T -v "$PWD/$out:/gate" -e API_KEY worker \
     gate core --base-url "${STACK_API_URL:-http://api:3001}" --out-dir /gate "$@"

@@ -114,7 +114,8 @@ fn ops_25_a_worker_without_its_database_is_unhealthy_until_it_has_it_again() {
     becomes(place.path(), 0);
     database.kill();
     let ended = becomes(place.path(), 1);
-    assert!(ended.one_line().contains("cannot work: storage is unavailable"), "{ended:?}");
+    // Whichever loop noticed first says it in its own words.
+    assert!(ended.one_line().contains("cannot work: storage"), "{ended:?}");
     database.restart();
     becomes(place.path(), 0);
 }

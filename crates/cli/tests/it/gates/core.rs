@@ -142,7 +142,7 @@ fn an_empty_database_is_inconclusive() {
 
 /// The layout is not there: a gate that is to require it must not let through.
 #[test]
-fn partition_readiness_that_cannot_be_judged_fails() {
+fn flat_tables_are_not_ready_for_a_cutover() {
     let (world, server) = served();
     let own = against(&server);
     let more = ["--run-perf", "false", "--require-partition-ready", "true", "--partition-scope", "other"];
@@ -150,6 +150,8 @@ fn partition_readiness_that_cannot_be_judged_fails() {
     assert_eq!(summary["fail_reasons"], json!(["partition_cutover_readiness"]));
     let readiness = &summary["blocking_metrics"]["partition_cutover_readiness"];
     assert_eq!((&readiness["required"], &readiness["scope"]), (&json!(true), &json!("other")));
-    let error = step(&summary, "partition_cutover_readiness")["error"].as_str().unwrap().to_owned();
-    assert_eq!(error, "the partitioned layout is not built into this version");
+    let reasons = step(&summary, "partition_cutover_readiness")["reasons"].as_array().unwrap().clone();
+    assert!(reasons.contains(&json!("twins_exist")) && reasons.contains(&json!("mirror_active")), "{reasons:?}");
+    let file = readiness["summary_json"].as_str().unwrap();
+    assert!(file.ends_with("partition_cutover/summary.json") && world.place.path().join(file).exists(), "{file}");
 }
