@@ -36,7 +36,7 @@ fn a_loop_is_due_until_it_is_seen_again() {
     assert!(!is_overdue(&pulse, &clock));
     assert_eq!(pulse.last().seen_at, clock.now());
     pulse.trouble("the store is away");
-    assert_eq!(pulse.clone().last().trouble.as_deref(), Some("the store is away"));
+    assert_eq!(pulse.last().trouble.as_deref(), Some("the store is away"));
     pulse.well();
     assert_eq!(pulse.last().trouble, None);
 }

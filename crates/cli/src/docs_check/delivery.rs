@@ -109,8 +109,8 @@ fn workflow_problems(text: &str) -> Vec<String> {
 fn dockerfile_problems(text: &str) -> Vec<&'static str> {
     let mut problems = Vec::new();
     let last = |word: &str| {
-        let lines = text.lines().filter_map(|line| line.strip_prefix(word));
-        lines.last().map(str::trim)
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(word));
+        lines.next_back().map(str::trim)
     };
     if text.starts_with("# syntax=") {
         problems.push("loads a frontend from a registry");

@@ -13,7 +13,9 @@ use aionis_core::{
     jobs::governance::default_run_id,
     partition::{CheckState, CutoverState, Readiness, judged},
 };
-use aionis_store::postgres::partition::{PartitionAdmin, PartitionError, ReadinessOptions, ReadinessReport, ShadowOptions};
+use aionis_store::postgres::partition::{
+    PartitionAdmin, PartitionError, ReadinessOptions, ReadinessReport, ShadowOptions,
+};
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;

@@ -114,7 +114,7 @@ pub(crate) struct ReadinessArgs {
     /// Id of the run [default: the time, as YYYYMMDD_HHMMSS in UTC].
     #[arg(long, value_parser = parse_run_id)]
     pub(super) run_id: Option<String>,
-    /// Directory for the files [default: artifacts/partition_cutover/<run id>].
+    /// Directory for the files; without it `artifacts/partition_cutover/` and the id of the run.
     #[arg(long)]
     pub(super) out_dir: Option<PathBuf>,
     /// Buckets that the rows of a table are put into; a power of two.
