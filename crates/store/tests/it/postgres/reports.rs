@@ -39,7 +39,7 @@ pub(crate) const STATEMENTS: &[(&str, &str)] = &[
     ("retention_count_audits", "SELECT count(*) FROM memory_recall_audit WHERE created_at"),
     ("retention_count_decisions", "SELECT count(*) FROM memory_decisions r"),
     ("retention_count_outbox", "SELECT count(*) FROM memory_outbox WHERE published_at"),
-    ("retention_decisions", "DELETE FROM memory_decisions"),
+    ("retention_decisions", "DELETE FROM memory_decisions r USING"),
     ("retention_hold", "SELECT 1 FROM memory_scopes WHERE scope_key = $1 FOR UPDATE"),
     ("retention_old_decisions", "(created_at, scope_key, id) > ($2, $3, $4::uuid)"),
     ("retention_outbox", "WITH published AS"),
