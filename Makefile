@@ -20,6 +20,8 @@ LOAD_SECONDS ?= 600
 # The server `make gate-core` judges, and further arguments of `aionis gate core`.
 BASE_URL ?= http://127.0.0.1:3001
 GATE_ARGS ?=
+# Nodes of `make cutover`.
+CUTOVER_NODES ?= 100000
 # `make test SKIP_MODEL=1` tests without the model: what needs it is not tested.
 SKIP_MODEL ?=
 
@@ -31,7 +33,7 @@ unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 COMPOSE ?= docker compose
 STACK_DOWN_ARGS ?=
 
-.PHONY: help toolchain build model quickstart openapi test test-contract test-model test-postgres test-sdks nextest lint docs docs-check deny stack-up stack-down fuzz fuzz-http bench load gate-core clean
+.PHONY: help toolchain build model quickstart openapi test test-contract test-model test-postgres test-sdks nextest lint docs docs-check deny stack-up stack-down fuzz fuzz-http bench load gate-core cutover test-partitioned clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -120,6 +122,17 @@ load: build ## Load a server on PostgreSQL beyond its gates with two tenants and
 	scripts/fetch-postgres.sh
 	$(CARGO) build --locked -p aionis-testkit --bin with-postgres
 	'$(TARGET_DIR)/debug/with-postgres' sh -c 'DATABASE_URL="$$AIONIS_TEST_PG_URL" exec scripts/load.sh "$(RELEASE_BIN)" $(LOAD_SECONDS)'
+
+cutover: build ## Partition a database under load, with kills, back and forth: make cutover CUTOVER_NODES=1000000
+	scripts/fetch-postgres.sh
+	$(CARGO) build --locked -p aionis-testkit --bin with-postgres
+	'$(TARGET_DIR)/debug/with-postgres' scripts/partition-cutover.sh '$(RELEASE_BIN)' $(CUTOVER_NODES)
+
+test-partitioned: toolchain ## Run the tests of storage on PostgreSQL with partitioned tables
+	scripts/fetch-postgres.sh
+	$(CARGO) build --locked -p aionis-testkit --bins
+	AIONIS_TEST_PG_LAYOUT=partitioned '$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace \
+	  -E 'package(aionis-store) & binary(=it) & (test(on_postgres) | test(postgres::))'
 
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)

@@ -41,6 +41,12 @@ pub struct EnsureReport {
     pub own: Vec<String>,
 }
 
+/// Keeps everybody but the owner out of a partition that is named itself: there is no policy that lets anybody in. By way of
+/// its table the policies of the table hold.
+pub(super) fn closed(partition: &str) -> String {
+    format!("ALTER TABLE {partition} ENABLE ROW LEVEL SECURITY;")
+}
+
 /// Statements that make a twin with its partitions, without keys and indexes.
 pub(super) fn create_sql(table: &str, twin: &str, hash_partitions: u16, parameters: &[String]) -> String {
     let with = if parameters.is_empty() { String::new() } else { format!(" WITH ({})", parameters.join(", ")) };
@@ -48,12 +54,14 @@ pub(super) fn create_sql(table: &str, twin: &str, hash_partitions: u16, paramete
     let mut sql = format!(
         "CREATE TABLE {twin} (LIKE {table} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY INCLUDING CONSTRAINTS \
          INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING COMMENTS) PARTITION BY LIST (scope_key); \
-         CREATE TABLE {rest} PARTITION OF {twin} DEFAULT PARTITION BY HASH (scope_key); "
+         CREATE TABLE {rest} PARTITION OF {twin} DEFAULT PARTITION BY HASH (scope_key); {} ",
+        closed(&rest)
     );
     for remainder in 0..hash_partitions {
         let leaf = hash_partition(table, remainder);
         sql.push_str(&format!(
-            "CREATE TABLE {leaf} PARTITION OF {rest} FOR VALUES WITH (MODULUS {hash_partitions}, REMAINDER {remainder}){with}; "
+            "CREATE TABLE {leaf} PARTITION OF {rest} FOR VALUES WITH (MODULUS {hash_partitions}, REMAINDER {remainder}){with}; {} ",
+            closed(&leaf)
         ));
     }
     sql
@@ -134,7 +142,8 @@ async fn ensure_own(connection: &mut PgConnection, table: &str, scope: &ScopeKey
     let parameters = catalogue::storage_parameters(connection, &twin).await?;
     let with = if parameters.is_empty() { String::new() } else { format!(" WITH ({})", parameters.join(", ")) };
     let key = literal(scope.as_str());
-    execute(connection, &format!("CREATE TABLE {own} PARTITION OF {twin} FOR VALUES IN ({key}){with}")).await
+    let closed = closed(&own);
+    execute(connection, &format!("CREATE TABLE {own} PARTITION OF {twin} FOR VALUES IN ({key}){with}; {closed}")).await
 }
 
 /// Gives a scope empty partitions in all empty twins.

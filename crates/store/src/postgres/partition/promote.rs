@@ -20,7 +20,7 @@ use super::{
     catalogue::Shape,
     compare,
     copy::{Copy, gave_way},
-    ensure::ensure_own_everywhere,
+    ensure::{closed, ensure_own_everywhere},
     execute,
     mirror::{self, Mirror, Target},
     partitioned_tables,
@@ -101,9 +101,14 @@ impl Place<'_> {
         format!("scope_key = {}", self.key)
     }
 
+    /// What tells the scope's names from those of others.
+    fn digest(&self) -> &str {
+        self.own.rsplit('_').next().unwrap_or_default()
+    }
+
     /// Name of the condition that keeps the scope out of a part; with it no part has to be searched.
     fn without(&self) -> String {
-        format!("without_{}", &self.own[self.own.len() - 16..])
+        format!("without_{}", self.digest())
     }
 
     fn scan_free(&self, name: &str) -> String {
@@ -164,9 +169,10 @@ async fn stage(connection: &mut PgConnection, place: &Place<'_>, shape: &Shape, 
     for (name, checks) in checks {
         let mut sql = format!(
             "CREATE TABLE {name} (LIKE {} INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING IDENTITY INCLUDING CONSTRAINTS \
-             INCLUDING STORAGE INCLUDING COMPRESSION){with}; ALTER TABLE {name} ADD PRIMARY KEY ({}); ",
+             INCLUDING STORAGE INCLUDING COMPRESSION){with}; ALTER TABLE {name} ADD PRIMARY KEY ({}); {} ",
             place.parent,
-            shape.keys("")
+            shape.keys(""),
+            closed(name)
         );
         for (constraint, condition) in checks {
             sql.push_str(&format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} CHECK ({condition}); "));
@@ -211,14 +217,17 @@ async fn fill(connection: &mut PgConnection, rows: &Copy<'_>, size: u32) -> Done
 }
 
 /// Makes the indexes of the parent on a new table, beside the mirror that writes into it.
-async fn index(connection: &mut PgConnection, parent: &str, table: &str) -> Done<()> {
+///
+/// Indexes keep the names they get here, so these are made of the scope: a part is made anew for every scope that leaves it.
+async fn index(connection: &mut PgConnection, place: &Place<'_>, table: &str, named: &str) -> Done<()> {
+    let parent = &place.parent;
     for (at, index) in catalogue::indexes(connection, parent).await?.into_iter().enumerate() {
         let constraint = index.constraint.as_deref().unwrap_or_default();
         if constraint.starts_with("PRIMARY KEY") {
             continue;
         }
         let unique = if index.unique { "UNIQUE " } else { "" };
-        let (name, definition) = (format!("{table}_i{at}"), &index.definition);
+        let (name, definition) = (format!("{named}_i{at}"), &index.definition);
         execute(connection, &format!("CREATE {unique}INDEX CONCURRENTLY {name} ON {table} {definition}")).await?;
         // The index of a constraint is joined to one of a constraint only.
         match constraint.split(' ').next().unwrap_or_default() {
@@ -364,9 +373,8 @@ impl PartitionAdmin {
             }
         }
         let copied_xact = newer_xact(connection).await?;
-        for table in [&own, &part] {
-            index(connection, &place.parent, table).await?;
-        }
+        index(connection, place, &own, &place.own).await?;
+        index(connection, place, &part, &format!("{}_{}", place.part, place.digest())).await?;
         exclude(connection, place, window).await?;
         if !same(connection, place, &shape).await? {
             return refused(format!("the copies of {} differ from it; run the command again", place.part));

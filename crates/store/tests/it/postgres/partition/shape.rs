@@ -53,7 +53,9 @@ async fn a_twin_lacks_nothing_of_its_table_down_to_the_leaves() {
         // Storage parameters and forms stand at the leaves, and the runtime role reaches none of them directly.
         let sql = format!(
             "SELECT count(*) FROM pg_partition_tree('{table}_v2') p JOIN pg_class l ON l.oid = p.relid \
-             JOIN pg_class f ON f.oid = '{table}'::regclass WHERE p.isleaf AND l.reloptions IS NOT DISTINCT FROM f.reloptions \
+             JOIN pg_class f ON f.oid = '{table}'::regclass WHERE p.isleaf AND COALESCE(l.reloptions, '{{}}') @> COALESCE(f.reloptions, '{{}}') \
+             AND COALESCE(f.reloptions, '{{}}') @> COALESCE(l.reloptions, '{{}}') \
+             AND l.relrowsecurity \
              AND NOT has_table_privilege('aionis_runtime', l.oid, 'SELECT') AND (SELECT count(*) FROM pg_attribute x \
                  JOIN pg_attribute y ON y.attrelid = f.oid AND y.attname = x.attname AND y.attstorage = x.attstorage \
                  WHERE x.attrelid = l.oid AND x.attnum > 0) = f.relnatts"
