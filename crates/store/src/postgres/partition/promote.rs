@@ -26,7 +26,7 @@ use super::{
     partitioned_tables,
     progress::{self, Noted, event},
     refused,
-    swap::older_readers,
+    swap::{readers_before, still_reading},
     window::{Locks, WindowOptions, under_locks},
 };
 use crate::postgres::session::literal;
@@ -382,8 +382,9 @@ impl PartitionAdmin {
         let sql = exchange_sql(connection, place, state).await?;
         // With all its partitions: attaching one locks them.
         let locks = Locks { tables: vec!["memory_scopes".to_owned(), place.parent.clone()], mode: "ACCESS EXCLUSIVE" };
+        let readers = readers_before(connection, copied_xact).await?;
         let exchanged = async |connection: &mut PgConnection| {
-            if let Some(readers) = older_readers(connection, copied_xact).await? {
+            if let Some(readers) = still_reading(connection, &readers).await? {
                 return Ok(Err(format!("a transaction sees a state from before the copy was complete: {readers}")));
             }
             execute(connection, &sql).await.map(Ok)

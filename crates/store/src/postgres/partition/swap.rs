@@ -70,13 +70,24 @@ async fn rename_sql(connection: &mut PgConnection, table: &str, (from, to): (&st
     Ok(sql)
 }
 
-/// Transactions that see a state from before everything was copied: what they read of the twins would be incomplete.
-pub(super) async fn older_readers(connection: &mut PgConnection, copied_xact: i64) -> Done<Option<String>> {
-    let sql = "SELECT string_agg(format('pid %s (%s, since %s s)', pid, application_name, \
-                   round(extract(epoch FROM clock_timestamp() - xact_start))), '; ') FROM pg_stat_activity \
-               WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL \
-                   AND age(backend_xmin) >= age((($1::bigint & 4294967295)::text)::xid)";
+/// Transactions, by what the server calls them, that may see a state from before a transaction: what they read of the twins
+/// would be incomplete. Whoever begins after this was asked sees everything. The oldest state anybody sees is held back by
+/// transactions in other databases too, which says nothing of the copy: so it is asked once, and these are waited for.
+pub(super) async fn readers_before(connection: &mut PgConnection, copied_xact: i64) -> Done<Vec<String>> {
+    let sql = "SELECT COALESCE(array_agg(l.virtualtransaction), '{}') FROM pg_stat_activity a JOIN pg_locks l USING (pid) \
+               WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND a.datname = current_database() \
+                   AND a.pid <> pg_backend_pid() AND a.backend_xmin IS NOT NULL \
+                   AND age(a.backend_xmin) >= age((($1::bigint & 4294967295)::text)::xid)";
     Ok(sqlx::query(sql).bind(copied_xact).fetch_one(connection).await?.try_get(0)?)
+}
+
+/// Those of them that are still there, for the message; none when the copy may be read by everybody.
+pub(super) async fn still_reading(connection: &mut PgConnection, readers: &[String]) -> Done<Option<String>> {
+    let sql = "SELECT string_agg(format('pid %s (%s, since %s s)', a.pid, a.application_name, \
+                   round(extract(epoch FROM clock_timestamp() - a.xact_start))), '; ') \
+               FROM pg_stat_activity a JOIN pg_locks l USING (pid) \
+               WHERE l.locktype = 'virtualxid' AND l.virtualtransaction = ANY ($1)";
+    Ok(sqlx::query(sql).bind(readers).fetch_one(connection).await?.try_get(0)?)
 }
 
 /// Tables in the order their locks are taken: the heads of scopes first, so that whoever begins a change waits there and
@@ -167,6 +178,7 @@ impl PartitionAdmin {
         sql.push_str(TELL);
         let locks = locks(&tables, |table| Some(twin_name(table)));
         let (from, to) = (CutoverState::Ready, CutoverState::CutOver);
+        let readers = readers_before(&mut self.connection, copied_xact).await?;
         let swapped = async |connection: &mut PgConnection| {
             if mark_differs(connection, from, &tables).await? {
                 return refused(
@@ -174,7 +186,7 @@ impl PartitionAdmin {
                                 rollback`, then begin anew",
                 );
             }
-            if let Some(readers) = older_readers(connection, copied_xact).await? {
+            if let Some(readers) = still_reading(connection, &readers).await? {
                 return Ok(Err(format!("a transaction sees a state from before the copy was complete: {readers}")));
             }
             execute(connection, &sql).await?;
