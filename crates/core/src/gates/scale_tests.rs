@@ -145,11 +145,9 @@ fn whose_growth_it_is_matters_only_where_there_is_growth_and_another_tenant() {
     let mut signals = calm();
     signals.top_tenant_growth_share = Signal::measured(1.0, "test");
     assert_eq!(of(&signals, ScaleTier::A, &[]).breached, ["top_tenant_growth_share"]);
-    for tighten in [(|s: &mut ScaleSignals| s.nodes_grown.value = Some(999_999.0)) as fn(&mut ScaleSignals), |s| {
-        s.tenants.value = Some(1.0)
-    }] {
+    for (nodes, tenants) in [(999_999.0, 50.0), (2_000_000.0, 1.0)] {
         let mut signals = signals.clone();
-        tighten(&mut signals);
+        (signals.nodes_grown.value, signals.tenants.value) = (Some(nodes), Some(tenants));
         assert!(of(&signals, ScaleTier::A, &[]).ok);
     }
 }
