@@ -137,6 +137,17 @@ for pid in "${load_pids[@]}"; do
     check "load_ended_$pid" "$code" "exit $code"
 done
 load_pids=()
+# Who is refused (429) on a machine that has no room is told so; anything else is a failure.
+for operation in write-1 recall-text; do
+    code=0
+    seen="$(python3 -c 'import json, sys
+run = json.load(open(sys.argv[1]))["runs"][0]
+refused = run["errors_by_status"].get("429", 0)
+failed = run["requests"] - run["ok"] - refused
+print(run["ok"], "answered,", refused, "refused,", failed, "failed of", run["requests"])
+sys.exit(failed > 0 or not run["ok"])' "$out/load_$operation.json")" || code=$?
+    check "answered_$operation" "$code" "$seen"
+done
 check healthy_under_load "$([ "$unhealthy" = 0 ]; echo $?)" "$samples looks over $minutes min, $unhealthy not healthy"
 seen="$(restarts worker) restarts, same container and start: $([ "$(id_of worker)" = "$worker_id" ] &&
     [ "$(state worker '{{.State.StartedAt}}')" = "$worker_started" ] && echo yes || echo no)"
