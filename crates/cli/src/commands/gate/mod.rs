@@ -53,7 +53,7 @@ struct RunArgs {
     /// Id of the run [default: the time, as YYYYMMDD_HHMMSS in UTC].
     #[arg(long, value_parser = parse_run_id)]
     run_id: Option<String>,
-    /// Directory for the files [default: artifacts/<gate>/<run id>].
+    /// Directory for the files [default: artifacts/GATE/RUN_ID].
     #[arg(long)]
     out_dir: Option<PathBuf>,
     /// Print the summary as one JSON document too.

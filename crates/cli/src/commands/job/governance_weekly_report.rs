@@ -36,7 +36,7 @@ pub(crate) struct GovernanceWeeklyReportArgs {
     /// ISO week of the report, as 2026-W08 [default: the present one].
     #[arg(long, value_parser = parse_week)]
     report_week: Option<String>,
-    /// Directory for the files [default: artifacts/governance/weekly/<week>_<run id>].
+    /// Directory for the files [default: artifacts/governance/weekly/WEEK_RUN_ID].
     #[arg(long)]
     out_dir: Option<PathBuf>,
     #[command(flatten)]
