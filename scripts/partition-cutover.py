@@ -153,11 +153,14 @@ def report(work):
 def warm(port):
     """Has a server read every scope once, as it does by itself for the scopes written last; that takes a while at size."""
     for name, _ in SCOPES:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=900)
-        body = {"scope": name, "query_embedding": [1.0] * 16, "limit": 1}
-        connection.request("POST", "/v1/memory/recall", json.dumps(body), {"content-type": "application/json"})
-        status = connection.getresponse().status
-        if status != 200:
+        body = json.dumps({"scope": name, "query_embedding": [1.0] * 16, "limit": 1})
+        for _ in range(5):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=900)
+            connection.request("POST", "/v1/memory/recall", body, {"content-type": "application/json"})
+            status = connection.getresponse().status
+            if status == 200:
+                break
+        else:
             sys.exit(f"partition-cutover: a first recall of {name} was answered {status}")
 
 
