@@ -150,12 +150,28 @@ def report(work):
     return not lost and not doubled and not failed_at_all
 
 
+def warm(port):
+    """Has a server read every scope once, as it does by itself for the scopes written last; that takes a while at size."""
+    for name, _ in SCOPES:
+        body = json.dumps({"scope": name, "query_embedding": [1.0] * 16, "limit": 1})
+        for _ in range(5):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=900)
+            connection.request("POST", "/v1/memory/recall", body, {"content-type": "application/json"})
+            status = connection.getresponse().status
+            if status == 200:
+                break
+        else:
+            sys.exit(f"partition-cutover: a first recall of {name} was answered {status}")
+
+
 if __name__ == "__main__":
     command, *arguments = sys.argv[1:]
     if command == "rows":
         rows(int(arguments[0]), Path(arguments[1]))
     elif command == "load":
         Load(Path(arguments[0]), [int(port) for port in arguments[1:]]).run()
+    elif command == "warm":
+        warm(int(arguments[0]))
     elif command == "report":
         sys.exit(0 if report(Path(arguments[0])) else 1)
     else:

@@ -28,7 +28,7 @@ finish() {
 }
 trap finish EXIT
 
-export DATABASE_URL="$url" EMBEDDING_PROVIDER=none AIONIS_DB_STATEMENT_TIMEOUT_MS=120000 RUST_LOG=warn
+export DATABASE_URL="$url" EMBEDDING_PROVIDER=none AIONIS_DB_STATEMENT_TIMEOUT_MS=900000 RUST_LOG=warn
 phase() { printf '%s\t%s\n' "$1" "$(date +%s.%N)" >>"$work/phases"; echo "-- $1"; }
 step() { "$aionis" partition "$@"; }
 
@@ -36,7 +36,8 @@ step() { "$aionis" partition "$@"; }
 serve() {
     "$aionis" serve --host 127.0.0.1 --port 0 --port-file "$work/port.$1" --data-dir "$work/data.$1" >"$work/server.$1.log" 2>&1 &
     servers[$1]=$!
-    for _ in $(seq 600); do [ -s "$work/port.$1" ] && return; sleep 0.1; done
+    for _ in $(seq 1200); do [ -s "$work/port.$1" ] && break; sleep 0.1; done
+    [ -s "$work/port.$1" ] && python3 "$here/partition-cutover.py" warm "$(cat "$work/port.$1")" && return
     echo "partition-cutover: server $1 does not start:" >&2
     cat "$work/server.$1.log" >&2
     exit 1
