@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use aionis_core::jobs::governance::parse_run_id;
 use clap::{Args, Subcommand};
 
+use super::partition::ReadinessArgs;
 use crate::{
     failure::{Failure, Verdict},
     settings::{StorageSettings, env_file::EnvFileArgs},
@@ -34,6 +35,8 @@ enum Gate {
     ExecutionLoop(Box<scoped::LoopGateArgs>),
     /// Judge whether a version may be released: server, contract, integrity, chains, latency and errors.
     Core(Box<core::CoreArgs>),
+    /// Judge whether the partitioned layout may be put into use.
+    PartitionReadiness(Box<ReadinessArgs>),
 }
 
 /// Runs one.
@@ -44,6 +47,7 @@ pub(crate) async fn run(args: GateArgs) -> Result<Verdict, Failure> {
         Gate::PolicyAdaptation(args) => scoped::policy(*args).await,
         Gate::ExecutionLoop(args) => scoped::execution_loop(*args).await,
         Gate::Core(args) => core::run(*args).await,
+        Gate::PartitionReadiness(args) => super::partition::judge(&args, false).await,
     }
 }
 
@@ -53,7 +57,7 @@ struct RunArgs {
     /// Id of the run [default: the time, as YYYYMMDD_HHMMSS in UTC].
     #[arg(long, value_parser = parse_run_id)]
     run_id: Option<String>,
-    /// Directory for the files [default: artifacts/GATE/RUN_ID].
+    /// Directory for the files; without it `artifacts/`, then the gate, `/` and the id of the run.
     #[arg(long)]
     out_dir: Option<PathBuf>,
     /// Print the summary as one JSON document too.

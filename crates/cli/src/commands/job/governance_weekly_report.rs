@@ -30,13 +30,13 @@ pub(crate) struct GovernanceWeeklyReportArgs {
     tenant_drift_min_feedback: u64,
     #[command(flatten)]
     coverage: CoverageArgs,
-    /// Id of the report [default: the time, as YYYYMMDD_HHMMSS in UTC].
+    /// Id of the report [default: the time, as YYYYMMDD_HHMMSS in UTC, and eight digits of the run].
     #[arg(long, value_parser = parse_run_id)]
     run_id: Option<String>,
     /// ISO week of the report, as 2026-W08 [default: the present one].
     #[arg(long, value_parser = parse_week)]
     report_week: Option<String>,
-    /// Directory for the files [default: artifacts/governance/weekly/WEEK_RUN_ID].
+    /// Directory for the files; without it `artifacts/governance/weekly/`, then the week, `_` and the id of the run.
     #[arg(long)]
     out_dir: Option<PathBuf>,
     #[command(flatten)]

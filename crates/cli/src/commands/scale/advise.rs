@@ -71,7 +71,7 @@ pub(crate) struct AdviseArgs {
     /// Id of the run [default: the time, as YYYYMMDD_HHMMSS in UTC].
     #[arg(long, value_parser = parse_run_id)]
     run_id: Option<String>,
-    /// Directory for the files [default: artifacts/scale/RUN_ID].
+    /// Directory for the files; without it `artifacts/scale/` and the id of the run.
     #[arg(long)]
     out_dir: Option<PathBuf>,
     /// Print the summary as one JSON document too.
