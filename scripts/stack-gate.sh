@@ -2,7 +2,8 @@
 # Runs the release gate against the compose stack, from a container within its network: the database is not published.
 # artifacts/core_gate/<run id>/summary.json says whether to release. Exit code of the gate: 0 pass, 2 not, 1 could not run.
 #
-# Usage: scripts/stack-gate.sh [ENV_FILE] [gate arguments…]
+# Usage: scripts/stack-gate.sh [ENV_FILE] [gate arguments…], such as --scope SCOPE: by default the scope `default` is judged,
+# and one with nothing in it lets nobody through.
 #   COMPOSE        the compose command; default docker compose
 #   STACK_API_URL  address of the API within the network; default http://api:3001
 set -euo pipefail

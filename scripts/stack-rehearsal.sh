@@ -9,12 +9,12 @@
 #   COMPOSE             the compose command; default docker compose
 #   DOCKER              the docker client; default docker
 #   COMPOSE_OVERLAY     a further compose file, such as deploy/rehearsal/compose.host.yml
-#   STACK_IMAGE_OWNER, STACK_IMAGE_TAG   which image; default local, local
+#   STACK_IMAGE_OWNER, STACK_IMAGE_TAG   which image; default local--build, local
 #
 # On a machine where no image can be pulled, in an engine of its own (see scripts/stack-bed.sh):
 #   scripts/stack-bed.sh up
 #   DOCKER_HOST=unix://$PWD/target/stack-bed/docker.sock scripts/image-prebuilt.sh target/release/aionis \
-#     ghcr.io/local/aionis:local --network none
+#     ghcr.io/local--build/aionis:local --network none
 #   DOCKER_HOST=unix://$PWD/target/stack-bed/docker.sock COMPOSE=docker-compose \
 #     COMPOSE_OVERLAY=deploy/rehearsal/compose.host.yml scripts/stack-bed.sh run scripts/stack-rehearsal.sh target/release/aionis
 set -euo pipefail

@@ -185,8 +185,8 @@ fn target_hash(id: &str) -> String {
     aionis_core::canon::sha256_hex(format!("aionis database {id}"))
 }
 
-/// Opens the store for a gate. A gate changes nothing: one whose schema is behind is refused, where others would bring it up
-/// to date. Returns the newest step of the schema too.
+/// Opens the store for a gate. A gate changes nothing: one whose schema, embedding space or codes of vectors are behind is
+/// refused, where others would bring it up to date. Returns the newest step of the schema too.
 pub(crate) async fn open_to_judge(storage: &StorageSettings) -> Result<(Arc<dyn Deployment>, String), Failure> {
     storage.check()?;
     let options = store_options(storage);
@@ -198,7 +198,8 @@ pub(crate) async fn open_to_judge(storage: &StorageSettings) -> Result<(Arc<dyn 
         return Err(Failure::new(format!("the database lacks migration {missing}; run `aionis migrate` first")));
     }
     let schema = report.applied_before.last().cloned().unwrap_or_default();
-    Ok((open_existing(storage).await?, schema))
+    let store = aionis_store::open(&options.taken_as_it_is(), Arc::new(SystemClock)).await?;
+    Ok((store, schema))
 }
 
 fn there_is_a_database(embedded: &SqliteOptions) -> Result<(), Failure> {

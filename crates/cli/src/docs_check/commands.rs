@@ -69,6 +69,37 @@ fn spaced(line: &str) -> String {
     out
 }
 
+/// Services of the compose files that run the program.
+const SERVICES: [&str; 4] = ["api", "worker", "migrate", "aionis"];
+/// Flags of `docker compose run` that have a value.
+const RUN_FLAGS: [&str; 14] = [
+    "-e",
+    "--env",
+    "--env-from-file",
+    "-v",
+    "--volume",
+    "-u",
+    "--user",
+    "-w",
+    "--workdir",
+    "-p",
+    "--publish",
+    "-l",
+    "--label",
+    "--name",
+];
+
+/// What follows the service in the words after `docker compose … run`: its entry point is the program, so that these are
+/// arguments, all of them. Nothing when it is another service, or what it does anyway.
+fn run_arguments(words: &[String]) -> Option<&[String]> {
+    let mut at = 0;
+    while words.get(at).is_some_and(|word| word.starts_with('-')) {
+        at += if RUN_FLAGS.contains(&words[at].as_str()) { 2 } else { 1 };
+    }
+    words.get(at).filter(|word| SERVICES.contains(&word.as_str()))?;
+    Some(&words[at + 1..]).filter(|rest| !rest.is_empty())
+}
+
 /// The arguments of `aionis`, if that is what the command runs.
 fn arguments(words: &[String]) -> Option<&[String]> {
     let is_aionis = |word: &String| word == "aionis" || word.ends_with("/aionis");
@@ -80,6 +111,10 @@ fn arguments(words: &[String]) -> Option<&[String]> {
     let rest = &words[at..];
     // In a container: what follows the name of the program, or of the service whose entry point it is.
     if rest.first().is_some_and(|word| word == "docker" || word == "docker-compose") {
+        let is_compose = rest[0] == "docker-compose" || rest.get(1).is_some_and(|word| word == "compose");
+        if let Some(run) = rest.iter().position(|word| word == "run").filter(|_| is_compose) {
+            return run_arguments(&rest[run + 1..]);
+        }
         let inner = rest.iter().position(is_aionis)?;
         return Some(&rest[inner + 1..]);
     }
@@ -125,7 +160,7 @@ fn refusal(arguments: &[String], is_block: bool) -> Option<String> {
 
 fn check_code(code: &Code) -> Vec<String> {
     let texts = match code.language {
-        None if code.text.starts_with("aionis ") => &code.text,
+        None if ["aionis ", "docker compose "].iter().any(|first| code.text.starts_with(first)) => &code.text,
         Some(_) if code.is_shell() => &code.text,
         _ => return Vec::new(),
     };
@@ -174,7 +209,10 @@ fn a_command_the_program_refuses_is_found() {
         shell("aionis keys rotate ID --grace 24h; aionis bench --server-pid PID >out 2>&1"),
         shell("aionis copy --from ./a --to postgres://user:password@host/database \\\n  --all"),
         shell("docker compose exec api aionis healthcheck\n$ sudo aionis doctor"),
+        shell("docker compose --env-file .env.stack run --rm -v \"$PWD/a:/data/a\" worker job list --json"),
+        shell("docker compose run --rm migrate\ndocker compose run db psql --nonsense"),
         shell("echo aionis nonsense\nother --flag"),
+        inline("docker compose --env-file .env.stack run --rm worker verify"),
         inline("aionis job …"),
         inline("aionis copy --from … --to …"),
         inline("aionis serve --help"),
@@ -186,7 +224,11 @@ fn a_command_the_program_refuses_is_found() {
         shell("aionis nonsense"),
         shell("target/release/aionis job nonsense --all"),
         shell("true && aionis keys revoke"),
-        shell("docker compose run --rm worker aionis worker --onec"),
+        shell("docker compose run --rm worker worker --onec"),
+        shell("docker compose run --rm worker aionis worker --once"),
+        shell("docker compose run --rm -v a:/b -e KEY worker job nonsense"),
+        shell("docker compose exec worker aionis worker --onec"),
+        inline("docker compose --env-file .env.stack run --rm worker aionis job list"),
         shell("aionis bench --server-pid none"),
         inline("aionis job nonsense"),
         inline("aionis migrate --dry"),

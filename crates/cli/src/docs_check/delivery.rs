@@ -32,6 +32,47 @@ fn of<'a>(service: &'a Yaml, key: &str) -> &'a Yaml {
     if own.is_badvalue() { &service["<<"][key] } else { own }
 }
 
+/// Variables of a service, with what comes by `<<`.
+fn variables(service: &Yaml) -> Vec<&str> {
+    let environment = of(service, "environment");
+    let maps = [environment, &environment["<<"]].into_iter().filter_map(Yaml::as_hash);
+    maps.flat_map(|map| map.keys()).filter_map(Yaml::as_str).collect()
+}
+
+/// Variables of the embedding, which whoever derives vectors needs.
+const EMBEDDING: [&str; 12] = [
+    "EMBEDDING_PROVIDER",
+    "EMBEDDING_DIM",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "OPENAI_EMBEDDING_MODEL",
+    "MINIMAX_API_KEY",
+    "MINIMAX_GROUP_ID",
+    "MINIMAX_EMBED_MODEL",
+    "MINIMAX_EMBED_ENDPOINT",
+    "EMBED_HTTP_TIMEOUT_MS",
+    "EMBED_HTTP_MAX_RETRIES",
+    "EMBED_HTTP_MAX_CONCURRENCY",
+];
+/// Variables of whoever answers requests.
+const SERVING: [&str; 8] = [
+    "MEMORY_AUTH_MODE",
+    "MEMORY_API_KEYS_JSON",
+    "MEMORY_JWT_HS256_SECRET",
+    "MEMORY_JWT_ISSUER",
+    "MEMORY_JWT_AUDIENCE",
+    "ADMIN_TOKEN",
+    "AIONIS_TRUSTED_PROXIES",
+    "CORS_ALLOW_ORIGINS",
+];
+
+/// Whether the image may be somebody's on GitHub although nobody named an owner: names there have no two hyphens in a row.
+fn may_be_a_strangers(image: &str) -> bool {
+    let owner = image.strip_prefix("ghcr.io/").and_then(|rest| rest.split_once('/')).map_or("", |(owner, _)| owner);
+    let default = owner.split_once(":-").map_or(owner, |(_, default)| default.trim_end_matches('}'));
+    !default.contains("--")
+}
+
 /// What is wrong with a compose file.
 fn compose_problems(text: &str) -> Vec<String> {
     let compose = match parse(text) {
@@ -63,6 +104,17 @@ fn compose_problems(text: &str) -> Vec<String> {
             need(of(service, "read_only").as_bool() == Some(true), "may write into its image");
             need(texts(of(service, "cap_drop")) == ["ALL"], "keeps capabilities");
             need(service["entrypoint"].is_badvalue(), "does not run the program");
+            let image = of(service, "image").as_str().unwrap_or_default();
+            need(!may_be_a_strangers(image), "has an image by default that may be a stranger's");
+            let kept = texts(of(service, "volumes")).iter().any(|volume| volume.ends_with(":/data"));
+            let own = texts(of(service, "tmpfs")).iter().any(|tmpfs| tmpfs.starts_with("/data:uid=10001,"));
+            need(kept || own, "cannot write below /data");
+            let passed = variables(service);
+            let serves = texts(&service["command"]).first() == Some(&"serve");
+            let wanted = EMBEDDING.iter().chain(SERVING.iter().filter(|_| serves));
+            for name in wanted.filter(|name| !passed.contains(name)) {
+                need(false, &format!("does not get {name}"));
+            }
         }
         need(!of(service, "mem_limit").is_badvalue(), "has no limit of memory");
         need(!of(service, "restart").is_badvalue(), "has no restart policy");
@@ -167,14 +219,118 @@ fn every_script_a_workflow_or_the_makefile_runs_is_there() {
 fn ops_25_an_image_is_published_only_after_the_gates() {
     let publish = yaml(".github/workflows/docker-publish.yml");
     let needs = texts(&publish["jobs"]["publish"]["needs"]);
-    assert_eq!(needs, ["ci", "gate"]);
+    assert_eq!(needs, ["tag", "ci", "gate"]);
     for (job, workflow) in [("ci", "ci"), ("gate", "core-production-gate")] {
         let uses = publish["jobs"][job]["uses"].as_str();
         assert_eq!(uses, Some(format!("./.github/workflows/{workflow}.yml").as_str()));
         assert!(!yaml(&format!(".github/workflows/{workflow}.yml"))["on"]["workflow_call"].is_badvalue());
     }
-    let text = file(".github/workflows/docker-publish.yml");
-    assert!(text.contains("--sbom=true") && text.contains("--provenance=mode=max"));
+    none(&publish_problems(&file(".github/workflows/docker-publish.yml"), &file(GATE)));
+}
+
+const GATE: &str = ".github/workflows/core-production-gate.yml";
+
+/// Commands and expressions of a job, without comments.
+fn steps_of(job: &Yaml) -> String {
+    let steps = job["steps"].as_vec().into_iter().flatten();
+    let lines = steps.filter_map(|step| step["run"].as_str()).flat_map(str::lines);
+    lines.filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect()
+}
+
+/// What is wrong with how the image comes from the gate to the registry.
+fn publish_problems(publish: &str, gate: &str) -> Vec<String> {
+    let (Ok(publish), Ok(gate)) = (parse(publish), parse(gate)) else { return vec!["is no YAML".to_owned()] };
+    let mut problems = Vec::new();
+    let mut need = |holds: bool, what: &str| {
+        if !holds {
+            problems.push(what.to_owned());
+        }
+    };
+    let (gated, job) = (steps_of(&gate["jobs"]["gate"]), &publish["jobs"]["publish"]);
+    let published = steps_of(job);
+    need(
+        gated.contains("--sbom=true") && gated.contains("--provenance=mode=max"),
+        "the image says nothing of its origin",
+    );
+    need(gated.contains("type=oci,dest=image.tar"), "the gated image is not kept");
+    need(gated.contains("oci-archive:image.tar \"docker-daemon:"), "another image is gated");
+    let kept = |job: &Yaml| {
+        let steps = job["steps"].as_vec().into_iter().flatten();
+        steps.filter_map(|step| step["with"]["name"].as_str()).any(|name| name == "gated-image")
+    };
+    need(kept(&gate["jobs"]["gate"]) && kept(job), "the gated image does not reach the job that publishes");
+    need(publish["jobs"]["gate"]["with"]["keep_image"].as_bool() == Some(true), "the gate keeps no image");
+    need(!published.contains("build"), "the image is built anew");
+    need(published.contains("copy --all --preserve-digests oci-archive:image.tar"), "another image is published");
+    let pushed = "${{ github.event_name == 'push' && github.ref_name || inputs.tag }}";
+    for name in ["tag", "publish"] {
+        need(publish["jobs"][name]["env"]["TAG"].as_str() == Some(pushed), "a run by hand publishes what nobody named");
+    }
+    let latest = published.lines().find(|line| line.contains("latest)")).unwrap_or_default();
+    need(latest.contains("push\\ *)"), "a run by hand moves latest");
+    need(steps_of(&publish["jobs"]["tag"]).contains("Cargo.toml"), "the tag is not compared with the version");
+    problems
+}
+
+#[test]
+fn an_image_that_is_not_the_gated_one_is_found() {
+    let (publish, gate) = (file(".github/workflows/docker-publish.yml"), file(GATE));
+    for (of_gate, from, to, said) in [
+        (true, "--sbom=true", "", "the image says nothing of its origin"),
+        (true, "          name: gated-image\n", "", "the gated image does not reach the job that publishes"),
+        (
+            true,
+            "oci-archive:image.tar \"docker-daemon:",
+            "oci-archive:other.tar \"docker-daemon:",
+            "another image is gated",
+        ),
+        (false, "skopeo inspect --raw oci-archive", "docker buildx build . #", "the image is built anew"),
+        (false, "--all --preserve-digests ", "", "another image is published"),
+        (false, "      keep_image: true\n", "", "the gate keeps no image"),
+        (
+            false,
+            "github.event_name == 'push' && github.ref_name",
+            "github.ref_type == 'tag' && github.ref_name",
+            "a run by hand publishes what nobody named",
+        ),
+        (false, "push\\ *) tags", "*) tags", "a run by hand moves latest"),
+        (false, "Cargo.toml | head", "README.md | head", "the tag is not compared with the version"),
+    ] {
+        let changed = if of_gate { &gate } else { &publish };
+        assert!(changed.contains(from), "{from}");
+        let changed = changed.replace(from, to);
+        let problems = if of_gate { publish_problems(&publish, &changed) } else { publish_problems(&changed, &gate) };
+        assert!(problems.iter().any(|problem| problem == said), "{said}: {problems:?}");
+    }
+}
+
+/// What is wrong with which scope is judged: it has to be one that was filled.
+fn judged_scope_problem(gate: &str, seed: &str) -> Option<String> {
+    let Ok(gate) = parse(gate) else { return Some("is no YAML".to_owned()) };
+    let commands = steps_of(&gate["jobs"]["gate"]);
+    let Some(call) = commands.lines().find(|line| line.contains("scripts/stack-gate.sh")) else {
+        return Some("no gate is run".to_owned());
+    };
+    let words: Vec<&str> = call.split_whitespace().collect();
+    let value = |flag: &str| words.windows(2).find(|pair| pair[0] == flag).map_or("default", |pair| pair[1]);
+    let filled = |pattern: String| Regex::new(&pattern).unwrap().is_match(seed);
+    let scope = value("--scope");
+    if !filled(format!(r#""scope": "{scope}", "actor""#)) {
+        return Some(format!("the scope {scope} is judged, which nothing was written to"));
+    }
+    let tenant = value("--tenant-id");
+    let is_filled = filled(format!(r#"(?m)^TENANTS = \[(?:.*, )?"{tenant}""#));
+    (!is_filled).then(|| format!("the tenant {tenant} is judged, which nothing was written to"))
+}
+
+#[test]
+fn ops_25_the_gate_judges_a_scope_that_was_filled() {
+    let (gate, seed) = (file(GATE), file("scripts/seed-tenants.py"));
+    assert_eq!(judged_scope_problem(&gate, &seed), None);
+    let empty = judged_scope_problem(&gate.replace(" --scope team", ""), &seed).unwrap();
+    assert!(empty.contains("the scope default is judged"), "{empty}");
+    let empty = judged_scope_problem(&gate, &seed.replace("TENANTS = [\"default\", ", "TENANTS = [")).unwrap();
+    assert!(empty.contains("the tenant default is judged"), "{empty}");
 }
 
 /// The gate runs when anything changes that a deployment is made of.
@@ -207,6 +363,25 @@ fn compose_files_are_sound() {
     parse(&overlay).unwrap();
 }
 
+/// What a compose file names counts, set or not: a profile that names it too would be ignored without a word.
+#[test]
+fn no_profile_names_what_the_compose_files_name() {
+    let compose = yaml("docker-compose.yml");
+    let named: Vec<&str> = ["api", "worker"].iter().flat_map(|name| variables(&compose["services"][*name])).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let of_profile = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.split_once('='));
+        lines.map(|(name, _)| name.to_owned()).filter(|name| named.contains(&name.as_str())).collect()
+    };
+    assert_eq!(of_profile("# x\nOUTBOX_BATCH_SIZE=1\nOPENAI_BASE_URL=y"), ["OPENAI_BASE_URL"]);
+    // The worker's pool has a variable of its own there, as it needs fewer connections.
+    for name in ["default", "prod", "benchmark"] {
+        let mut ignored = of_profile(&file(&format!("deploy/profiles/{name}.env")));
+        ignored.retain(|name| name != "DB_POOL_MAX");
+        assert_eq!(ignored, Vec::<String>::new(), "{name}");
+    }
+}
+
 #[test]
 fn the_dockerfile_is_sound() {
     assert_eq!(dockerfile_problems(&file("Dockerfile")), Vec::<&str>::new());
@@ -231,6 +406,10 @@ fn what_is_wrong_with_a_compose_file_is_found() {
         ("  read_only: true\n", "", "api: may write into its image"),
         ("pgvector:0.8.6-pg16", "pgvector:latest", "db: has an image that changes under its name"),
         ("    mem_limit: 256m\n", "", "migrate: has no limit of memory"),
+        ("STACK_IMAGE_OWNER:-local--build", "STACK_IMAGE_OWNER:-local", "api: has an image by default"),
+        ("/data:uid=10001,gid=10001,mode=0700", "/data", "worker: cannot write below /data"),
+        ("  OPENAI_BASE_URL:\n", "", "worker: does not get OPENAI_BASE_URL"),
+        ("      MEMORY_JWT_ISSUER:\n", "", "api: does not get MEMORY_JWT_ISSUER"),
         ("services:", "services: [", "while parsing"),
     ] {
         assert!(sound.contains(from), "{from}");

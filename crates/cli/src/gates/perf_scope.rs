@@ -1,7 +1,8 @@
 //! The scope a benchmark writes into: it is the gate's own, named by its run, and removed afterwards.
 //!
-//! A run is noted in the history of jobs before anything is written, and holds a lease while it lasts. What a killed run
-//! left is found there by the next one: the lease has run out, and the scope is removed. No other scope is ever touched.
+//! A run is noted in the history of jobs before anything is written, and holds a lease while it lasts. What earlier runs
+//! left is found there by the next one: that of a killed run once its lease has run out, and that of any other one into whose
+//! scope a write came after its end. No other scope is ever touched.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -57,6 +58,15 @@ pub(super) struct Removed {
     pub(super) note: Option<String>,
 }
 
+/// What the judged database has of a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Nodes.
+    pub(super) nodes: u64,
+    /// Those of them with a vector.
+    pub(super) ready: u64,
+}
+
 /// Name of a scope that no other run has.
 pub(super) fn name(run_id: &str) -> String {
     format!("gate_{run_id}_{}", &Uuid::new_v4().simple().to_string()[..12])
@@ -86,14 +96,30 @@ impl PerfScope {
         self.key.scope()
     }
 
+    /// The scope.
+    pub(super) const fn key(&self) -> &ScopeKey {
+        &self.key
+    }
+
     /// Whether the database that is judged has what was written over HTTP.
     pub(super) async fn is_seen(&self) -> Result<bool, Failure> {
         Ok(!self.store.scopes(Some(self.key.tenant()), Some(self.key.scope())).await?.is_empty())
     }
 
-    /// Removes the scope and ends the run.
-    pub(super) async fn remove(self) -> Result<Removed, Failure> {
+    /// Counts what is stored.
+    pub(super) async fn stored(&self) -> Result<Stored, Failure> {
+        let counts = self.store.quality(&self.key, SystemClock.now()).await?;
+        Ok(Stored { nodes: counts.nodes, ready: counts.ready })
+    }
+
+    /// Removes the scope and ends the run, which has failed if something of the scope is out of reach.
+    pub(super) async fn remove(self, out_of_reach: Option<String>) -> Result<Removed, Failure> {
         let removed = purge(&self.store, &self.key).await;
+        let removed = match (out_of_reach.map(Failure::new), removed) {
+            (None, removed) => removed,
+            (Some(why), Ok(_)) => Err(why),
+            (Some(why), Err(failure)) => Err(Failure::all([why, failure])),
+        };
         self.stop.send_replace(true);
         if let Err(e) = self.keeper.await {
             tracing::warn!(error = %e, "the lease of the benchmark's scope was not kept");
@@ -160,23 +186,21 @@ async fn end(
     Ok(())
 }
 
-/// Removes scopes that killed runs left in a tenant.
+/// Removes what runs before left in a tenant, whatever they ended with: a write that was under way when a scope was removed
+/// makes it anew. `own` is the scope in use.
 pub(super) async fn remove_left(
     store: &Arc<dyn Deployment>,
     tenant: &str,
     lease: Duration,
+    own: &ScopeKey,
 ) -> Result<Vec<Removed>, Failure> {
     let query =
         RunQuery { job: Some(JOB.to_owned()), tenant: Some(tenant.to_owned()), target: None, limit: LOOKED_BACK };
-    let mut keys: BTreeSet<String> = BTreeSet::new();
-    for run in store.job_runs(&query).await? {
-        if run.status != RunStatus::Done {
-            keys.insert(run.target.key().to_owned());
-        }
-    }
+    let runs = store.job_runs(&query).await?;
+    let keys: BTreeSet<&str> = runs.iter().map(|run| run.target.key()).filter(|key| *key != own.as_str()).collect();
     let mut done = Vec::new();
     for key in keys {
-        let key = ScopeKey::from_stored(&key)?;
+        let key = ScopeKey::from_stored(key)?;
         if !holds_something(store, &key).await? {
             continue;
         }

@@ -90,7 +90,8 @@ pub(super) async fn contract(target: &Arc<Target>) -> Probed {
     Probed { evidence, reasons }
 }
 
-/// Whether the database that is judged is the one the server uses. Unknown is no match.
+/// Whether the database that is judged says it is the one the server uses. Unknown is no match. A copy says the same as what
+/// it was copied from: only what is written over HTTP tells them apart, which the benchmark does.
 pub(super) async fn database(store: &dyn Deployment, servers: Option<&str>) -> Result<(Probed, Option<bool>), Failure> {
     let own = wiring::identity(store).await?;
     let matches = match (own.as_deref(), servers) {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use aionis_core::{
     gates::{
         Judgement,
-        release::{Decision, GateStep, decide, judge},
+        release::{Bounds, Decision, GateStep, decide, judge},
         slo::{SloReport, SloThresholds},
     },
     jobs::consistency::{Asked, CheckSet},
@@ -63,6 +63,14 @@ pub(crate) struct ReleaseAsk {
     pub(crate) partition: (bool, ReadinessAsk),
 }
 
+/// What the summary says of the partitioned layout beside its step.
+struct Readiness {
+    summary_json: String,
+    /// What was let through without evidence.
+    accepted_inconclusive: Vec<String>,
+    dual_write_enabled: Option<bool>,
+}
+
 /// A run of the gate.
 struct Run<'a> {
     ask: &'a ReleaseAsk,
@@ -72,10 +80,12 @@ struct Run<'a> {
     /// What the server says its database is.
     server_hash: Option<String>,
     target_match: Option<bool>,
+    /// By what it was compared with the judged one.
+    compared_by: Vec<&'static str>,
     versions: Value,
     slo: Option<SloReport>,
     dataset_sha256: Option<String>,
-    partition_summary: Option<String>,
+    partition: Option<Readiness>,
     interrupted: bool,
 }
 
@@ -88,10 +98,11 @@ pub(crate) async fn run(ask: &ReleaseAsk, artifacts: &Artifacts) -> Result<(Valu
         store: None,
         server_hash: None,
         target_match: None,
+        compared_by: Vec::new(),
         versions: Value::Null,
         slo: None,
         dataset_sha256: None,
-        partition_summary: None,
+        partition: None,
         interrupted: false,
     };
     let mut stop = StopSignal::new()?;
@@ -196,6 +207,9 @@ impl Run<'_> {
         self.store = Some((store, schema));
         let (probed, matches) = probed?;
         self.target_match = matches;
+        if matches.is_some() {
+            self.compared_by.push("stored_id");
+        }
         let evidence = json!({
             "place": wiring::store_options(&self.ask.storage).place(),
             "versions": self.versions,
@@ -266,11 +280,17 @@ impl Run<'_> {
         let looked = partition_readiness::look(&self.ask.storage, &self.ask.partition.1, self.artifacts).await;
         match looked {
             Ok(found) => {
-                self.partition_summary = Some(found.summary_json.display().to_string());
+                let summary_json = found.summary_json.display().to_string();
                 let evidence = json!({
                     "reasons": found.reasons,
                     "inconclusive": found.inconclusive,
-                    "summary_json": self.partition_summary,
+                    "accepted_inconclusive": found.accepted_inconclusive,
+                    "summary_json": summary_json,
+                });
+                self.partition = Some(Readiness {
+                    summary_json,
+                    accepted_inconclusive: found.accepted_inconclusive,
+                    dual_write_enabled: found.dual_write_enabled,
                 });
                 self.add(GateStep::made(PARTITION, found.reasons, found.inconclusive), file, &evidence, started);
             }
@@ -295,10 +315,16 @@ impl Run<'_> {
             None => self.interrupted = true,
             Some(Err(failure)) => self.break_off(PERF, file, &failure, started),
             Some(Ok(found)) => {
-                let reasons = [&found.reasons[..], &found.slo.fail_reasons[..]].concat();
-                let step = GateStep::made(PERF, reasons, found.slo.inconclusive.clone());
+                let slo = found.slo.as_ref();
+                let failed = slo.map_or(&[][..], |slo| &slo.fail_reasons[..]);
+                let open = slo.map_or_else(Vec::new, |slo| slo.inconclusive.clone());
+                let step = GateStep::made(PERF, [&found.reasons[..], failed].concat(), open);
                 self.add(step, file, &found.evidence, started);
-                (self.slo, self.dataset_sha256) = (Some(found.slo), Some(found.dataset_sha256));
+                self.compared_by.push("written_nodes");
+                if !found.is_seen {
+                    self.target_match = Some(false);
+                }
+                (self.slo, self.dataset_sha256) = (found.slo, found.dataset_sha256);
             }
         }
         let (started, file) = (Instant::now(), "09_perf_cleanup.json");
@@ -325,13 +351,15 @@ impl Run<'_> {
             }
         }
         let judgement = judge(&required, &steps, &further, &open);
-        let decision = decide(&judgement, self.ask.perf.is_some(), self.interrupted);
+        let bounds = surroundings::bounds(self.ask);
+        let decision = decide(&judgement, self.ask.perf.is_some(), self.interrupted, &bounds.loosened());
         let ok = judgement.ok;
-        (self.document(&steps, &judgement, &decision), ok)
+        (self.document(&steps, &judgement, &decision, &bounds), ok)
     }
 
-    fn document(&self, steps: &[GateStep], judgement: &Judgement, decision: &Decision) -> Value {
+    fn document(&self, steps: &[GateStep], judgement: &Judgement, decision: &Decision, bounds: &Bounds) -> Value {
         let (required, readiness) = &self.ask.partition;
+        let partition = self.partition.as_ref();
         json!({
             "ok": judgement.ok,
             "verdict": judgement.verdict,
@@ -345,6 +373,7 @@ impl Run<'_> {
                 "tenant_id": self.ask.tenant_id,
                 "db_runner": "local",
                 "db_target_hash_match": self.target_match,
+                "db_target_compared_by": self.compared_by,
             },
             "blocking_metrics": {
                 "integrity": [
@@ -359,7 +388,9 @@ impl Run<'_> {
                     "read_shadow_check": readiness.read_shadow_check,
                     "read_shadow_limit": readiness.read_shadow_limit,
                     "read_shadow_min_overlap": readiness.read_shadow_min_overlap,
-                    "summary_json": self.partition_summary,
+                    "summary_json": partition.map(|found| &found.summary_json),
+                    "dual_write_enabled": partition.and_then(|found| found.dual_write_enabled),
+                    "accepted_inconclusive": partition.map(|found| &found.accepted_inconclusive),
                 },
                 "availability_and_slo": {
                     "run_perf": self.ask.perf.is_some(),
@@ -368,6 +399,9 @@ impl Run<'_> {
                     "samples": self.slo.as_ref().map(|slo| slo.samples),
                     "pass": self.slo.as_ref().map(|slo| slo.pass),
                 },
+                "bounds": bounds,
+                "differs_from_default": bounds.differing(),
+                "loosened": bounds.loosened(),
             },
             "aux_regression_only": ["LongMemEval", "LoCoMo"],
             "steps": steps,

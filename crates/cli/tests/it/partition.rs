@@ -107,7 +107,7 @@ fn ops_10_a_cutover_beside_a_server_by_the_commands_alone() {
         assert_eq!((&ready["ok"], &ready["state"]), (&json!(true), &json!("ready")));
         let kept = summary(&place.path().join("artifacts/partition_cutover/r1"));
         assert_eq!((&kept["ok"], &kept["run_id"], &kept["fail_reasons"]), (&json!(true), &json!("r1"), &json!([])));
-        assert_eq!(kept["checks"].as_array().unwrap().len(), 14);
+        assert_eq!(kept["checks"].as_array().unwrap().len(), 15);
         for file in kept["evidence"].as_array().unwrap() {
             assert!(
                 place.path().join("artifacts/partition_cutover/r1").join(file.as_str().unwrap()).exists(),
@@ -157,12 +157,45 @@ fn planted_difference(place: &Place, url: &str) {
     assert!(refused.stderr.contains("out of order"), "{}", refused.stderr);
 }
 
+/// Whatever a run ends with, its summary says the same.
+#[test]
+fn exit_code_and_summary_agree_also_where_something_is_accepted_or_goes_wrong() {
+    let database = PrivateServer::start(false);
+    let (place, url) = (Place::new(), database.url("postgres"));
+    command(&place, &url, &["migrate"]).exits(0);
+    // Out of order: not judged, and the summary says so.
+    let refused = command(&place, &url, &["partition", "readiness", "--out-dir", "early"]).exits(1);
+    assert!(refused.stderr.contains("out of order"), "{refused:#?}");
+    let early = summary(&place.path().join("early"));
+    assert_eq!((&early["ok"], &early["verdict"]), (&json!(false), &json!("fail")));
+    assert!(early["fail_reasons"][0].as_str().unwrap().starts_with("not_judged: "), "{early:#}");
+    for step in ["ensure", "backfill", "verify"] {
+        partition(&place, &url, &[step]);
+    }
+    let gate = |out: &str, more: &[&str], code: i32| {
+        command(&place, &url, &[&["gate", "partition-readiness", "--out-dir", out], more].concat()).exits(code);
+        summary(&place.path().join(out))
+    };
+    let open = gate("open", &[], 2);
+    assert_eq!((&open["ok"], &open["verdict"]), (&json!(false), &json!("inconclusive")));
+    assert_eq!((&open["inconclusive"], &open["accepted_inconclusive"]), (&json!(["shadow_read"]), &json!([])));
+    let accepted = gate("accepted", &["--accept-inconclusive"], 0);
+    assert_eq!((&accepted["ok"], &accepted["verdict"]), (&json!(true), &json!("inconclusive")));
+    assert_eq!((&accepted["fail_reasons"], &accepted["accepted_inconclusive"]), (&json!([]), &json!(["shadow_read"])));
+    // What fails is not accepted.
+    database.execute("ALTER TABLE memory_nodes ALTER COLUMN id SET DEFAULT gen_random_uuid()");
+    assert_eq!(gate("differs", &["--accept-inconclusive"], 2)["ok"], false);
+}
+
 #[test]
 fn a_database_that_cannot_be_reached_or_is_behind_fails_the_gate_with_a_summary() {
     let mut database = PrivateServer::start(false);
     let (place, url) = (Place::new(), database.url("postgres"));
     let behind = command(&place, &url, &["gate", "partition-readiness", "--out-dir", "behind"]).exits(2);
     assert!(behind.stdout.contains("FAIL         migrations_applied"), "{}", behind.stdout);
+    // What a run found is not written over.
+    let again = command(&place, &url, &["gate", "partition-readiness", "--out-dir", "behind"]).exits(1);
+    assert!(again.one_line().contains("--out-dir"), "{again:#?}");
     database.kill();
     command(&place, &url, &["gate", "partition-readiness", "--out-dir", "away"]).exits(2);
     let summary = summary(&place.path().join("away"));

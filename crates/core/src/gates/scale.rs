@@ -42,6 +42,80 @@ impl fmt::Display for ScaleTier {
     }
 }
 
+/// A way out of a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TierExit {
+    /// Where it leads.
+    pub to: ScaleTier,
+    /// When it is taken.
+    pub when: &'static str,
+}
+
+/// A tier as the matrix has it: what it is, what holds in it, and the ways out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TierRule {
+    /// The tier.
+    pub tier: ScaleTier,
+    /// How the deployment is laid out.
+    pub layout: &'static str,
+    /// What is done in it.
+    pub done: &'static str,
+    /// What must not be given up in it, or before a tenant is moved into it.
+    pub guardrails: &'static [&'static str],
+    /// The ways out; none when it is not left.
+    pub exits: &'static [TierExit],
+}
+
+/// What must not be given up in any tier, and then what is asked for before tenants move to shards.
+const GUARDRAILS: &[&str] = &[
+    "The commit chain is never switched off.",
+    "Resets of scopes at this size go by partition (`aionis job scope-purge --mode partition`).",
+    "Before a tenant is moved: `aionis gate consistency --all --strict-warnings` passes, the readiness of the partitioned \
+     layout is shown, and a replay of dead letters was rehearsed (`aionis job outbox-replay`).",
+];
+/// Those of them that hold in every tier.
+const IN_EVERY_TIER: usize = 2;
+
+/// The tiers, as the matrix has them.
+pub const TIERS: [TierRule; 3] = {
+    use ScaleTier::{A, B, C};
+    let in_all = GUARDRAILS.split_at(IN_EVERY_TIER).0;
+    [
+        TierRule {
+            tier: A,
+            layout: "one cluster",
+            done: "one primary; partition-first purge; adaptive downgrade of recalls",
+            guardrails: in_all,
+            exits: &[
+                TierExit { to: B, when: "a trigger of B is breached for 3 days in a row" },
+                TierExit { to: C, when: "a trigger of C other than slow writes is breached for 7 days in a row" },
+            ],
+        },
+        TierRule {
+            tier: B,
+            layout: "primary and read replicas",
+            done: "recalls go to replicas, writes and the commit chain stay on the primary; noisy tenants are limited more \
+                   tightly",
+            guardrails: in_all,
+            exits: &[
+                TierExit { to: C, when: "a trigger of C is breached for 7 days in a row" },
+                TierExit {
+                    to: A,
+                    when: "for 7 days in a row everything was measured to be within the bounds of A: no trigger breached, \
+                           writes up to 200 ms (p95), the busiest tenant up to 0.20 of the write capacity",
+                },
+            ],
+        },
+        TierRule {
+            tier: C,
+            layout: "tenant shards",
+            done: "tenants on clusters of their own, routed by tenant id; a verification window before each flip. One-way",
+            guardrails: GUARDRAILS,
+            exits: &[],
+        },
+    ]
+};
+
 text_enum!(
     /// What to do about the tier.
     Recommendation {
@@ -232,6 +306,8 @@ pub struct Advice {
     pub recommendation: Recommendation,
     /// Why, in one sentence.
     pub reason: String,
+    /// What must not be given up in the tier it belongs to, or before it gets there.
+    pub guardrails: &'static [&'static str],
     /// All triggers.
     pub triggers: Vec<Trigger>,
     /// Names of those that are breached now.
@@ -300,6 +376,7 @@ pub fn advise(
         tier,
         recommendation,
         reason,
+        guardrails: TIERS.iter().find(|rule| rule.tier == tier).map_or(GUARDRAILS, |rule| rule.guardrails),
         breached,
         unknown,
         within_tier_a: within,

@@ -164,3 +164,41 @@ fn tiers_are_shown_as_they_are_read() {
     }
     assert_eq!(ScaleTier::parse("a"), None);
 }
+
+#[test]
+fn tiers_guardrails_and_exits_are_those_of_the_document() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/ULTRA_SCALE_ROUTING_MATRIX.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let mut guardrails: std::collections::BTreeSet<&str> = std::collections::BTreeSet::new();
+    let mut exits = 0;
+    for TierRule { tier, layout, done, guardrails: own, exits: ways } in TIERS {
+        assert!(document.contains(&format!("| {tier} | {layout} | {done} |")), "{tier}");
+        for exit in ways {
+            let line = format!("* **{tier} → {}:** {}", exit.to, exit.when);
+            assert!(document.contains(&line), "the document lacks: {line}");
+        }
+        exits += ways.len();
+        guardrails.extend(own.iter().copied());
+    }
+    for guardrail in &guardrails {
+        assert!(document.contains(&format!("* {guardrail}\n")), "the document lacks: {guardrail}");
+    }
+    let section = |name: &str| {
+        let text = document.split(&format!("\n## {name}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
+        text.lines().filter(|line| line.starts_with("* ")).count()
+    };
+    // Tier C has a line too, which says that it is not left.
+    assert_eq!((section("Guardrails"), section("Exits")), (guardrails.len(), exits + 1));
+    let bounds = ScaleThresholds::default();
+    assert_eq!((bounds.days_b, bounds.days_c, bounds.a_write_p95_max_ms), (3, 7, 200.0), "the texts name them");
+}
+
+#[test]
+fn an_advice_names_the_guardrails_of_the_tier_it_leads_to() {
+    let mut signals = calm();
+    assert_eq!(of(&signals, ScaleTier::A, &[]).guardrails, TIERS[0].guardrails);
+    signals.tenants = Signal::measured(10_001.0, "test");
+    let to_shards = of(&signals, ScaleTier::A, &days(6, &["tenant_cardinality"], false));
+    assert_eq!((to_shards.tier, to_shards.guardrails), (ScaleTier::C, TIERS[2].guardrails));
+    assert!(to_shards.guardrails.len() > TIERS[1].guardrails.len());
+}

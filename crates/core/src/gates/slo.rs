@@ -18,6 +18,12 @@ pub struct SloThresholds {
     pub error_rate_max: f64,
 }
 
+impl Default for SloThresholds {
+    fn default() -> Self {
+        Self { recall_p95_max_ms: 1_200.0, write_p95_max_ms: 800.0, error_rate_max: 0.02 }
+    }
+}
+
 /// What was measured in one case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct CaseFigures {

@@ -198,7 +198,7 @@ impl PendingPurge {
 pub enum PurgeState {
     /// It has no head; there may be rows without one, of audits.
     Absent,
-    /// It is in use.
+    /// It is in use, or marked because its tenant is served from elsewhere: nobody copies it in.
     Open,
     /// It is being copied in.
     Importing,

@@ -14,7 +14,7 @@ pub use self::{
         FLAT_SUFFIX, HASH_PARTITIONS_MAX, NAME_MAX_BYTES, TWIN_SUFFIX, after_cutover, default_partition, flat_name,
         hash_partition, own_partition, staged, twin_name,
     },
-    readiness::{Check, CheckState, Readiness, inconclusive, judged},
+    readiness::{Check, CheckState, Readiness, inconclusive, judged, not_applicable},
     shadow::{ShadowSample, ShadowSummary, percentile_us, summarise},
 };
 

@@ -15,6 +15,8 @@ pub enum CheckState {
     Inconclusive,
     /// It could not be made because one before it failed; no pass.
     Skipped,
+    /// There is nothing in this state that it is about; neither a pass nor a failure.
+    NotApplicable,
 }
 
 /// A check and what was seen.
@@ -56,10 +58,16 @@ pub fn inconclusive(name: &'static str, expected: impl Into<String>, reason: imp
     }
 }
 
+/// A check that is about nothing there is in this state, and why.
+pub fn not_applicable(name: &'static str, reason: impl Into<String>) -> Check {
+    let (observed, expected) = (Value::Null, String::new());
+    Check { name, state: CheckState::NotApplicable, observed, expected, reason: reason.into() }
+}
+
 /// The verdict over all checks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
-    /// Whether every check passed.
+    /// Whether every check that applies passed, and one did.
     pub ok: bool,
     /// The checks, in the order they were made.
     pub checks: Vec<Check>,
@@ -69,7 +77,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// The names of all checks, in the order they are made.
-    pub const NAMES: [&str; 14] = [
+    pub const NAMES: [&str; 15] = [
         "db_reachable",
         "migrations_applied",
         "twins_exist",
@@ -77,6 +85,7 @@ impl Readiness {
         "indexes_valid",
         "rls_and_grants",
         "lock_table_size",
+        "not_replicated",
         "mirror_active",
         "mirror_uninterrupted",
         "mirror_probe",
@@ -96,14 +105,21 @@ impl Readiness {
             }
         }
         let reason = |check: &Check| format!("{}: {}", check.name, check.reason);
-        let fail_reasons: Vec<String> =
-            checks.iter().filter(|check| check.state != CheckState::Pass).map(reason).collect();
-        Self { ok: fail_reasons.is_empty(), checks, fail_reasons }
+        let stands_against = |check: &&Check| !matches!(check.state, CheckState::Pass | CheckState::NotApplicable);
+        let fail_reasons: Vec<String> = checks.iter().filter(stands_against).map(reason).collect();
+        let is_any_passed = checks.iter().any(|check| check.state == CheckState::Pass);
+        Self { ok: fail_reasons.is_empty() && is_any_passed, checks, fail_reasons }
     }
 
     /// Whether nothing failed, though there may have been nothing to judge some checks by.
     pub fn is_nothing_failed(&self) -> bool {
-        self.checks.iter().all(|check| matches!(check.state, CheckState::Pass | CheckState::Inconclusive))
+        let is_failed = |check: &Check| matches!(check.state, CheckState::Fail | CheckState::Skipped);
+        !self.checks.iter().any(is_failed) && self.checks.iter().any(|check| check.state == CheckState::Pass)
+    }
+
+    /// The names of the checks that ended in a state.
+    pub fn named(&self, state: CheckState) -> Vec<&'static str> {
+        self.checks.iter().filter(|check| check.state == state).map(|check| check.name).collect()
     }
 }
 
@@ -143,5 +159,19 @@ mod tests {
         assert_eq!(readiness.fail_reasons, ["shadow_read: no vectors"]);
         assert!(!readiness.ok && readiness.is_nothing_failed());
         assert!(!Readiness::of(Vec::new()).is_nothing_failed());
+    }
+
+    #[test]
+    fn what_does_not_apply_is_neither_a_pass_nor_a_failure() {
+        let mut checks = all_pass();
+        let probe = checks.iter().position(|check| check.name == "mirror_probe").unwrap();
+        checks[probe] = not_applicable("mirror_probe", "nothing is mirrored");
+        let readiness = Readiness::of(checks);
+        assert!(readiness.ok && readiness.is_nothing_failed() && readiness.fail_reasons.is_empty());
+        assert_eq!(readiness.named(CheckState::NotApplicable), ["mirror_probe"]);
+        assert_eq!(readiness.named(CheckState::Pass).len(), Readiness::NAMES.len() - 1);
+        let nothing = Readiness::of(Readiness::NAMES.map(|name| not_applicable(name, "nothing")).into());
+        assert!(!nothing.ok && !nothing.is_nothing_failed(), "where nothing applies nothing was looked at");
+        assert_eq!(serde_json::to_value(CheckState::NotApplicable).unwrap(), "not_applicable");
     }
 }

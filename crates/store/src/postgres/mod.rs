@@ -58,7 +58,7 @@ use self::{
     session::For,
     wake::Wake,
 };
-use crate::{migration::MigrationReport, space::EmbeddingSpace};
+use crate::{deployment::not_prepared, migration::MigrationReport, space::EmbeddingSpace};
 
 /// How nearest vectors are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct PostgresOptions {
     pub space: Option<EmbeddingSpace>,
     /// Whatever space the store is stamped with is right: for an operator's command, which must not change it.
     pub any_space: bool,
+    /// The database is taken as it is: where opening would have to change something it is refused. For gates.
+    pub as_it_is: bool,
     /// Dimension of a store that has no space yet and gets none now.
     pub fallback_dim: usize,
     /// Connections.
@@ -109,6 +111,7 @@ impl PostgresOptions {
             url: url.into(),
             space: None,
             any_space: false,
+            as_it_is: false,
             fallback_dim: 1536,
             connections_max: 16,
             acquire_timeout: Duration::from_secs(5),
@@ -167,21 +170,34 @@ impl PostgresStore {
     ///
     /// # Errors
     /// The server cannot be reached or is too old; the schema is unknown or altered; the stored vectors are of another
-    /// space; the runtime role is missing and cannot be made.
+    /// space; the runtime role is missing and cannot be made; a database that is to be taken as it is would have to be
+    /// changed.
     pub async fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let mut connect = connect_options(&options.url)?;
         if let Some(slow) = options.slow_statement {
             connect = connect.log_slow_statements(tracing::log::LevelFilter::Warn, slow);
         }
         let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
+        if options.as_it_is
+            && let Some(missing) = migrate::missing(&mut owner).await?.first()
+        {
+            return Err(not_prepared(&format!("the database lacks migration {missing}")));
+        }
+        // Where nothing is missing this only checks.
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
         owner.execute(PLANS_BY_LAYOUT).await.map_err(driver)?;
-        let space = space::settle(&mut owner, options).await?;
-        recode::recode(&mut owner).await?;
-        if options.vector_search == VectorSearch::Hnsw {
-            space::make_index(&mut owner, &space).await?;
-        }
+        let space = if options.as_it_is {
+            recode::check(&mut owner).await?;
+            space::found(&mut owner).await?
+        } else {
+            let space = space::settle(&mut owner, options).await?;
+            recode::recode(&mut owner).await?;
+            if options.vector_search == VectorSearch::Hnsw {
+                space::make_index(&mut owner, &space).await?;
+            }
+            space
+        };
         let _ = sqlx::Connection::close(owner).await;
         let patience = Arc::new(Patience::new(options.acquire_timeout + options.statement_timeout + ANSWER_GRACE));
         // A transaction whose client has fallen silent holds locks that others wait for.

@@ -83,8 +83,11 @@ async fn listen(pool: PgPool, work: Arc<Notify>, commits: watch::Sender<u64>, la
         let listened = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(CHANNEL).await?;
+            // What was said before anybody listened, or while the connection was lost, nobody has heard.
+            layout.changed();
             loop {
-                if listener.recv().await?.payload() == LAYOUT {
+                // Nothing when the connection was lost; the next call makes another one.
+                if listener.try_recv().await?.is_none_or(|heard| heard.payload() == LAYOUT) {
                     layout.changed();
                 }
                 work.notify_one();

@@ -6,7 +6,7 @@ use aionis_core::{
     gates::{GateMode, slo::SloThresholds},
     jobs::consistency::CheckSet,
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::{
@@ -40,6 +40,9 @@ pub(crate) struct CoreArgs {
     /// Port of the server on this machine, when no address is given.
     #[arg(long, env = "PORT", default_value_t = 3001, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
+    /// How the database is reached: here always by its address, which both names mean.
+    #[arg(long, value_enum, default_value_t = DbRunner::Local)]
+    db_runner: DbRunner,
     #[command(flatten)]
     place: PlaceArgs,
     #[command(flatten)]
@@ -54,6 +57,15 @@ pub(crate) struct CoreArgs {
     parts: HealthParts,
     #[command(flatten)]
     run: RunArgs,
+}
+
+/// Ways to the database that invocations of the earlier implementation name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DbRunner {
+    /// From this machine.
+    Local,
+    /// As it turns out; from this machine.
+    Auto,
 }
 
 /// Bounds of the benchmark.
@@ -117,13 +129,13 @@ struct PartitionArgs {
     /// Whether the partitioned layout has to be ready for its cutover.
     #[arg(long, env = "CORE_GATE_REQUIRE_PARTITION_READY", default_value = "false", value_parser = boolean, action = clap::ArgAction::Set)]
     require_partition_ready: bool,
-    /// Scope whose readiness is judged [default: the scope of the gate].
+    /// Scope that has to be stored for readiness; all scopes are compared [default: the scope of the gate].
     #[arg(long, env = "CORE_GATE_PARTITION_SCOPE")]
     partition_scope: Option<String>,
-    /// Tenant whose readiness is judged [default: the tenant of the gate].
+    /// Tenant of that scope [default: the tenant of the gate].
     #[arg(long, env = "CORE_GATE_PARTITION_TENANT_ID")]
     partition_tenant_id: Option<String>,
-    /// Whether recalls are compared between the layouts.
+    /// Whether there have to be recalls to compare between the layouts; those that there are have to agree anyway.
     #[arg(long, env = "CORE_GATE_PARTITION_READ_SHADOW_CHECK", default_value = "false", value_parser = boolean, action = clap::ArgAction::Set)]
     partition_read_shadow_check: bool,
     /// Hits that are compared per recall.
@@ -171,6 +183,10 @@ impl CoreArgs {
                 "DATABASE_URL is unset: the release gate judges a server and its PostgreSQL database together; the \
                  embedded database belongs to its server alone, so stop the server and run `aionis gate health`",
             ));
+        }
+        // There is one way; a further one has to be told apart here.
+        match self.db_runner {
+            DbRunner::Local | DbRunner::Auto => {}
         }
         let (tenant, scope) = self.place.place()?;
         let base_url = self.base_url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", self.port));

@@ -148,6 +148,17 @@ pub(crate) struct SwapArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// Before a cutover: drop the twins with the copy they hold. Empty ones need no flag.
+    #[arg(long)]
+    pub(super) drop_twins: bool,
+    #[command(flatten)]
+    pub(super) window: WindowArgs,
+    #[command(flatten)]
+    pub(super) common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct PromoteArgs {
     /// The tenant; exactly this one.
     #[arg(long)]

@@ -16,8 +16,8 @@ use serde::Serialize;
 
 pub(crate) use self::args::ReadinessArgs;
 use self::args::{
-    BackfillArgs, CommonArgs, EnsureArgs, PlanArgs, PromoteArgs, ShadowArgs, StatusArgs, SwapArgs, VerifyArgs,
-    WindowArgs,
+    BackfillArgs, CommonArgs, EnsureArgs, PlanArgs, PromoteArgs, RollbackArgs, ShadowArgs, StatusArgs, SwapArgs,
+    VerifyArgs, WindowArgs,
 };
 use crate::{
     failure::{Failure, Verdict},
@@ -51,7 +51,7 @@ enum Action {
     /// Exchange the layouts in one short transaction; the flat tables are kept current.
     Cutover(Box<SwapArgs>),
     /// One step back: after a cutover to the flat tables, before it away with the twins.
-    Rollback(Box<SwapArgs>),
+    Rollback(Box<RollbackArgs>),
     /// Remove the flat tables; there is no way back from there.
     Finalize(Box<SwapArgs>),
     /// Give a large scope partitions of its own.
@@ -90,7 +90,8 @@ pub(crate) async fn run(args: PartitionArgs) -> Result<Verdict, Failure> {
             tell(&args.common, &report, || print::swap(&report))?;
         }
         Action::Rollback(args) => {
-            let report = open(&args.common).await?.rollback(&window(&args.window)).await?;
+            let (mut admin, window) = (open(&args.common).await?, window(&args.window));
+            let report = if args.drop_twins { admin.discard(&window).await? } else { admin.rollback(&window).await? };
             tell(&args.common, &report, || print::swap(&report))?;
         }
         Action::Finalize(args) => {
@@ -167,22 +168,17 @@ pub(crate) async fn judge(args: &ReadinessArgs, note: bool) -> Result<Verdict, F
         },
         accept_inconclusive: args.accept_inconclusive,
     };
-    let (run_id, out_dir) = (args.run_id.clone(), args.out_dir.clone());
-    let options = partition_readiness::RunOptions { run_id, out_dir, checks };
+    let options = partition_readiness::RunOptions {
+        run_id: args.run_id.clone(),
+        out_dir: args.out_dir.clone(),
+        checks,
+        ..partition_readiness::RunOptions::default()
+    };
     let outcome = partition_readiness::run(&args.common.storage, &options, note).await?;
-    let readiness = &outcome.report.readiness;
-    let accepted = args.accept_inconclusive && readiness.is_nothing_failed();
     if args.common.json {
-        output::json(&serde_json::json!({
-            "ok": readiness.ok,
-            "run_id": outcome.run_id,
-            "state": outcome.report.state,
-            "checks": readiness.checks,
-            "fail_reasons": readiness.fail_reasons,
-            "summary_json": outcome.summary_json,
-        }))?;
+        output::json(&outcome.summary)?;
     } else {
         print::readiness(&outcome);
     }
-    Ok(Verdict::from(readiness.ok || accepted))
+    Ok(Verdict::from(outcome.ok))
 }

@@ -106,6 +106,7 @@ pub(super) fn swap(report: &SwapReport) {
         "{} tables, window {} ms at try {}; the longest try that failed took {} ms",
         report.tables, report.window_ms, report.attempts, report.failed_window_max_ms
     ));
+    report.note.iter().for_each(line);
     state(report.state);
 }
 
@@ -139,9 +140,13 @@ pub(super) fn readiness(outcome: &Outcome) {
             CheckState::Fail => "FAIL",
             CheckState::Inconclusive => "INCONCLUSIVE",
             CheckState::Skipped => "SKIPPED",
+            CheckState::NotApplicable => "n/a",
         };
         let reason = if check.reason.is_empty() { String::new() } else { format!(": {}", check.reason) };
         line(format!("{how:<12} {}{reason}", check.name));
+    }
+    if !outcome.accepted_inconclusive.is_empty() {
+        line(format!("accepted as inconclusive: {}", outcome.accepted_inconclusive.join(", ")));
     }
     line(format!("summary: {}", outcome.summary_json.display()));
     state(outcome.report.state);

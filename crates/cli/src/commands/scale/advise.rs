@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use aionis_core::{
     clock::Timestamp,
-    gates::scale::{Advice, Breach, ScaleThresholds, ScaleTier, advise},
+    gates::scale::{Advice, Breach, ScaleThresholds, ScaleTier, TIERS, advise},
     jobs::governance::parse_run_id,
 };
 use aionis_store::{Deployment, LoadFacts, LoadWindows};
@@ -104,6 +104,8 @@ struct Seen {
     after: LoadFacts,
     window: Result<Window, String>,
     database: Option<String>,
+    /// The database of the server whose metrics were read, as it tells.
+    served: Option<String>,
     versions: Value,
 }
 
@@ -158,13 +160,43 @@ async fn look(
         (Ok(before), Ok(after)) => Ok(Window { before, after }),
         (Err(why), _) | (_, Err(why)) => Err(why),
     };
-    Ok(Seen {
-        facts,
-        after,
-        window,
-        database: wiring::identity(&**store).await?,
-        versions: surroundings::versions(&**store, schema).await?,
-    })
+    let database = wiring::identity(&**store).await?;
+    let served = match args.metrics_url.as_deref() {
+        Some(url) if window.is_ok() => database_of(url).await,
+        _ => Err(String::new()),
+    };
+    // What another deployment goes through says nothing of this one.
+    let window = window.and_then(|window| same_database(database.as_deref(), &served).map(|()| window));
+    let versions = surroundings::versions(&**store, schema).await?;
+    Ok(Seen { facts, after, window, database, served: served.ok(), versions })
+}
+
+/// The database of the server beside whose metrics its health is, or why it is not known.
+async fn database_of(metrics_url: &str) -> Result<String, String> {
+    let url = metrics_url.trim_end_matches('/');
+    let server = Target::new(url.strip_suffix("/metrics").unwrap_or(url), None).map_err(|e| e.to_string())?;
+    let mut client = Client::new(Arc::new(server), ANSWER_MAX);
+    match client.fetch(Method::GET, "/health", Bytes::new()).await {
+        Ok((200, body)) => {
+            let told: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            let hash = told["database_target_hash"].as_str();
+            hash.map(str::to_owned).ok_or_else(|| "/health beside --metrics-url names no database".to_owned())
+        }
+        Ok((status, _)) => Err(format!("/health beside --metrics-url answers {status}")),
+        Err(failure) => Err(format!("/health beside --metrics-url: {failure}")),
+    }
+}
+
+/// Whether metrics are of a server over the judged database. Unknown is no match.
+fn same_database(judged: Option<&str>, served: &Result<String, String>) -> Result<(), String> {
+    match (judged, served) {
+        (_, Err(why)) => Err(format!("whose metrics these are is unknown: {why}")),
+        (None, _) => Err("the judged database has no identity to compare that of the metrics with".to_owned()),
+        (Some(judged), Ok(served)) if judged == served => Ok(()),
+        (Some(_), Ok(_)) => {
+            Err("the server of --metrics-url uses another database than the one that is judged".to_owned())
+        }
+    }
 }
 
 async fn metrics(target: Option<&Arc<Target>>) -> Result<Reading, String> {
@@ -190,7 +222,13 @@ fn summary(
         "run_id": artifacts.run_id,
         "timestamp_utc": artifacts.started.to_iso(),
         "database_target_hash": seen.database,
+        "metrics": {
+            "database_target_hash": seen.served,
+            "read": seen.window.is_ok(),
+            "note": seen.window.as_ref().err(),
+        },
         "thresholds": thresholds,
+        "tiers": TIERS,
         "history": history.told(&args.history_dir),
         "facts": facts(args, seen),
         "versions": seen.versions,
@@ -277,5 +315,22 @@ fn tell(advice: &Advice, artifacts: &Artifacts) {
     }
     let (from, to) = (advice.current_tier, advice.tier);
     output::line(format!("tier {from}, {} at {to}: {}", advice.recommendation, advice.reason));
+    for guardrail in advice.guardrails {
+        output::line(format!("  {guardrail}"));
+    }
     output::line(format!("summary: {}", artifacts.summary_path().display()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_of_another_database_or_of_an_unknown_one_are_not_taken() {
+        let served = |hash: &str| Ok(hash.to_owned());
+        assert_eq!(same_database(Some("a"), &served("a")), Ok(()));
+        assert!(same_database(Some("a"), &served("b")).unwrap_err().contains("another database"));
+        assert!(same_database(None, &served("a")).unwrap_err().contains("no identity"));
+        assert!(same_database(Some("a"), &Err("gone".to_owned())).unwrap_err().contains("unknown: gone"));
+    }
 }

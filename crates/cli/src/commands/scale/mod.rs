@@ -7,6 +7,8 @@ mod signals;
 
 use clap::{Args, Subcommand};
 
+#[cfg(test)]
+pub(crate) use self::signals::POOL_WAIT_S;
 use crate::failure::{Failure, Verdict};
 
 /// Flags of `aionis scale`.

@@ -1,13 +1,18 @@
 //! Two readings of a server's `/metrics`, and what changed between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Observations a percentile needs; with fewer it says nothing.
 pub(super) const OBSERVATIONS_MIN: f64 = 20.0;
 
-/// Values by series: name and labels, as the text format writes them.
+/// What a server shows at a moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Reading(BTreeMap<Series, f64>);
+pub(super) struct Reading {
+    /// Values by series: name and labels, as the text format writes them.
+    samples: BTreeMap<Series, f64>,
+    /// Metrics the server says it has, whether or not anything happened to them yet.
+    declared: BTreeSet<String>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
@@ -16,24 +21,31 @@ struct Series {
 }
 
 impl Reading {
-    /// Reads the text format. Lines that are no samples are passed over; a reading without any sample is none.
+    /// Reads the text format. Lines that are neither samples nor declare a metric are passed over; a reading without any
+    /// sample is none.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let samples: BTreeMap<Series, f64> =
             text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect();
-        (!samples.is_empty()).then_some(Self(samples))
+        let declared = text.lines().filter_map(declares).map(str::to_owned).collect();
+        (!samples.is_empty()).then_some(Self { samples, declared })
+    }
+
+    /// Whether the server says that it has a metric. Of one it does not have, nothing is known: not that it is zero.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.declared.contains(name)
     }
 
     /// The value of a metric without labels.
     pub(super) fn gauge(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|(series, _)| series.name == name).map(|(_, value)| *value)
+        self.samples.iter().find(|(series, _)| series.name == name).map(|(_, value)| *value)
     }
 
     fn of<'a>(&'a self, name: &'a str, labels: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a Series, f64)> {
-        self.0.iter().filter(move |(series, _)| series.name == name && series.has(labels)).map(|(s, v)| (s, *v))
+        self.samples.iter().filter(move |(series, _)| series.name == name && series.has(labels)).map(|(s, v)| (s, *v))
     }
 
     fn value(&self, series: &Series) -> f64 {
-        self.0.get(series).copied().unwrap_or(0.0)
+        self.samples.get(series).copied().unwrap_or(0.0)
     }
 }
 
@@ -41,6 +53,12 @@ impl Series {
     fn has(&self, labels: &[(&str, &str)]) -> bool {
         labels.iter().all(|(name, value)| self.labels.get(*name).is_some_and(|held| held == value))
     }
+}
+
+/// The metric a line declares: `# HELP name …` or `# TYPE name …`.
+fn declares(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "))?;
+    rest.split_whitespace().next()
 }
 
 /// `name{label="value",…} number`
@@ -167,6 +185,7 @@ mod tests {
         assert_eq!(reading.of("y", &[("e", "f")]).count(), 1);
         assert_eq!(reading.of("y", &[("a", "b \\\"c\\\", d")]).count(), 1);
         assert_eq!(reading.of("y", &[("e", "g")]).count(), 0);
+        assert!(reading.declares("x") && !reading.declares("y"), "a sample alone declares nothing");
         assert!(Reading::parse("# only a remark\n").is_none() && Reading::parse("").is_none());
     }
 
@@ -176,7 +195,7 @@ mod tests {
         let seen = window(&histogram([100, 100, 100]), &histogram([150, 200, 200]));
         let p95 = seen.percentile("h", &ROUTE, 0.95);
         assert_eq!(p95.observations, 100.0);
-        // Rank 95 of 100: 50 below 0.1, so 45 of the 50 in the bucket to 0.5.
+        // Rank 95 of 100: 50 up to 0.1, so 45 of the 50 in the bucket to 0.5.
         assert!((p95.seconds.unwrap() - (0.1 + 0.4 * 0.9)).abs() < 1e-9, "{p95:?}");
         assert_eq!(window("", &histogram([0, 0, 100])).percentile("h", &ROUTE, 0.95).seconds, Some(0.5));
         let few = window("", &histogram([19, 19, 19])).percentile("h", &ROUTE, 0.95);

@@ -37,6 +37,8 @@ fn what_holds_passes_and_nothing_is_changed() {
     assert_eq!(summary["decision"]["may_release"], false);
     assert!(summary["decision"]["text"].as_str().unwrap().contains("--run-perf false"));
     assert_eq!(summary["target"]["db_target_hash_match"], true);
+    // Nothing was written, so that a copy of the server's database would not have been told from it.
+    assert_eq!(summary["target"]["db_target_compared_by"], json!(["stored_id"]));
     assert_eq!((&summary["target"]["scope"], &summary["target"]["tenant_id"]), (&json!("pier"), &json!("default")));
     let slo = &summary["blocking_metrics"]["availability_and_slo"];
     assert_eq!((&slo["run_perf"], &slo["pass"]), (&json!(false), &json!(null)));
@@ -155,4 +157,56 @@ fn flat_tables_are_not_ready_for_a_cutover() {
     let file = readiness["summary_json"].as_str().unwrap();
     assert_eq!(file, "out/partition_cutover/summary.json");
     assert_eq!(world.evidence("partition_cutover/summary.json")["ok"], false);
+}
+
+#[test]
+fn bounds_that_were_loosened_are_named_in_the_summary() {
+    let (world, server) = served();
+    let own = against(&server);
+    // The bounds that hold unless others are asked for, but for those that tests have by variables.
+    let usual = ["--run-perf", "false", "--recall-p95-max-ms", "1200", "--write-p95-max-ms", "800"];
+    let summary = world.judged("core", &flags(&own, &usual), 0);
+    let metrics = &summary["blocking_metrics"];
+    for list in ["differs_from_default", "loosened"] {
+        assert_eq!(metrics[list], json!(["availability_and_slo.run_perf"]), "{list}");
+    }
+    assert_eq!(metrics["bounds"]["quality"]["min_ready_ratio"], json!({ "value": 0.8, "default": 0.8 }));
+    assert_eq!(metrics["bounds"]["consistency"]["stuck_after_s"], json!({ "value": 3600, "default": 3600 }));
+    let loose = [
+        "--quality-arg=--min-ready-ratio=0.1",
+        "--quality-arg=--max-alias-rate=0.1",
+        "--stuck-after-s=86400",
+        "--error-rate-max=0.5",
+        "--consistency-sample=7",
+    ];
+    let summary = world.judged("core", &flags(&own, &[&usual[..], &loose].concat()), 0);
+    let metrics = &summary["blocking_metrics"];
+    let loosened = [
+        "availability_and_slo.error_rate_max",
+        "availability_and_slo.run_perf",
+        "consistency.stuck_after_s",
+        "quality.min_ready_ratio",
+    ];
+    assert_eq!(texts(&metrics["loosened"]), loosened);
+    let differing = texts(&metrics["differs_from_default"]);
+    assert_eq!(differing.len(), 6, "{differing:?}");
+    // What is stricter, or only says less, is no loosened bound.
+    assert!(differing.contains(&"quality.max_alias_rate") && differing.contains(&"consistency.sample"));
+    assert_eq!(metrics["bounds"]["quality"]["min_ready_ratio"], json!({ "value": 0.1, "default": 0.8 }));
+    // Of the reports that are asked for too.
+    let reports = [
+        "--run-execution-loop-gate=true",
+        "--execution-loop-arg=--max-negative-ratio=0.9",
+        "--execution-loop-arg=--no-cross-tenant",
+        "--run-policy-adaptation-gate=true",
+        "--policy-adaptation-arg=--max-canary-disable-candidates=9",
+    ];
+    let summary = world.judged("core", &flags(&own, &[&usual[..], &reports].concat()), 2);
+    let loosened = [
+        "availability_and_slo.run_perf",
+        "execution_loop.cross_tenant",
+        "execution_loop.max_negative_ratio",
+        "policy_adaptation.gate.max_canary_disable_candidates",
+    ];
+    assert_eq!(texts(&summary["blocking_metrics"]["loosened"]), loosened);
 }

@@ -11,7 +11,7 @@ use super::{
     core::{READ_ONLY, against, flags, served},
     world::{World, sound, step, texts},
 };
-use crate::support::program::run;
+use crate::support::program::{aionis, run};
 
 /// A server that answers paths with what it is told; other paths with 404.
 struct Stub {
@@ -146,8 +146,10 @@ fn a_server_of_another_contract_fails() {
 fn another_database_than_the_servers_fails() {
     let (_world, server) = served();
     let own = against(&server);
-    // As sound as can be, but never used by a server: nobody knows what it is.
+    // As sound as can be, but no server has said which one it is.
     let unknown = World::postgres();
+    unknown.serve(&[]).stop();
+    unknown.execute("DELETE FROM aionis_meta WHERE key = 'deployment_id'");
     let summary = unknown.judged("core", &flags(&own, &READ_ONLY), 2);
     let reasons = texts(&summary["fail_reasons"]);
     assert!(reasons.contains(&"db_probe") && reasons.contains(&"db_target_unknown"), "{reasons:?}");
@@ -200,5 +202,108 @@ fn credentials_are_those_of_the_tenant() {
     for (name, value) in [("API_KEY", "wrong"), ("AUTH_BEARER", "wrong")] {
         let mut command = world.gate("core", &flags(&own, &READ_ONLY));
         world.summary(run(command.env(name, value)).exits(2));
+    }
+}
+
+/// What a server that opens the database would have to do, as it is planted on PostgreSQL, and on both engines.
+const NOT_PREPARED: &[(&str, &str, bool)] = &[
+    ("DELETE FROM aionis_meta WHERE key = 'vector_code_form'", "codes of the database's vectors", true),
+    ("UPDATE aionis_meta SET value = '2' WHERE key = 'vector_code_form'", "codes of the database's vectors", true),
+    ("DELETE FROM aionis_meta WHERE key IN ('embedding_model', 'embedding_dim')", "embedding space", false),
+];
+
+#[test]
+fn a_database_that_a_server_would_have_to_prepare_is_refused_and_not_touched() {
+    for world in World::both() {
+        let server = world.serve(&[]);
+        sound(&server);
+        server.stop();
+        for (plant, says, of_postgres) in NOT_PREPARED {
+            if *of_postgres && !world.is_postgres() {
+                continue;
+            }
+            world.execute(plant);
+            let before = world.digests();
+            let ended = run(&mut world.gate("health", &["--scope", "pier"])).exits(1);
+            assert!(ended.one_line().contains(says) && ended.stderr.contains("`aionis serve`"), "{plant}: {ended:#?}");
+            let mut advise = aionis(world.place.path());
+            let ended = run(world.at(advise.args(["scale", "advise"]))).exits(1);
+            assert!(ended.one_line().contains(says), "{plant}: {ended:#?}");
+            assert_eq!(before, world.digests(), "{plant}: a gate changes nothing");
+            // What is said to help does.
+            world.serve(&[]).stop();
+            world.judged("health", &["--scope", "pier"], 0);
+        }
+    }
+}
+
+#[test]
+fn the_release_gate_refuses_it_too() {
+    let (world, server) = served();
+    let own = against(&server);
+    for (plant, says, _) in NOT_PREPARED {
+        world.execute(plant);
+        // With an index in the database a server would make one: a gate does not.
+        for search in ["codes", "hnsw"] {
+            let before = (world.digests(), indexes(&world));
+            let mut command = world.gate("core", &flags(&own, &READ_ONLY));
+            let summary = world.summary(run(command.env("AIONIS_VECTOR_SEARCH", search)).exits(2));
+            let probe = step(&summary, "db_probe");
+            let error = probe["error"].as_str().unwrap();
+            assert!(error.contains(says) && error.contains("`aionis serve`"), "{plant}: {error}");
+            assert_eq!((&probe["state"], &probe["exit_code"]), (&json!("failed"), &json!(1)));
+            assert_eq!(step(&summary, "health_gate_scope")["state"], "not_run");
+            assert_eq!(before, (world.digests(), indexes(&world)), "{plant}: a gate changes nothing");
+        }
+    }
+    server.stop();
+    let server = world.serve(&[]);
+    let own = against(&server);
+    let before = indexes(&world);
+    let mut command = world.gate("core", &flags(&own, &READ_ONLY));
+    world.summary(run(command.env("AIONIS_VECTOR_SEARCH", "hnsw")).exits(0));
+    assert_eq!(before, indexes(&world), "no index is made for a gate");
+}
+
+fn indexes(world: &World) -> Vec<String> {
+    world.read("SELECT indexname::text FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1")
+}
+
+/// Where nothing is written a copy passes, and the summary says by what it was compared; see `perf` for what tells it.
+#[test]
+fn a_copy_is_told_only_by_what_is_written() {
+    let (world, server) = served();
+    let own = against(&server);
+    let copy = World::postgres();
+    let its = copy.serve(&[]);
+    sound(&its);
+    its.stop();
+    copy.passes_for(&world);
+    let summary = copy.judged("core", &flags(&own, &READ_ONLY), 0);
+    let target = &summary["target"];
+    assert_eq!(
+        (&target["db_target_hash_match"], &target["db_target_compared_by"]),
+        (&json!(true), &json!(["stored_id"]))
+    );
+    assert_eq!(summary["decision"]["may_release"], false);
+}
+
+#[test]
+fn a_first_write_that_is_refused_or_fails_ends_the_benchmark() {
+    let (world, server) = served();
+    let hash = server.connect().get("/health").unwrap().ok()["database_target_hash"].clone();
+    server.stop();
+    for (status, cleaned_up) in [(403, true), (500, false)] {
+        let stub = Stub::new(answers(&hash, ("/v1/memory/write", status, "{}".to_owned())));
+        let own = stub.flags();
+        let summary = world.judged("core", &flags(&own, &[]), 2);
+        let error = step(&summary, "perf_benchmark")["error"].as_str().unwrap();
+        assert!(error.contains(&format!("the first write was answered {status}")), "{error}");
+        // A server that failed may have stored it, and nobody knows where.
+        let cleanup = step(&summary, "perf_cleanup");
+        assert_eq!(cleanup["ok"], cleaned_up, "{status}: {cleanup}");
+        let by_hand = cleanup["error"].as_str().is_some_and(|error| error.contains("removed by hand: its first write"));
+        assert_eq!(by_hand, !cleaned_up, "{cleanup}");
+        assert_eq!(world.scopes_of_gates(), [""; 0]);
     }
 }

@@ -55,6 +55,11 @@ fn what_cannot_be_measured_is_unknown_and_never_fine() {
             Some(67.0)
         );
         assert_eq!(trigger(&summary, "top_tenant_growth_share")["breached"], false, "three nodes are no growth");
+        // The guardrails of its tier, and what leads out of each.
+        assert_eq!(summary["guardrails"], summary["tiers"][0]["guardrails"]);
+        assert!(texts(&summary["guardrails"]).iter().any(|text| text.contains("commit chain")), "{summary:#}");
+        assert_eq!(summary["tiers"][0]["exits"][0]["to"], "B");
+        assert_eq!(summary["tiers"][2]["exits"], json!([]));
         let facts = &summary["facts"];
         assert_eq!((&facts["tenants"], &facts["nodes"], &facts["nodes_grown"]), (&json!(2), &json!(3), &json!(3)));
         assert!(facts["database_bytes"].as_u64().unwrap() > 0 && facts["commits_busiest_hour"].as_u64().unwrap() > 0);
@@ -153,12 +158,36 @@ fn latencies_are_read_from_the_metrics_of_a_server() {
         assert!(measured["observed"].as_f64().unwrap() > 0.0, "{measured}");
         assert!(measured["breached"].is_boolean(), "{measured}");
     }
+    // Nothing was refused, which the server says from its start on.
     assert_eq!(trigger(&loaded, "queue_refused_share")["observed"], 0.0);
+    assert_eq!(loaded["metrics"]["database_target_hash"], loaded["database_target_hash"]);
     assert!(loaded["facts"]["transactions_per_s"].as_f64().unwrap() > 0.0, "{}", loaded["facts"]);
     server.stop();
     let gone = advise(&world, &["--run-id", "gone", "--metrics-url", &url], 0);
     let evidence = trigger(&gone, "write_p95_ms")["evidence"].as_str().unwrap();
     assert!(evidence.contains("--metrics-url"), "{evidence}");
+}
+
+#[test]
+fn metrics_of_a_server_over_another_database_are_not_taken() {
+    let (judged, other) = (World::embedded(), World::embedded());
+    let server = judged.serve(&[]);
+    sound(&server);
+    server.stop();
+    let server = other.serve(&[]);
+    sound(&server);
+    let url = format!("http://127.0.0.1:{}/metrics", server.port);
+    let summary = advise(&judged, &["--run-id", "r1", "--metrics-url", &url], 0);
+    for name in ["write_p95_ms", "recall_text_p95_ms", "queue_wait_p95_ms", "queue_refused_share"] {
+        let unknown = trigger(&summary, name);
+        assert_eq!((&unknown["breached"], &unknown["observed"]), (&json!("unknown"), &Value::Null), "{unknown}");
+        assert!(unknown["evidence"].as_str().unwrap().contains("another database"), "{unknown}");
+    }
+    let metrics = &summary["metrics"];
+    assert_eq!(metrics["read"], false);
+    assert!(metrics["database_target_hash"].is_string(), "{metrics}");
+    assert_ne!(metrics["database_target_hash"], summary["database_target_hash"]);
+    server.stop();
 }
 
 #[test]

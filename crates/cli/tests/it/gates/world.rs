@@ -70,10 +70,31 @@ impl World {
         }
     }
 
+    /// The texts a statement reads, on PostgreSQL.
+    pub(super) fn read(&self, sql: &'static str) -> Vec<String> {
+        let (runtime, database) = self.postgres.as_ref().unwrap();
+        runtime.block_on(database.texts(sql))
+    }
+
     /// Scopes of the gate's own that are stored, on PostgreSQL.
     pub(super) fn scopes_of_gates(&self) -> Vec<String> {
-        let (runtime, database) = self.postgres.as_ref().unwrap();
-        runtime.block_on(database.texts("SELECT scope_key FROM memory_scopes WHERE scope_key LIKE '%/gate\\_%'"))
+        self.read("SELECT scope_key FROM memory_scopes WHERE scope_key LIKE '%/gate\\_%'")
+    }
+
+    /// Nodes in them.
+    pub(super) fn nodes_of_gates(&self) -> usize {
+        self.read("SELECT id::text FROM memory_nodes WHERE scope_key LIKE '%/gate\\_%'").len()
+    }
+
+    /// Id by which the database says which one it is, on PostgreSQL.
+    pub(super) fn id(&self) -> String {
+        self.read("SELECT value FROM aionis_meta WHERE key = 'deployment_id'").remove(0)
+    }
+
+    /// Makes the database say that it is another one, as a copy of that one does; on PostgreSQL.
+    pub(super) fn passes_for(&self, other: &Self) {
+        self.execute(&format!("UPDATE aionis_meta SET value = '{}' WHERE key = 'deployment_id'", other.id()));
+        assert_eq!(self.id(), other.id());
     }
 
     /// A digest of the rows of each table; of all tables but the history of jobs.

@@ -16,6 +16,7 @@ use super::{
     mirror::{self, Mirror, Target},
     progress::{Noted, note},
     refused,
+    replication::not_replicated,
     window::{Locks, WindowOptions, under_locks},
 };
 
@@ -116,6 +117,7 @@ impl PartitionAdmin {
         if tables.is_empty() {
             return refused("there are no twins; run `aionis partition rollback`, then `aionis partition ensure`");
         }
+        not_replicated(&mut self.connection).await?;
         self.mirror_all(&tables, options, from).await?;
         let mut left = options.batches_max;
         let mut copies = Vec::new();
@@ -125,7 +127,8 @@ impl PartitionAdmin {
         let (mut state, mut indexes) = (CutoverState::Mirroring, Vec::new());
         if copies.iter().all(|copy| copy.done) {
             for table in &tables {
-                indexes.extend(create_concurrently(&mut self.connection, table, &twin_name(table)).await?);
+                let (twin, window) = (twin_name(table), &options.window);
+                indexes.extend(create_concurrently(&mut self.connection, table, &twin, window).await?);
                 execute(&mut self.connection, &format!("ANALYZE {}", twin_name(table))).await?;
             }
             self.copied(&copies).await?;
@@ -143,8 +146,8 @@ impl PartitionAdmin {
                 return Ok(());
             }
             return refused(
-                "the mirror is not the one that was set up: changes may be missing; `aionis partition rollback`, then begin \
-                 anew",
+                "the mirror is not the one that was set up: changes may be missing; `aionis partition rollback \
+                 --drop-twins`, then begin anew",
             );
         }
         for table in tables {
@@ -184,10 +187,8 @@ impl PartitionAdmin {
             copy.batches += 1;
             copy.seen += batch.seen;
             copy.copied += batch.copied;
-            copy.done = batch.seen < u64::from(options.batch_size);
-            if batch.last.is_some() {
-                at = batch.last;
-            }
+            copy.done = batch.last.is_none();
+            at = batch.last;
             if !copy.done && !options.pace.is_zero() {
                 tokio::time::sleep(options.pace).await;
             }
@@ -219,7 +220,7 @@ impl PartitionAdmin {
         let now = self.clock.now().0;
         execute(&mut self.connection, &format!("BEGIN; SET LOCAL lock_timeout = {GIVE_WAY_MS}")).await?;
         let batch = rows.batch(&mut self.connection, at, size).await?;
-        let done_at = (batch.seen < u64::from(size)).then_some(now);
+        let done_at = batch.last.is_none().then_some(now);
         let sql = "INSERT INTO partition_tables AS p (table_name, cursor, seen, copied, done_at) VALUES ($1, $2, $3, $4, $5) \
                    ON CONFLICT (table_name) DO UPDATE SET cursor = COALESCE(excluded.cursor, p.cursor), \
                    seen = p.seen + excluded.seen, copied = p.copied + excluded.copied, done_at = excluded.done_at";

@@ -112,6 +112,12 @@ async fn check_flat(connection: &mut PgConnection, table: &str) -> Done<()> {
 async fn ensure_twin(connection: &mut PgConnection, table: &str, hash_partitions: u16) -> Done<bool> {
     let twin = twin_name(table);
     if catalogue::exists(connection, &twin).await? {
+        let sql = "SELECT count(*) FROM pg_inherits WHERE inhparent = to_regclass($1)";
+        let parts: i64 =
+            sqlx::query(sql).bind(default_partition(table)).fetch_one(&mut *connection).await?.try_get(0)?;
+        if parts != i64::from(hash_partitions) {
+            return refused(format!("{twin} has {parts} hash partitions; use --hash-partitions {parts}"));
+        }
         create_missing(connection, table, &twin, false).await?;
         return Ok(false);
     }

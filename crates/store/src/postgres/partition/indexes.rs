@@ -7,6 +7,7 @@ use super::{
     Done,
     catalogue::{self, Index},
     execute, refused,
+    window::{Locks, WindowOptions, under_locks},
 };
 
 /// Indexes of a flat table that its twin lacks.
@@ -38,7 +39,12 @@ pub(super) async fn create_missing(connection: &mut PgConnection, flat: &str, tw
 
 /// Makes the indexes that a twin with rows lacks, without keeping writers waiting: leaf by leaf, each of them concurrently,
 /// and joined to the twin's when it is there. What was left by one that was broken off is made anew. Returns their names.
-pub(super) async fn create_concurrently(connection: &mut PgConnection, flat: &str, twin: &str) -> Done<Vec<String>> {
+pub(super) async fn create_concurrently(
+    connection: &mut PgConnection,
+    flat: &str,
+    twin: &str,
+    window: &WindowOptions,
+) -> Done<Vec<String>> {
     let mut made = Vec::new();
     for index in catalogue::indexes(connection, flat).await?.into_iter().filter(|index| index.valid) {
         let name = twin_name(&index.name);
@@ -47,9 +53,11 @@ pub(super) async fn create_concurrently(connection: &mut PgConnection, flat: &st
             continue;
         }
         if index.constraint.is_some() {
-            return refused(format!("{twin} lacks the key {name}; `aionis partition rollback`, then begin anew"));
+            return refused(format!(
+                "{twin} lacks the key {name}; `aionis partition rollback --drop-twins`, then begin anew"
+            ));
         }
-        build(connection, twin, &name, &index).await?;
+        build(connection, twin, &name, &index, window).await?;
         made.push(name);
     }
     Ok(made)
@@ -89,11 +97,25 @@ async fn is_valid(connection: &mut PgConnection, index: &str) -> Done<Option<boo
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
-async fn build(connection: &mut PgConnection, twin: &str, name: &str, index: &Index) -> Done<()> {
+/// Does something whose locks writers may wait behind: in short tries, as everything else that does.
+async fn patiently(connection: &mut PgConnection, sql: &str, window: &WindowOptions) -> Done<()> {
+    let locks = Locks { tables: Vec::new(), mode: "SHARE" };
+    let done = async |connection: &mut PgConnection| execute(connection, sql).await.map(Ok);
+    under_locks(connection, &locks, window, done).await.map(|_| ())
+}
+
+async fn build(
+    connection: &mut PgConnection,
+    twin: &str,
+    name: &str,
+    index: &Index,
+    window: &WindowOptions,
+) -> Done<()> {
     let unique = if index.unique { "UNIQUE " } else { "" };
     let definition = &index.definition;
     if is_valid(connection, name).await?.is_none() {
-        execute(connection, &format!("CREATE {unique}INDEX {name} ON ONLY {twin} {definition}")).await?;
+        let sql = format!("CREATE {unique}INDEX {name} ON ONLY {twin} {definition}");
+        patiently(connection, &sql, window).await?;
     }
     let parts = parts(connection, twin).await?;
     for (at, part) in parts.iter().enumerate() {
@@ -108,7 +130,8 @@ async fn build(connection: &mut PgConnection, twin: &str, name: &str, index: &In
             let sql = format!("CREATE {unique}INDEX CONCURRENTLY IF NOT EXISTS {own} ON {table} {definition}");
             execute(connection, &sql).await?;
         } else if is_valid(connection, &own).await?.is_none() {
-            execute(connection, &format!("CREATE {unique}INDEX {own} ON ONLY {table} {definition}")).await?;
+            let sql = format!("CREATE {unique}INDEX {own} ON ONLY {table} {definition}");
+            patiently(connection, &sql, window).await?;
         }
     }
     // Children first, so that an index becomes valid when its last child is joined to it.
@@ -117,7 +140,7 @@ async fn build(connection: &mut PgConnection, twin: &str, name: &str, index: &In
         if !is_attached(connection, &own).await? {
             let parent = parts.iter().position(|p| p.table == part.parent);
             let above = parent.map_or_else(|| name.to_owned(), |at| part_index(name, at));
-            execute(connection, &format!("ALTER INDEX {above} ATTACH PARTITION {own}")).await?;
+            patiently(connection, &format!("ALTER INDEX {above} ATTACH PARTITION {own}"), window).await?;
         }
     }
     if is_valid(connection, name).await? == Some(true) {

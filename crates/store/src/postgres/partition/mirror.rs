@@ -54,24 +54,28 @@ impl Mirror<'_> {
             let _ = write!(update, "{} {put} ", remove(&moved));
             let _ = write!(delete, "{} ", remove("old_rows"));
         }
+        // Names of scopes may stand in it, with any sign.
+        let body = [insert.as_str(), &update, &delete].concat();
+        let quote = (0..).map(|n| format!("$mirror{n}$")).find(|quote| !body.contains(quote)).unwrap_or_default();
         // As the owner, for whom row-level security does not hold. Plans are the session's own, so that what it was told
         // about planning must not make them slow.
         format!(
             "CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-             SET search_path = public, pg_temp SET enable_hashjoin = on SET plan_cache_mode = auto AS $mirror$ BEGIN \
+             SET search_path = public, pg_temp SET enable_hashjoin = on SET plan_cache_mode = auto AS {quote} BEGIN \
              IF current_setting('transaction_isolation') <> 'read committed' THEN \
                  RAISE EXCEPTION 'the mirror of {source} needs READ COMMITTED' USING ERRCODE = '0A000'; \
              END IF; \
              IF TG_OP = 'INSERT' THEN {insert} ELSIF TG_OP = 'UPDATE' THEN {update} ELSIF TG_OP = 'DELETE' THEN {delete} \
              ELSE RAISE EXCEPTION 'TRUNCATE of {source} cannot be mirrored; delete instead' USING ERRCODE = '0A000'; \
-             END IF; RETURN NULL; END $mirror$; \
+             END IF; RETURN NULL; END {quote}; \
              REVOKE ALL ON FUNCTION {name}() FROM PUBLIC",
             name = self.name,
             source = self.source,
         )
     }
 
-    /// Makes its triggers. They fire for replicated changes too.
+    /// Makes its triggers. They fire for sessions that call themselves replicas too, as some tools of import do; for what a
+    /// subscription applies no trigger by statement fires, which is why there must be none (see [`super::replication`]).
     pub(super) fn triggers(&self) -> String {
         let (name, source) = (&self.name, &self.source);
         let (new, old) = ("NEW TABLE AS new_rows", "OLD TABLE AS old_rows");

@@ -15,6 +15,7 @@ mod mirror;
 mod plan;
 mod progress;
 mod promote;
+mod replication;
 mod shadow;
 mod swap;
 mod window;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aionis_core::{
     ids::ScopeKey,
-    partition::{CutoverState, Step, default_partition, hash_partition, own_partition, staged, twin_name},
+    partition::{CutoverState, Step, default_partition, flat_name, own_partition, staged, twin_name},
 };
 use serde::Serialize;
 use serde_json::json;
@@ -24,7 +24,7 @@ use super::{
     execute,
     mirror::{self, Mirror, Target},
     partitioned_tables,
-    progress::{self, Noted, event},
+    progress::{Noted, event},
     refused,
     swap::{readers_before, still_reading},
     window::{Locks, WindowOptions, under_locks},
@@ -82,18 +82,22 @@ struct Place<'a> {
     remainder: i32,
     /// The scope's key, as a literal.
     key: String,
+    /// Those of scopes that have partitions of their own.
+    own_keys: Vec<String>,
 }
 
 impl Place<'_> {
     fn stage(&self) -> String {
-        format!("aionis_stage_{}", self.table)
+        stage_name(self.table)
     }
 
-    /// Which rows go into the new part.
+    /// Which rows go into the new part. The mirror sees those of scopes with partitions of their own, too, which may well
+    /// have the hash of the part.
     fn others(&self) -> String {
+        let own = self.own_keys.iter().fold(self.key.clone(), |keys, key| keys + ", " + key);
         format!(
-            "scope_key <> {} AND satisfies_hash_partition('{}'::regclass, {}, {}, scope_key)",
-            self.key, self.rest, self.modulus, self.remainder
+            "scope_key NOT IN ({own}) AND satisfies_hash_partition('{}'::regclass, {}, {}, scope_key)",
+            self.rest, self.modulus, self.remainder
         )
     }
 
@@ -106,6 +110,12 @@ impl Place<'_> {
         self.own.rsplit('_').next().unwrap_or_default()
     }
 
+    /// How the indexes of the new part are named. They keep their names, and a part is made anew for every scope that leaves
+    /// it.
+    fn part_indexes(&self) -> String {
+        format!("{}_{}", self.part, self.digest())
+    }
+
     /// Name of the condition that keeps the scope out of a part; with it no part has to be searched.
     fn without(&self) -> String {
         format!("without_{}", self.digest())
@@ -116,21 +126,23 @@ impl Place<'_> {
     }
 }
 
-async fn place<'a>(
-    connection: &mut PgConnection,
-    table: &'a str,
-    parent: String,
-    scope: &ScopeKey,
-    modulus: i32,
-) -> Done<Place<'a>> {
+async fn place<'a>(connection: &mut PgConnection, table: &'a str, parent: String, scope: &ScopeKey) -> Done<Place<'a>> {
     let rest = default_partition(table);
-    let sql =
-        "SELECT r FROM generate_series(0, $2 - 1) r WHERE satisfies_hash_partition(to_regclass($1), $2, r, $3::text)";
-    let asked = sqlx::query(sql).bind(&rest).bind(modulus).bind(scope.as_str());
-    let remainder: i32 = asked.fetch_one(connection).await?.try_get(0)?;
-    let part = hash_partition(table, u16::try_from(remainder).unwrap_or(0));
+    // Which part it is in, and of how many, is what the server says of this table.
+    let sql = "SELECT part, modulus, remainder FROM (SELECT c.oid::regclass::text AS part, b[1]::int AS modulus, \
+                       b[2]::int AS remainder FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid, \
+                       regexp_match(pg_get_expr(c.relpartbound, c.oid), 'modulus (\\d+), remainder (\\d+)') b \
+                   WHERE h.inhparent = to_regclass($1)) p \
+               WHERE satisfies_hash_partition(to_regclass($1), modulus, remainder, $2::text)";
+    let asked = sqlx::query(sql).bind(&rest).bind(scope.as_str()).fetch_optional(&mut *connection).await?;
+    let Some(row) = asked else {
+        return refused(format!("{rest} has no part for {scope}; look at it with psql (\\d+ {rest})"));
+    };
+    let (part, modulus, remainder) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     let (own, key) = (own_partition(table, scope), literal(scope.as_str()));
-    Ok(Place { table, parent, rest, part, own, modulus, remainder, key })
+    let own_keys = mirror::leaves_with_scope(connection, &parent).await?;
+    let own_keys = own_keys.into_iter().filter_map(|(_, key)| key).collect();
+    Ok(Place { table, parent, rest, part, own, modulus, remainder, key, own_keys })
 }
 
 /// Whether the scope has a partition of its own already.
@@ -139,6 +151,25 @@ async fn has_own(connection: &mut PgConnection, place: &Place<'_>) -> Done<bool>
         "SELECT EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass($1) AND inhparent = to_regclass($2))";
     let row = sqlx::query(sql).bind(&place.own).bind(&place.parent).fetch_one(connection).await?;
     Ok(row.try_get(0)?)
+}
+
+/// Drops tables that a promotion was filling or has replaced, and its mirror, in the partitions of a table nobody promotes
+/// scopes of any more. What is attached stays.
+pub(super) async fn drop_left(connection: &mut PgConnection, table: &str) -> Done<()> {
+    let sql = "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_class o ON o.oid = to_regclass($1) \
+               WHERE c.relnamespace = o.relnamespace AND c.relkind = 'r' AND NOT c.relispartition \
+                   AND starts_with(c.relname, $1 || '_p_') AND c.relname ~ '_(new|old)$' ORDER BY 1";
+    let rows = sqlx::query(sql).bind(table).fetch_all(&mut *connection).await?;
+    let mut sql = mirror::drop_all(&stage_name(table));
+    for row in &rows {
+        sql.push_str(&format!("DROP TABLE {}; ", row.try_get::<String, _>(0)?));
+    }
+    execute(connection, &sql).await
+}
+
+/// Name of the mirror that fills new partitions.
+fn stage_name(table: &str) -> String {
+    format!("aionis_stage_{table}")
 }
 
 /// Removes what a promotion that was broken off has left.
@@ -150,8 +181,12 @@ async fn clean(connection: &mut PgConnection, place: &Place<'_>, window: &Window
     for name in [staged(&place.own), staged(&place.part), format!("{}_old", place.part)] {
         execute(connection, &format!("DROP TABLE IF EXISTS {name}")).await?;
     }
-    for leaf in catalogue::leaves(connection, &place.rest).await? {
-        let sql = format!("ALTER TABLE {leaf} DROP CONSTRAINT IF EXISTS {}", place.without());
+    let sql = "SELECT c.conrelid::regclass::text FROM pg_constraint c JOIN pg_partition_tree(to_regclass($1)) t \
+                   ON t.relid = c.conrelid WHERE t.isleaf AND c.conname = $2 ORDER BY 1";
+    let rows = sqlx::query(sql).bind(&place.rest).bind(place.without()).fetch_all(&mut *connection).await?;
+    for row in &rows {
+        let leaf: String = row.try_get(0)?;
+        let sql = format!("ALTER TABLE {leaf} DROP CONSTRAINT {}", place.without());
         let locks = Locks { tables: vec![leaf], mode: "ACCESS EXCLUSIVE" };
         let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
         under_locks(connection, &locks, window, dropped).await?;
@@ -176,6 +211,21 @@ async fn stage(connection: &mut PgConnection, place: &Place<'_>, shape: &Shape, 
         );
         for (constraint, condition) in checks {
             sql.push_str(&format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} CHECK ({condition}); "));
+        }
+        let named = if *name == own { place.own.clone() } else { place.part_indexes() };
+        for (at, index) in catalogue::indexes(connection, &place.parent).await?.into_iter().enumerate() {
+            match index.constraint.as_deref() {
+                Some(constraint) if constraint.starts_with("UNIQUE") => {
+                    sql.push_str(&format!("ALTER TABLE {name} ADD CONSTRAINT {named}_i{at} {constraint}; "));
+                }
+                Some(constraint) if !constraint.starts_with("PRIMARY KEY") => {
+                    return refused(format!(
+                        "the constraint {} ({constraint}) of {} cannot be made here",
+                        index.name, place.parent
+                    ));
+                }
+                _ => {}
+            }
         }
         execute(connection, &sql).await?;
     }
@@ -209,7 +259,7 @@ async fn fill(connection: &mut PgConnection, rows: &Copy<'_>, size: u32) -> Done
         execute(connection, "COMMIT").await?;
         tries = 0;
         total += batch.seen;
-        if batch.seen < u64::from(size) {
+        if batch.last.is_none() {
             return Ok(total);
         }
         at = batch.last;
@@ -222,27 +272,13 @@ async fn fill(connection: &mut PgConnection, rows: &Copy<'_>, size: u32) -> Done
 async fn index(connection: &mut PgConnection, place: &Place<'_>, table: &str, named: &str) -> Done<()> {
     let parent = &place.parent;
     for (at, index) in catalogue::indexes(connection, parent).await?.into_iter().enumerate() {
-        let constraint = index.constraint.as_deref().unwrap_or_default();
-        if constraint.starts_with("PRIMARY KEY") {
+        // Those of constraints were made with the table.
+        if index.constraint.is_some() {
             continue;
         }
         let unique = if index.unique { "UNIQUE " } else { "" };
         let (name, definition) = (format!("{named}_i{at}"), &index.definition);
         execute(connection, &format!("CREATE {unique}INDEX CONCURRENTLY {name} ON {table} {definition}")).await?;
-        // The index of a constraint is joined to one of a constraint only.
-        match constraint.split(' ').next().unwrap_or_default() {
-            "" => {}
-            "UNIQUE" => {
-                let sql = format!("ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}");
-                execute(connection, &sql).await?;
-            }
-            _ => {
-                return refused(format!(
-                    "the constraint {} ({constraint}) of {parent} cannot be made here",
-                    index.name
-                ));
-            }
-        }
     }
     execute(connection, &format!("ANALYZE {table}")).await
 }
@@ -271,14 +307,15 @@ async fn exchange_sql(connection: &mut PgConnection, place: &Place<'_>, state: C
          ALTER TABLE {new_part} RENAME TO {part}; \
          ALTER TABLE {rest} ATTACH PARTITION {part} FOR VALUES WITH (MODULUS {modulus}, REMAINDER {remainder}); \
          ALTER TABLE {new_own} RENAME TO {own}; ALTER TABLE {parent} ATTACH PARTITION {own} FOR VALUES IN ({key}); \
-         ALTER TABLE {own} DROP CONSTRAINT mine; ",
+         ALTER TABLE {own} DROP CONSTRAINT mine; DROP TABLE {part}_old; ",
         new_part = staged(part),
         new_own = staged(own),
     ));
     for leaf in catalogue::leaves(connection, rest).await? {
         sql.push_str(&format!("ALTER TABLE {leaf} DROP CONSTRAINT {}; ", place.without()));
     }
-    if state == CutoverState::CutOver {
+    // Of a table that was exchanged in an earlier round nothing is kept current.
+    if state == CutoverState::CutOver && catalogue::exists(connection, &flat_name(place.table)).await? {
         sql.push_str(&mirror::truncation_trigger(place.table, own, Some(key)));
         sql.push_str(&mirror::truncation_trigger(place.table, part, None));
     }
@@ -330,14 +367,13 @@ impl PartitionAdmin {
         if state == CutoverState::Ensured {
             ensure_own_everywhere(&mut self.connection, scope).await?;
         } else {
-            let record = progress::record(&mut self.connection).await?;
             for table in partitioned_tables() {
                 let parent = match catalogue::is_partitioned(&mut self.connection, table).await? {
                     Some(true) => table.to_owned(),
                     _ => twin_name(table),
                 };
                 if catalogue::is_partitioned(&mut self.connection, &parent).await? == Some(true) {
-                    let place = place(&mut self.connection, table, parent, scope, record.hash_partitions).await?;
+                    let place = place(&mut self.connection, table, parent, scope).await?;
                     tables.push(self.promote_table(&place, options, state).await?);
                 }
             }
@@ -354,12 +390,33 @@ impl PartitionAdmin {
         options: &PromoteOptions,
         state: CutoverState,
     ) -> Done<PromotedTable> {
-        let connection = &mut self.connection;
-        let mut report =
+        let report =
             PromotedTable { table: place.table.to_owned(), partition: place.own.clone(), rows: 0, window_ms: 0 };
-        if has_own(connection, place).await? {
+        if has_own(&mut self.connection, place).await? {
             return Ok(report);
         }
+        let done = self.move_out(place, options, state, report).await;
+        if let Err(error) = done {
+            // What is left makes every write be done twice. A connection that is lost leaves it to the next run.
+            if let Err(left) = clean(&mut self.connection, place, &options.window).await {
+                return refused(format!(
+                    "{error}; and what it made of {} could not be removed: {left}; run the command again",
+                    place.part
+                ));
+            }
+            return Err(error);
+        }
+        done
+    }
+
+    async fn move_out(
+        &mut self,
+        place: &Place<'_>,
+        options: &PromoteOptions,
+        state: CutoverState,
+        mut report: PromotedTable,
+    ) -> Done<PromotedTable> {
+        let connection = &mut self.connection;
         let window = &options.window;
         clean(connection, place, window).await?;
         let shape = catalogue::shape(connection, &place.parent).await?;
@@ -374,7 +431,7 @@ impl PartitionAdmin {
         }
         let copied_xact = newer_xact(connection).await?;
         index(connection, place, &own, &place.own).await?;
-        index(connection, place, &part, &format!("{}_{}", place.part, place.digest())).await?;
+        index(connection, place, &part, &place.part_indexes()).await?;
         exclude(connection, place, window).await?;
         if !same(connection, place, &shape).await? {
             return refused(format!("the copies of {} differ from it; run the command again", place.part));
@@ -391,7 +448,6 @@ impl PartitionAdmin {
         };
         let ((), went) = under_locks(connection, &locks, window, exchanged).await?;
         report.window_ms = u64::try_from(went.window.as_millis()).unwrap_or(u64::MAX);
-        execute(connection, &format!("DROP TABLE {}_old", place.part)).await?;
         Ok(report)
     }
 }

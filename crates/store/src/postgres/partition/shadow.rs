@@ -1,17 +1,27 @@
-//! Asking both layouts the same: what was recalled lately is asked for again.
+//! Asking both layouts the same: what was recalled lately is asked for again, in the role of the program, and by way of the
+//! index of vectors where there is one.
 
 use std::time::Instant;
 
-use aionis_core::partition::{CutoverState, ShadowSample, ShadowSummary, Step, summarise};
+use aionis_core::{
+    ids::ScopeKey,
+    partition::{CutoverState, ShadowSample, ShadowSummary, Step, summarise},
+    ports::store::StoreError,
+};
 use pgvector::Vector;
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 
 use super::{
-    Done, PartitionAdmin, PartitionError,
+    Done, PartitionAdmin, PartitionError, catalogue,
     compare::{freeze, pairs},
     execute,
+};
+use crate::postgres::{
+    dense::{index_candidates, index_order, index_settings},
+    migrate::RUNTIME_ROLE,
+    session::literal,
 };
 
 /// What is asked.
@@ -43,6 +53,9 @@ pub struct ShadowReport {
     pub source: &'static str,
     /// Scopes asked.
     pub scopes: usize,
+    /// Questions that were answered by way of an index of vectors, as the program asks with `AIONIS_VECTOR_SEARCH=hnsw`; the
+    /// others by comparing every vector of the scope.
+    pub by_index: usize,
     /// The smallest overlap allowed.
     pub min_overlap: f64,
     /// What came of it; none if there was nothing to ask.
@@ -51,7 +64,7 @@ pub struct ShadowReport {
 
 /// A question: the stored vector of a node, in its scope.
 struct Question {
-    scope_key: String,
+    scope: ScopeKey,
     model: String,
     vector: Vector,
 }
@@ -72,7 +85,8 @@ async fn questions(connection: &mut PgConnection, max: u32) -> Done<(&'static st
         let rows = sqlx::query(AssertSqlSafe(sql)).bind(i64::from(max)).fetch_all(&mut *connection).await?;
         if !rows.is_empty() {
             let question = |row: &sqlx::postgres::PgRow| -> Done<_> {
-                Ok(Question { scope_key: row.try_get(0)?, model: row.try_get(1)?, vector: row.try_get(2)? })
+                let scope = ScopeKey::from_stored(row.try_get(0)?).map_err(StoreError::from)?;
+                Ok(Question { scope, model: row.try_get(1)?, vector: row.try_get(2)? })
             };
             return Ok((source, rows.iter().map(question).collect::<Done<_>>()?));
         }
@@ -87,29 +101,48 @@ struct Layout {
 }
 
 impl Layout {
+    /// Whether an index finds the vectors of a model.
+    async fn is_indexed(&self, connection: &mut PgConnection, model: &str) -> Done<bool> {
+        let of_model = format!("model = {}", literal(model));
+        let indexes = catalogue::indexes(connection, &self.vectors).await?;
+        Ok(indexes.iter().any(|index| index.of_vectors && index.valid && index.definition.contains(&of_model)))
+    }
+
     /// The nearest nodes by their vectors, with what their contents say: node and digest, best first; and the time it took.
     async fn ask(
         &self,
         connection: &mut PgConnection,
         question: &Question,
         limit: u32,
+        indexed: bool,
     ) -> Done<(Vec<(Uuid, Vec<u8>)>, u64)> {
+        let Question { scope, model, vector } = question;
+        let (dim, candidates) = (vector.as_slice().len(), index_candidates(limit as usize));
+        let nearest = if indexed { index_order("$2", dim) } else { "embedding <=> $2, node_id".to_owned() };
+        // Model and dimension stand in the text, because a partial index is matched by constants.
         let sql = format!(
-            "SELECT n.id, n.digest FROM (SELECT node_id, embedding <=> $3 AS distance FROM {} \
-                 WHERE scope_key = $1 AND model = $2 AND vector_dims(embedding) = vector_dims($3) \
-                 ORDER BY embedding <=> $3, node_id LIMIT $4) v \
-             JOIN {} n ON n.scope_key = $1 AND n.id = v.node_id ORDER BY v.distance, n.id",
-            self.vectors, self.nodes
+            "SELECT n.id, n.digest FROM (SELECT node_id, embedding <=> $2 AS distance FROM {vectors} \
+                 WHERE scope_key = $1 AND model = {model} AND dim = {dim} ORDER BY {nearest} LIMIT {candidates}) v \
+             JOIN {nodes} n ON n.scope_key = $1 AND n.id = v.node_id ORDER BY v.distance, n.id LIMIT $3",
+            vectors = self.vectors,
+            nodes = self.nodes,
+            model = literal(model),
         );
+        let mut role = format!("SET LOCAL ROLE {RUNTIME_ROLE}; SET LOCAL aionis.tenant = {}", literal(scope.tenant()));
+        if indexed {
+            role = role + "; " + &index_settings(candidates);
+        }
+        // In a part of the transaction of its own, whose end takes role and settings back.
+        execute(connection, &format!("SAVEPOINT asked; {role}")).await?;
         let started = Instant::now();
         let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(&question.scope_key)
-            .bind(&question.model)
-            .bind(&question.vector)
+            .bind(scope.as_str())
+            .bind(vector)
             .bind(i64::from(limit))
-            .fetch_all(connection)
+            .fetch_all(&mut *connection)
             .await?;
         let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        execute(connection, "ROLLBACK TO SAVEPOINT asked").await?;
         let answers = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Done<_>>()?;
         Ok((answers, elapsed_us))
     }
@@ -130,17 +163,20 @@ pub(super) async fn ask_both(
     freeze(connection).await?;
     let asked = async {
         let (source, questions) = questions(connection, options.queries_max).await?;
-        let (mut samples, mut scopes) = (Vec::new(), std::collections::BTreeSet::new());
+        let (mut samples, mut scopes, mut by_index) = (Vec::new(), std::collections::BTreeSet::new(), 0);
         for (at, question) in questions.iter().enumerate() {
-            scopes.insert(question.scope_key.clone());
+            scopes.insert(question.scope.clone());
+            let indexed = in_use.is_indexed(connection, &question.model).await?
+                && beside.is_indexed(connection, &question.model).await?;
+            by_index += usize::from(indexed);
             // In turn, so that what the first one reads into memory does not always speed up the other.
             let (used, shadow);
             if at % 2 == 0 {
-                used = in_use.ask(connection, question, options.limit).await?;
-                shadow = beside.ask(connection, question, options.limit).await?;
+                used = in_use.ask(connection, question, options.limit, indexed).await?;
+                shadow = beside.ask(connection, question, options.limit, indexed).await?;
             } else {
-                shadow = beside.ask(connection, question, options.limit).await?;
-                used = in_use.ask(connection, question, options.limit).await?;
+                shadow = beside.ask(connection, question, options.limit, indexed).await?;
+                used = in_use.ask(connection, question, options.limit, indexed).await?;
             }
             let (flat, partitioned) = if state == CutoverState::CutOver { (shadow, used) } else { (used, shadow) };
             samples.push(ShadowSample {
@@ -153,7 +189,7 @@ pub(super) async fn ask_both(
         let summary = summarise(&samples);
         let ok = summary.as_ref().is_some_and(|s| s.overlap_min >= options.min_overlap);
         let (inconclusive, min_overlap) = (summary.is_none(), options.min_overlap);
-        Ok(ShadowReport { ok, inconclusive, source, scopes: scopes.len(), min_overlap, summary })
+        Ok(ShadowReport { ok, inconclusive, source, scopes: scopes.len(), by_index, min_overlap, summary })
     };
     let asked = asked.await;
     execute(connection, "ROLLBACK").await?;

@@ -14,7 +14,9 @@ use super::{
     mirror::{self, Mirror, Target},
     partitioned_tables,
     progress::{self, Noted, note},
+    promote::drop_left,
     refused,
+    replication::not_replicated,
     window::{Locks, Went, WindowOptions, under_locks},
 };
 
@@ -36,13 +38,16 @@ pub struct SwapReport {
     pub window_ms: u64,
     /// The longest try that failed, in ms.
     pub failed_window_max_ms: u64,
+    /// What could not be tidied up afterwards, which takes nothing from what was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl SwapReport {
     fn of(state: CutoverState, tables: usize, went: Went) -> Self {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (window_ms, failed_window_max_ms) = (ms(went.window), ms(went.failed_max));
-        Self { state, tables, attempts: went.attempts, window_ms, failed_window_max_ms }
+        Self { state, tables, attempts: went.attempts, window_ms, failed_window_max_ms, note: None }
     }
 }
 
@@ -133,8 +138,8 @@ impl PartitionAdmin {
             let differences = catalogue::differences(&mut self.connection, table, &twin).await?;
             if let Some(first) = differences.first() {
                 return refused(format!(
-                    "{} definition(s) of {twin} differ from {table}, the first: {first}; `aionis partition rollback`, then \
-                     begin anew",
+                    "{} definition(s) of {twin} differ from {table}, the first: {first}; `aionis partition rollback \
+                     --drop-twins`, then begin anew",
                     differences.len()
                 ));
             }
@@ -162,8 +167,11 @@ impl PartitionAdmin {
             return refused("readiness was checked more than an hour ago; run `aionis partition readiness` again");
         }
         let Some(copied_xact) = record.copied_xact else {
-            return refused("partition_cutover.copied_xact is missing; `aionis partition rollback`, then begin anew");
+            return refused(
+                "partition_cutover.copied_xact is missing; `aionis partition rollback --drop-twins`, then begin anew",
+            );
         };
+        not_replicated(&mut self.connection).await?;
         let tables = todo(&mut self.connection, true).await?;
         self.prepare_back(&tables, window).await?;
         let mut sql = String::new();
@@ -183,9 +191,10 @@ impl PartitionAdmin {
             if mark_differs(connection, from, &tables).await? {
                 return refused(
                     "the mirror is not the one that was set up: changes may be missing; run `aionis partition \
-                                rollback`, then begin anew",
+                                rollback --drop-twins`, then begin anew",
                 );
             }
+            not_replicated(connection).await?;
             if let Some(readers) = still_reading(connection, &readers).await? {
                 return Ok(Err(format!("a transaction sees a state from before the copy was complete: {readers}")));
             }
@@ -200,14 +209,34 @@ impl PartitionAdmin {
         Ok(SwapReport::of(to, tables.len(), went))
     }
 
-    /// One step back: after a cutover to the flat tables, with the partitioned ones mirrored; before it away with the twins.
+    /// One step back: after a cutover to the flat tables, with the partitioned ones mirrored; before anything was copied
+    /// away with the empty twins.
     ///
     /// # Errors
-    /// It is out of order; the locks were not to be had. Nothing is changed then.
+    /// It is out of order; the twins hold a copy, which [`Self::discard`] drops; the locks were not to be had. Nothing is
+    /// changed then.
     pub async fn rollback(&mut self, window: &WindowOptions) -> Result<SwapReport, PartitionError> {
         let from = self.begin(Step::Rollback).await?;
+        let done = match from {
+            CutoverState::CutOver => self.swap_out(window).await,
+            CutoverState::Ensured => self.drop_twins(window, from).await,
+            // Whoever asks again because the answer to a rollback was lost must not lose the copy by it.
+            _ => refused(format!(
+                "the flat tables are in use, and their twins hold a copy (state {from}); add --drop-twins to drop them"
+            )),
+        };
+        self.end().await?;
+        done
+    }
+
+    /// Away with the twins and what they hold, before a cutover.
+    ///
+    /// # Errors
+    /// It is out of order; the partitioned tables are in use; the locks were not to be had.
+    pub async fn discard(&mut self, window: &WindowOptions) -> Result<SwapReport, PartitionError> {
+        let from = self.begin(Step::Rollback).await?;
         let done = if from == CutoverState::CutOver {
-            self.swap_out(window).await
+            refused("the partitioned tables are in use; run `aionis partition rollback` without --drop-twins first")
         } else {
             self.drop_twins(window, from).await
         };
@@ -216,6 +245,7 @@ impl PartitionAdmin {
     }
 
     async fn swap_out(&mut self, window: &WindowOptions) -> Done<SwapReport> {
+        not_replicated(&mut self.connection).await?;
         let pairs = compare::pairs(&mut self.connection, CutoverState::CutOver).await?;
         let tables: Vec<&str> = partitioned_tables().filter(|t| pairs.iter().any(|(table, _)| table == t)).collect();
         let mut sql = String::new();
@@ -240,6 +270,7 @@ impl PartitionAdmin {
                                 `aionis partition verify` tells, `aionis partition finalize` keeps the partitioned ones",
                 );
             }
+            not_replicated(connection).await?;
             execute(connection, &sql).await?;
             note(connection, &Noted { command: "rollback", from, to, detail: json!({ "tables": tables.len() }) }, now)
                 .await?;
@@ -249,14 +280,23 @@ impl PartitionAdmin {
             Ok(Ok(()))
         };
         let ((), went) = under_locks(&mut self.connection, &locks, window, swapped).await?;
-        // Nobody truncates partitions of a twin.
-        for table in &tables {
+        let mut report = SwapReport::of(to, tables.len(), went);
+        // The way back is taken: what cannot be tidied up is left to the next cutover, or to whoever drops the twins.
+        if let Err(error) = self.tidy_truncations(&tables, window).await {
+            report.note = Some(format!("triggers were left on twins, which the next cutover makes anew: {error}"));
+        }
+        Ok(report)
+    }
+
+    /// Nobody truncates partitions of a twin.
+    async fn tidy_truncations(&mut self, tables: &[&str], window: &WindowOptions) -> Done<()> {
+        for table in tables {
             let locks = Locks { tables: vec!["memory_scopes".to_owned(), twin_name(table)], mode: "ACCESS EXCLUSIVE" };
             let sql = mirror::drop_truncation(table);
             let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
             under_locks(&mut self.connection, &locks, window, dropped).await?;
         }
-        Ok(SwapReport::of(to, tables.len(), went))
+        Ok(())
     }
 
     async fn drop_twins(&mut self, window: &WindowOptions, from: CutoverState) -> Done<SwapReport> {
@@ -272,6 +312,7 @@ impl PartitionAdmin {
             let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
             let ((), went) = under_locks(&mut self.connection, &locks, window, dropped).await?;
             longest = longest.filter(|l| l.window >= went.window).or(Some(went));
+            drop_left(&mut self.connection, table).await?;
         }
         let (to, now) = (CutoverState::RolledBack, self.clock.now());
         let detail = json!({ "dropped": tables.len() });
@@ -311,14 +352,20 @@ impl PartitionAdmin {
         }
         // Nobody reads or writes the flat tables any more; what waits here is a truncation at most.
         for table in partitioned_tables() {
+            drop_left(&mut self.connection, table).await?;
             // With all partitions, which have the triggers; the heads first, as everywhere.
             let all = vec!["memory_scopes".to_owned(), table.to_owned()];
-            let locks = Locks { tables: all, mode: "ACCESS EXCLUSIVE" };
-            let sql = mirror::drop_truncation(table) + &format!("DROP TABLE IF EXISTS {}", flat_name(table));
+            let mode = "ACCESS EXCLUSIVE";
+            let locks = Locks { tables: all, mode };
+            let sql = mirror::drop_truncation(table);
             if catalogue::exists(&mut self.connection, &flat_name(table)).await? {
                 let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
                 let ((), of_table) = under_locks(&mut self.connection, &locks, window, dropped).await?;
                 went.window = went.window.max(of_table.window);
+                // By itself, as the files of a large table take a while, and nobody has to wait for that.
+                let (locks, sql) = (Locks { tables: Vec::new(), mode }, format!("DROP TABLE {}", flat_name(table)));
+                let dropped = async |connection: &mut PgConnection| execute(connection, &sql).await.map(Ok);
+                under_locks(&mut self.connection, &locks, window, dropped).await?;
             }
         }
         Ok(SwapReport::of(to, tables.len(), went))

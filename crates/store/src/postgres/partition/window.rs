@@ -38,23 +38,37 @@ pub(super) struct Went {
 
 /// What a try is for.
 pub(super) struct Locks {
-    /// Tables that are locked, as `LOCK TABLE` takes them, in order.
+    /// Tables that are locked, as `LOCK TABLE` takes them, in order; none where the work itself takes its locks.
     pub(super) tables: Vec<String>,
     /// How strong.
     pub(super) mode: &'static str,
 }
 
-/// Begins a transaction that holds all locks, or none within the time.
+/// How long the end of maintenance is waited for, in ms. More than the second after which the server asks an autovacuum to
+/// give way to somebody who waits for it.
+const MAINTENANCE_MS: u32 = 2_500;
+
+/// Begins a transaction that keeps maintenance away from the tables. Neither readers nor writers wait for that, and an
+/// autovacuum gives way: it would not to the short waits of [`take`], which others wait behind.
+async fn without_maintenance(connection: &mut PgConnection, locks: &Locks) -> Done<()> {
+    execute(connection, &format!("BEGIN; SET LOCAL lock_timeout = {MAINTENANCE_MS}")).await?;
+    if locks.tables.is_empty() {
+        return Ok(());
+    }
+    execute(connection, &format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", locks.tables.join(", "))).await
+}
+
+/// Gets all locks, or none within the time.
 async fn take(connection: &mut PgConnection, locks: &Locks, limit: Duration) -> Done<()> {
     let until = Instant::now() + limit;
-    execute(connection, "BEGIN").await?;
     for table in &locks.tables {
         let left = until.saturating_duration_since(Instant::now()).as_millis().max(1);
         execute(connection, &format!("SET LOCAL lock_timeout = {left}; LOCK TABLE {table} IN {} MODE", locks.mode))
             .await?;
     }
     // What the transaction does from here on waits for nobody who holds these locks.
-    execute(connection, "SET LOCAL lock_timeout = 1000").await
+    let further = if locks.tables.is_empty() { limit.as_millis().max(1) } else { 1_000 };
+    execute(connection, &format!("SET LOCAL lock_timeout = {further}")).await
 }
 
 /// Whether another try may succeed.
@@ -68,7 +82,9 @@ async fn holders(connection: &mut PgConnection, locks: &Locks) -> Done<String> {
     let sql = "SELECT DISTINCT format('pid %s (%s, %s, since %s s): %s', a.pid, a.application_name, a.state, \
                    round(extract(epoch FROM clock_timestamp() - a.xact_start)), l.relation::regclass) \
                FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
-               WHERE l.granted AND l.relation = ANY (ARRAY(SELECT to_regclass(t) FROM unnest($1::text[]) t)::oid[]) \
+               WHERE l.granted AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                   AND l.relation IN (SELECT to_regclass(t) FROM unnest($1::text[]) t UNION ALL \
+                       SELECT p.relid FROM unnest($1::text[]) t, pg_partition_tree(to_regclass(t)) p) \
                    AND a.pid <> pg_backend_pid() ORDER BY 1 LIMIT 3";
     let names: Vec<String> = locks.tables.iter().map(|table| table.trim_start_matches("ONLY ").to_owned()).collect();
     let rows = sqlx::query(sql).bind(names).fetch_all(connection).await?;
@@ -86,8 +102,10 @@ pub(super) async fn under_locks<T>(
 ) -> Done<(T, Went)> {
     let (mut pause, mut failed_max, mut last) = (options.pause, Duration::ZERO, String::new());
     for attempt in 1..=options.attempts_max {
-        let began = Instant::now();
+        let mut began = Instant::now();
         let tried = async {
+            without_maintenance(connection, locks).await?;
+            began = Instant::now();
             take(connection, locks, options.lock_timeout).await?;
             let done = work(connection).await?;
             if done.is_ok() {
@@ -105,8 +123,9 @@ pub(super) async fn under_locks<T>(
                 return Err(error);
             }
         }
+        let elapsed = began.elapsed();
         execute(connection, "ROLLBACK").await?;
-        failed_max = failed_max.max(began.elapsed());
+        failed_max = failed_max.max(elapsed);
         if last.is_empty() {
             last = format!("the locks were not to be had; held by {}", holders(connection, locks).await?);
         }

@@ -185,7 +185,9 @@ async fn what_is_written_in_the_new_layout_is_there_after_a_rollback() {
     assert_eq!(number(&mut owner, "SELECT count(*) FROM memory_nodes WHERE client_id = 'n3' OR title <> 'x'").await, 0);
     assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
     // Away with the twins; then everything from the beginning.
-    assert_eq!(bed.admin.rollback(&WindowOptions::default()).await.unwrap().state, CutoverState::RolledBack);
+    let again = bed.admin.rollback(&WindowOptions::default()).await.unwrap_err().to_string();
+    assert!(again.contains("--drop-twins"), "who asks twice loses nothing: {again}");
+    assert_eq!(bed.admin.discard(&WindowOptions::default()).await.unwrap().state, CutoverState::RolledBack);
     assert_eq!(number(&mut owner, "SELECT count(*) FROM pg_class WHERE relname ~ '_v2$' OR relname ~ '_p_'").await, 0);
     write(&bed.store, &s, 5).await.unwrap();
     bed.admin.ensure(&ENSURE).await.unwrap();
@@ -194,6 +196,50 @@ async fn what_is_written_in_the_new_layout_is_there_after_a_rollback() {
     bed.cutover().await;
     write(&bed.store, &s, 6).await.unwrap();
     assert_eq!(number(&mut owner, "SELECT count(*) FROM memory_nodes WHERE client_id LIKE 'load%'").await, 7);
+}
+
+/// What is left to tidy up does not make a rollback that was done look like one that was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_one_partition_does_not_keep_a_rollback_from_being_told() {
+    let mut bed = Bed::cut_over().await;
+    let error = bed.admin.discard(&WindowOptions::default()).await.unwrap_err().to_string();
+    assert!(error.contains("without --drop-twins"), "the tables in use are dropped by nobody: {error}");
+    let reader = bed.database.hold("BEGIN; SELECT count(*) FROM memory_nodes_p_h000").await;
+    let window = WindowOptions { attempts_max: 1, ..WindowOptions::default() };
+    let back = bed.admin.rollback(&window).await.unwrap();
+    assert_eq!(back.state, CutoverState::Backfilled);
+    assert!(back.note.is_some_and(|note| note.contains("memory_nodes_p_h000")));
+    drop(reader);
+    bed.get_ready().await;
+    bed.cutover().await;
+    assert!(bed.admin.rollback(&WindowOptions::default()).await.unwrap().note.is_none());
+}
+
+/// Maintenance holds a lock that writers do not wait for. Whoever waits for its end has not asked for the locks they wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_while_a_cutover_waits_for_maintenance() {
+    let mut bed = Bed::ready().await;
+    let maintenance = bed.database.hold("BEGIN; LOCK TABLE memory_nodes IN SHARE UPDATE EXCLUSIVE MODE").await;
+    let (mut owner, mut hand) = (bed.owner().await, super::admin(&bed.database).await);
+    let window = WindowOptions { attempts_max: 1, ..WindowOptions::default() };
+    // Databases of other tests have tables of the same numbers.
+    let of_ours = "SELECT count(*) FROM pg_locks WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waits = format!(
+        "{of_ours} AND relation = 'memory_nodes'::regclass AND NOT granted AND mode = 'ShareUpdateExclusiveLock'"
+    );
+    let asked = format!("{of_ours} AND relation = 'memory_scopes'::regclass AND mode = 'AccessExclusiveLock'");
+    let watched = async {
+        while number(&mut owner, &waits).await == 0 {}
+        while number(&mut owner, &waits).await == 1 {
+            assert_eq!(number(&mut owner, &asked).await, 0);
+            write(&bed.store, &bed.scopes[0], 0).await.unwrap();
+        }
+    };
+    let (cutover, ()) = tokio::join!(hand.cutover(&window), watched);
+    let error = cutover.unwrap_err().to_string();
+    assert!(error.contains("memory_nodes") && error.contains("1 tries"), "{error}");
+    drop(maintenance);
+    bed.cutover().await;
 }
 
 /// Who began to read before everything was copied would miss rows in the twins.

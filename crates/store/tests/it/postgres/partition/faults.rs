@@ -59,7 +59,8 @@ const PLANTED: &[(&str, &[&str], &str)] = &[
     ),
     ("DROP INDEX memory_nodes_tier_v2", &["twins_match"], "memory_nodes_tier"),
     ("ALTER TABLE memory_nodes ADD COLUMN later text", &["twins_match", "verify"], "later"),
-    ("DROP POLICY tenant ON memory_nodes_v2", &["rls_and_grants"], "policy tenant"),
+    ("DROP POLICY tenant ON memory_nodes_v2", &["rls_and_grants", "shadow_read"], "policy tenant"),
+    ("CREATE PUBLICATION moved FOR TABLE memory_edges", &["not_replicated"], "publication moved of memory_edges"),
     ("GRANT TRUNCATE ON memory_nodes_v2 TO aionis_runtime", &["rls_and_grants"], "TRUNCATE"),
     ("ALTER TABLE memory_nodes_v2 DISABLE ROW LEVEL SECURITY", &["rls_and_grants"], "row level security"),
     (

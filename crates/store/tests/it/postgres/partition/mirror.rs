@@ -99,6 +99,37 @@ async fn ops_18_changes_at_random_beside_the_copy_leave_both_layouts_equal() {
     assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
 }
 
+/// A row that gets the last key of all while the copy waits for it does not make the copy believe it has come that far.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_changed_under_the_copy_does_not_make_it_pass_over_rows() {
+    let mut bed = Bed::ensured().await;
+    let mut owner = bed.owner().await;
+    let mut batches = 0;
+    while number(&mut owner, "SELECT count(*) FROM memory_nodes_v2").await == 0 {
+        bed.admin.backfill(&small(1)).await.unwrap();
+        batches += 1;
+        assert!(batches < 1_000);
+    }
+    // The last row of the next batch.
+    let next = "(SELECT ctid FROM memory_nodes n WHERE NOT EXISTS (SELECT 1 FROM memory_nodes_v2 t WHERE (t.scope_key, t.id) = \
+                (n.scope_key, n.id)) ORDER BY scope_key, id OFFSET 2 LIMIT 1)";
+    let mut changing = bed.owner().await;
+    let last = format!("BEGIN; UPDATE memory_nodes SET scope_key = 'zz/z', id = gen_random_uuid() WHERE ctid = {next}");
+    assert_eq!(execute(&mut changing, &last).await, 1);
+    let mut hand = super::admin(&bed.database).await;
+    let pid = hand.backend_pid().await.unwrap();
+    let changed = async {
+        let waiting = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'");
+        while number(&mut owner, &waiting).await == 0 {}
+        execute(&mut changing, "COMMIT").await;
+    };
+    let options = small(u64::MAX);
+    let (copied, ()) = tokio::join!(hand.backfill(&options), changed);
+    assert_eq!(copied.unwrap().state, CutoverState::Backfilled);
+    let verified = bed.admin.verify(&VerifyOptions::default()).await.unwrap();
+    assert!(verified.ok, "{verified:?}");
+}
+
 /// Without its lock the copy would bring a row back that was removed between reading and storing it. Here the removal waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_is_being_copied_is_removed_from_both_or_from_neither() {
@@ -142,7 +173,7 @@ async fn what_cannot_be_mirrored_is_refused_and_changes_neither() {
         execute(&mut owner, "ROLLBACK").await;
     }
     assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
-    // Replicated changes are mirrored too.
+    // Changes of sessions that call themselves replicas are mirrored too.
     execute(&mut owner, "SET session_replication_role = replica; UPDATE memory_nodes SET title = 'replicated'").await;
     assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
     assert!(number(&mut owner, "SELECT count(*) FROM memory_nodes_v2 WHERE title = 'replicated'").await > 0);
@@ -163,5 +194,5 @@ async fn ops_18_a_dry_run_ends_and_counts_each_row_once() {
     bed.admin.backfill(&BackfillOptions::default()).await.unwrap();
     let none: u64 = bed.admin.status(1).await.unwrap().tables.iter().map(|table| table.copied).sum();
     assert!(none >= total.unsigned_abs());
-    bed.admin.rollback(&WindowOptions::default()).await.unwrap();
+    bed.admin.discard(&WindowOptions::default()).await.unwrap();
 }

@@ -2,9 +2,12 @@
 
 mod cutover;
 mod faults;
+mod layout;
 mod mirror;
 mod order;
 mod promote;
+mod replication;
+mod shadow;
 mod shape;
 
 use std::{sync::Arc, time::Duration};
@@ -76,8 +79,22 @@ impl Bed {
     }
 
     async fn ensured() -> Self {
+        Self::ensured_with(ENSURE.hash_partitions).await
+    }
+
+    async fn ensured_with(hash_partitions: u16) -> Self {
         let mut bed = Self::new().await;
-        bed.admin.ensure(&ENSURE).await.unwrap();
+        bed.admin.ensure(&EnsureOptions { hash_partitions, ..ENSURE }).await.unwrap();
+        bed
+    }
+
+    /// At the end, with so many parts of the default partition.
+    async fn finalized_with(hash_partitions: u16) -> Self {
+        let mut bed = Self::ensured_with(hash_partitions).await;
+        bed.admin.backfill(&BackfillOptions::default()).await.unwrap();
+        bed.get_ready().await;
+        bed.cutover().await;
+        bed.admin.finalize(&WindowOptions::default()).await.unwrap();
         bed
     }
 

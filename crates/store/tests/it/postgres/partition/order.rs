@@ -6,7 +6,9 @@ use aionis_core::{
 };
 use aionis_store::postgres::{
     PostgresStore,
-    partition::{BackfillOptions, PartitionAdmin, PartitionError, PromoteOptions, VerifyOptions, WindowOptions},
+    partition::{
+        BackfillOptions, EnsureOptions, PartitionAdmin, PartitionError, PromoteOptions, VerifyOptions, WindowOptions,
+    },
 };
 use aionis_testkit::{
     fixtures::{FakeClock, scope},
@@ -91,7 +93,7 @@ async fn the_schema_does_not_change_while_there_are_two_layouts() {
     }
     let refused = admin_error(&bed.database).await;
     assert!(refused.contains("aionis migrate"), "{refused}");
-    bed.admin.rollback(&WindowOptions::default()).await.unwrap();
+    bed.admin.discard(&WindowOptions::default()).await.unwrap();
     let error = PostgresStore::migrate_only(&url, false, &SystemClock).await.unwrap_err().to_string();
     assert!(!error.contains("partition rollback"), "no layout is in the way any more: {error}");
 }
@@ -100,6 +102,17 @@ async fn admin_error(database: &TempDatabase) -> String {
     let (url, patience) = (database.url(), std::time::Duration::from_secs(10));
     let connected = PartitionAdmin::connect(&url, patience, std::sync::Arc::new(SystemClock)).await;
     connected.err().unwrap().to_string()
+}
+
+/// A run that was killed before it had noted anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn twins_of_another_number_of_parts_are_not_taken_for_ones_own() {
+    let mut bed = Bed::ensured().await;
+    execute(&mut bed.owner().await, "DELETE FROM partition_cutover").await;
+    let other = EnsureOptions { hash_partitions: 2, ..ENSURE };
+    let error = bed.admin.ensure(&other).await.unwrap_err().to_string();
+    assert!(error.contains("--hash-partitions 4"), "{error}");
+    assert!(bed.admin.ensure(&ENSURE).await.unwrap().created.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ use aionis_testkit::{
     fixtures::{DIM, WriteBuilder, node_id},
 };
 
+use sqlx::Row;
+
 use super::{Bed, execute, number};
 
 async fn promote(bed: &mut Bed, s: &ScopeKey) {
@@ -96,10 +98,10 @@ async fn a_scope_gets_its_own_partitions_in_every_state_and_no_row_is_lost() {
     assert_sound(&*bed.store).await;
 }
 
+/// All scopes in one part, so that those that have left it are written to beside those that leave it.
 #[tokio::test(flavor = "multi_thread")]
 async fn writers_go_on_while_their_scope_and_its_neighbours_are_moved() {
-    let mut bed = Bed::cut_over().await;
-    bed.admin.finalize(&WindowOptions::default()).await.unwrap();
+    let mut bed = Bed::finalized_with(1).await;
     let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let tasks: Vec<_> = bed
         .scopes
@@ -124,7 +126,7 @@ async fn writers_go_on_while_their_scope_and_its_neighbours_are_moved() {
     while written.load(Ordering::Relaxed) < 8 {
         tokio::task::yield_now().await;
     }
-    for s in &bed.scopes[..2] {
+    for s in &bed.scopes[..3] {
         let options = PromoteOptions { batch_size: 5, ..PromoteOptions::default() };
         let report = bed.admin.promote_scope(s, &options).await.unwrap();
         assert!(report.tables.iter().all(|table| table.window_ms <= 2_000), "{report:?}");
@@ -196,6 +198,68 @@ async fn a_scope_purged_before_the_end_is_gone_after_a_rollback_too() {
     assert!(rows(&bed, &scopes[1]).await.iter().any(|(_, rows)| *rows > 0));
     assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
     assert_sound(&*bed.store).await;
+}
+
+/// Which part a scope is in is what the table says, not what was noted once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_is_looked_for_in_the_parts_there_are() {
+    let mut bed = Bed::finalized_with(3).await;
+    execute(&mut bed.owner().await, "UPDATE partition_cutover SET hash_partitions = 16").await;
+    for s in bed.scopes.clone() {
+        promote(&mut bed, &s).await;
+        bed.store.write(WriteBuilder::new(&s).input("after").node("n1", "after").prepared()).await.unwrap();
+    }
+    assert_sound(&*bed.store).await;
+}
+
+/// A reader of another part keeps the scope from being shut out of it. Nothing of the try is left that writers would feel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promotion_that_fails_takes_back_what_it_has_made() {
+    let mut bed = Bed::finalized_with(4).await;
+    let (s, mut owner) = (bed.scopes[0].clone(), bed.owner().await);
+    let held = "SELECT tableoid::regclass::text FROM memory_nodes WHERE scope_key = 'acme/perf_1' LIMIT 1";
+    let mine: String = sqlx::query(held).fetch_one(&mut owner).await.unwrap().get(0);
+    let other = (0..4).map(|n| format!("memory_nodes_p_h{n:03}")).rfind(|part| *part != mine).unwrap();
+    let mut reader = bed.owner().await;
+    execute(&mut reader, &format!("BEGIN; SELECT count(*) FROM {other}")).await;
+    let window = WindowOptions { attempts_max: 1, ..WindowOptions::default() };
+    let options = PromoteOptions { window, ..PromoteOptions::default() };
+    let error = bed.admin.promote_scope(&s, &options).await.unwrap_err().to_string();
+    assert!(error.contains(&other) && !error.contains("could not be removed"), "{error}");
+    for left in [
+        "SELECT count(*) FROM pg_class WHERE relname ~ '^memory_nodes_p_.*_(new|old)$'",
+        "SELECT count(*) FROM pg_proc WHERE proname LIKE 'aionis\\_stage\\_%'",
+        "SELECT count(*) FROM pg_constraint WHERE conname LIKE 'without\\_%'",
+    ] {
+        assert_eq!(number(&mut owner, left).await, 0, "{left}");
+    }
+    drop(reader);
+    promote(&mut bed, &s).await;
+    assert_sound(&*bed.store).await;
+}
+
+/// Copies of memories that a killed promotion has left do not outlive the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_promotion_is_left_when_the_change_ends() {
+    for ends in ["discarded", "finalized"] {
+        let mut bed = if ends == "discarded" { Bed::backfilled().await } else { Bed::cut_over().await };
+        let mut owner = bed.owner().await;
+        execute(
+            &mut owner,
+            "CREATE TABLE memory_nodes_p_h000_old (a int); CREATE TABLE memory_edges_p_0123456789abcdef_new (a int); \
+             CREATE FUNCTION aionis_stage_memory_edges() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        )
+        .await;
+        if ends == "discarded" {
+            bed.admin.discard(&WindowOptions::default()).await.unwrap();
+        } else {
+            bed.admin.finalize(&WindowOptions::default()).await.unwrap();
+        }
+        let left = "SELECT (SELECT count(*) FROM pg_class WHERE relname ~ '_(new|old)$' AND relkind = 'r') \
+                    + (SELECT count(*) FROM pg_proc WHERE proname LIKE 'aionis\\_stage\\_%')";
+        assert_eq!(number(&mut owner, left).await, 0, "{ends}");
+        assert_sound(&*bed.store).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
