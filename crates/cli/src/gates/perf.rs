@@ -42,6 +42,10 @@ pub(crate) struct PerfAsk {
     pub(crate) load: Counted,
     /// How long the scope stays taken when this process dies.
     pub(crate) lease: Duration,
+    /// Name of the scope; without one it is the run's own.
+    pub(crate) scope: Option<String>,
+    /// Whether it is a failure when removing it deletes rows one by one.
+    pub(crate) fail_on_delete: bool,
 }
 
 /// The load unless another is asked for; the scope is filled in by the run.
@@ -119,7 +123,7 @@ impl<'a> Bench<'a> {
     /// Makes sure of the database, removes what earlier runs left, seeds a scope and measures it.
     pub(super) async fn measure(&mut self, target: &Arc<Target>, run_id: &str) -> Result<Measured, Failure> {
         let PerfAsk { tenant_id, lease, .. } = self.ask;
-        let scope = PerfScope::open(self.store, tenant_id, run_id, *lease).await?;
+        let scope = PerfScope::open(self.store, tenant_id, (run_id, self.ask.scope.as_deref()), *lease).await?;
         let scope = self.scope.insert(scope);
         let mut client = Client::new(Arc::clone(target), self.ask.load.timeout);
         client.connect().await.map_err(|failure| Failure::new(format!("the first write: {failure}")))?;
@@ -141,19 +145,28 @@ impl<'a> Bench<'a> {
         Ok(measured(self.ask, scope.scope(), &report, &told, stored))
     }
 
-    /// Removes the scope. To be called in the end, whatever happened.
-    pub(super) async fn clean_up(mut self) -> Result<Value, Failure> {
+    /// Removes the scope. To be called in the end, whatever happened. Returns the evidence, and what it fails by.
+    pub(super) async fn clean_up(mut self) -> Result<(Value, Vec<String>), Failure> {
         let own = match self.scope.take() {
             Some(scope) => {
                 let out_of_reach = self.out_of_reach(&scope).await;
-                Some(scope.remove(out_of_reach).await?)
+                Some(scope.remove(out_of_reach, self.ask.fail_on_delete).await?)
             }
             None => None,
         };
         if let Some(note) = own.as_ref().and_then(|own| own.note.clone()) {
             return Err(Failure::new(format!("the scope of the benchmark was not removed: {note}")));
         }
-        Ok(json!({ "own": own, "left_by_earlier_runs": self.left }))
+        let fell_back = own.as_ref().is_some_and(|own| own.delete_fallback.is_some());
+        let reasons = if fell_back { vec!["perf_delete_fallback".to_owned()] } else { Vec::new() };
+        let fail_on_delete = self.ask.fail_on_delete;
+        let evidence = json!({
+            "own": own,
+            "left_by_earlier_runs": self.left,
+            "fail_on_delete": fail_on_delete,
+            "reasons": reasons,
+        });
+        Ok((evidence, reasons))
     }
 
     /// Why something of the scope may stay where this gate cannot remove it.

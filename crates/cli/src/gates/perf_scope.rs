@@ -1,4 +1,5 @@
-//! The scope a benchmark writes into: it is the gate's own, named by its run, and removed afterwards.
+//! The scope a benchmark writes into: it is the gate's own, named by its run, and removed afterwards. An operator may name one
+//! that has partitions of its own, so that it is removed by truncating them.
 //!
 //! A run is noted in the history of jobs before anything is written, and holds a lease while it lasts. What earlier runs
 //! left is found there by the next one: that of a killed run once its lease has run out, and that of any other one into whose
@@ -56,6 +57,15 @@ pub(super) struct Removed {
     /// Why it was left alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,
+    /// Why rows were deleted one by one where that was to fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) delete_fallback: Option<String>,
+}
+
+impl Removed {
+    fn all(key: &ScopeKey, rows: u64) -> Self {
+        Self { scope: key.scope().to_owned(), rows, removed: true, note: None, delete_fallback: None }
+    }
 }
 
 /// What the judged database has of a scope.
@@ -68,7 +78,7 @@ pub(super) struct Stored {
 }
 
 /// Name of a scope that no other run has.
-pub(super) fn name(run_id: &str) -> String {
+fn name(run_id: &str) -> String {
     format!("gate_{run_id}_{}", &Uuid::new_v4().simple().to_string()[..12])
 }
 
@@ -77,10 +87,13 @@ impl PerfScope {
     pub(super) async fn open(
         store: &Arc<dyn Deployment>,
         tenant: &str,
-        run_id: &str,
+        (run_id, named): (&str, Option<&str>),
         lease: Duration,
     ) -> Result<Self, Failure> {
-        let key = ScopeKey::new(&TenantId::parse(tenant)?, &name(run_id))?;
+        let key = ScopeKey::new(&TenantId::parse(tenant)?, &named.map_or_else(|| name(run_id), str::to_owned))?;
+        if named.is_some() && holds_something(store, &key).await? {
+            make_free(store, &key, lease).await?;
+        }
         match take(store, &key, lease).await? {
             Some(held) => {
                 let (stop, stopped) = watch::channel(false);
@@ -112,9 +125,10 @@ impl PerfScope {
         Ok(Stored { nodes: counts.nodes, ready: counts.ready })
     }
 
-    /// Removes the scope and ends the run, which has failed if something of the scope is out of reach.
-    pub(super) async fn remove(self, out_of_reach: Option<String>) -> Result<Removed, Failure> {
-        let removed = purge(&self.store, &self.key).await;
+    /// Removes the scope and ends the run, which has failed if something of the scope is out of reach. Whether rows had to be
+    /// deleted one by one is told with `fail_on_delete`.
+    pub(super) async fn remove(self, out_of_reach: Option<String>, fail_on_delete: bool) -> Result<Removed, Failure> {
+        let removed = purge(&self.store, &self.key, fail_on_delete).await;
         let removed = match (out_of_reach.map(Failure::new), removed) {
             (None, removed) => removed,
             (Some(why), Ok(_)) => Err(why),
@@ -208,11 +222,28 @@ pub(super) async fn remove_left(
             done.push(left_alone(&key));
             continue;
         };
-        let removed = purge(store, &key).await?;
+        let removed = purge(store, &key, false).await?;
         end(store, &held, json!({ "removed": removed }), None).await?;
         done.push(removed);
     }
     Ok(done)
+}
+
+/// Removes what is stored in a scope that was named, if an earlier gate stored it. What anybody else did is nothing to remove.
+async fn make_free(store: &Arc<dyn Deployment>, key: &ScopeKey, lease: Duration) -> Result<(), Failure> {
+    let target = Some(Target::Scope(key.clone()));
+    let query = RunQuery { job: Some(JOB.to_owned()), tenant: None, target, limit: 1 };
+    if store.job_runs(&query).await?.is_empty() {
+        return Err(Failure::new(format!(
+            "--perf-scope: {key} holds memories that no gate has stored; name a scope that is empty, which the benchmark \
+             writes into and removes"
+        )));
+    }
+    let Some(held) = take(store, key, lease).await? else {
+        return Err(Failure::new(format!("{key} is in use by another gate")));
+    };
+    let removed = purge(store, key, false).await?;
+    end(store, &held, json!({ "removed": removed }), None).await
 }
 
 async fn holds_something(store: &Arc<dyn Deployment>, key: &ScopeKey) -> Result<bool, Failure> {
@@ -224,15 +255,22 @@ async fn holds_something(store: &Arc<dyn Deployment>, key: &ScopeKey) -> Result<
 
 fn left_alone(key: &ScopeKey) -> Removed {
     let note = Some("another gate is at it, or was killed a moment ago".to_owned());
-    Removed { scope: key.scope().to_owned(), rows: 0, removed: false, note }
+    Removed { removed: false, note, ..Removed::all(key, 0) }
 }
 
-/// Removes everything of a scope, also when there is nothing.
-async fn purge(store: &Arc<dyn Deployment>, key: &ScopeKey) -> Result<Removed, Failure> {
-    let mut rows = 0;
+/// Removes everything of a scope, also when there is nothing. With `fail_on_delete` it is told if that needs rows to be
+/// deleted one by one; they are, because nothing may stay.
+async fn purge(store: &Arc<dyn Deployment>, key: &ScopeKey, fail_on_delete: bool) -> Result<Removed, Failure> {
+    let (mut rows, mut delete_fallback) = (0, None);
+    if fail_on_delete {
+        let strict = ScopePurge { fail_on_delete, ..job(key, None) };
+        let report = run(store, &strict, true).await?;
+        let refused = report.targets.first().and_then(|target| target.error.clone());
+        delete_fallback = refused.filter(|error| error.starts_with("purge_refused"));
+    }
     for _ in 0..TRIES {
         let Some(plan) = planned(store, key).await? else {
-            return Ok(Removed { scope: key.scope().to_owned(), rows, removed: true, note: None });
+            return Ok(Removed { delete_fallback, ..Removed::all(key, rows) });
         };
         let report = run(store, &job(key, Some(plan)), false).await?;
         rows += report.total.number("rows_removed");
@@ -247,7 +285,7 @@ async fn purge(store: &Arc<dyn Deployment>, key: &ScopeKey) -> Result<Removed, F
         }
     }
     match planned(store, key).await? {
-        None => Ok(Removed { scope: key.scope().to_owned(), rows, removed: true, note: None }),
+        None => Ok(Removed { delete_fallback, ..Removed::all(key, rows) }),
         Some(_) => Err(Failure::new(format!("{key} could not be removed: something writes into it again and again"))),
     }
 }

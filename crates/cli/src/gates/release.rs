@@ -329,7 +329,9 @@ impl Run<'_> {
         }
         let (started, file) = (Instant::now(), "09_perf_cleanup.json");
         match bench.clean_up().await {
-            Ok(evidence) => self.add(GateStep::made(PERF_CLEANUP, vec![], vec![]), file, &evidence, started),
+            Ok((evidence, reasons)) => {
+                self.add(GateStep::made(PERF_CLEANUP, reasons, vec![]), file, &evidence, started);
+            }
             Err(failure) => self.break_off(PERF_CLEANUP, file, &failure, started),
         }
     }
@@ -343,7 +345,7 @@ impl Run<'_> {
         let mut open = Vec::new();
         for step in &self.steps {
             // What a step found is named beside it: the bounds of the benchmark by the names of the reference.
-            if matches!(step.name, PERF | API | DATABASE | CONTRACT | CHAIN) {
+            if matches!(step.name, PERF | PERF_CLEANUP | API | DATABASE | CONTRACT | CHAIN) {
                 further.extend(step.reasons.iter().cloned());
             }
             if matches!(step.name, PERF | HEALTH | CHAIN) {

@@ -57,6 +57,7 @@ pub(super) fn bounds(ask: &ReleaseAsk) -> Bounds {
     bounds.add(slo, "run_perf", (json!(ask.perf.is_some()), json!(true)), Looser::Below);
     bounds.add_all(slo, &json!(ask.thresholds), &json!(SloThresholds::default()), |_| Looser::Above);
     if let Some(perf) = &ask.perf {
+        bounds.add("load", "fail_on_delete", (json!(perf.fail_on_delete), json!(false)), Looser::Below);
         bounds.add_all("load", &perf::params(&perf.load), &perf::params(&perf::usual_load()), of_load);
     }
     let health = &ask.health;

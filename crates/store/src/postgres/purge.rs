@@ -99,7 +99,7 @@ async fn standing(
     scope: &ScopeKey,
 ) -> Result<Option<(String, Option<String>)>, StoreError> {
     let found = mark(connection, sql, scope).await?;
-    if !found.as_ref().is_some_and(|(state, _)| state == IMPORTING) {
+    if found.as_ref().is_none_or(|(state, _)| state != IMPORTING) {
         return Ok(found);
     }
     let copied = sqlx::query("SELECT 1 FROM aionis_meta WHERE key = $1").bind(progress_key(scope));

@@ -155,7 +155,7 @@ fn mark(connection: &Connection, scope: &ScopeKey) -> Result<Option<(String, Opt
 /// tenant was moved away from, and nobody is going to finish it.
 fn standing(connection: &Connection, scope: &ScopeKey) -> Result<Option<(String, Option<String>)>, StoreError> {
     let found = mark(connection, scope)?;
-    if !found.as_ref().is_some_and(|(state, _)| state == IMPORTING) {
+    if found.as_ref().is_none_or(|(state, _)| state != IMPORTING) {
         return Ok(found);
     }
     let sql = "SELECT 1 FROM aionis_meta WHERE key = ?1";

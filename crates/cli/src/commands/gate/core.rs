@@ -117,6 +117,13 @@ struct PerfArgs {
     /// Longest wait for the vectors of the seeded nodes, in ms.
     #[arg(long, env = "PERF_DRAIN_TIMEOUT_MS", default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(0..=3_600_000))]
     perf_drain_timeout_ms: u64,
+    /// Scope the benchmark writes into and removes; it has to be empty, and may have partitions of its own (`aionis partition
+    /// promote-scope`) [default: one of the run's own].
+    #[arg(long, env = "PERF_SCOPE")]
+    perf_scope: Option<String>,
+    /// Fail when removing the benchmark's scope deletes rows one by one instead of truncating its partitions.
+    #[arg(long, env = "PERF_FAIL_ON_DELETE", default_value = "false", value_parser = boolean, action = clap::ArgAction::Set)]
+    perf_fail_on_delete: bool,
     /// How long the benchmark's scope stays taken when this process dies, in ms.
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(300..=3_600_000))]
     perf_lease_ms: u64,
@@ -204,6 +211,8 @@ impl CoreArgs {
             thresholds,
             load: self.perf.load(&tenant),
             lease: Duration::from_millis(self.perf.perf_lease_ms),
+            scope: self.perf.perf_scope.clone(),
+            fail_on_delete: self.perf.perf_fail_on_delete,
         });
         let partition = &self.partition;
         let readiness = ReadinessAsk {

@@ -280,7 +280,9 @@ fn ops_10_every_consistency_check_is_planted_and_shown() {
         } else {
             aionis_core::jobs::consistency::StorageEngine::Embedded
         };
-        let report = world.judged("consistency", &PIER, 0);
+        // There are budgets only where they are asked for.
+        let budgets = ["--hot-budget", "1000", "--active-budget", "1000"];
+        let report = world.judged("consistency", &[&PIER[..], &budgets].concat(), 0);
         let made = CATALOGUE.iter().filter(|check| check.only.is_none_or(|only| only == engine));
         let made: BTreeSet<String> = made.map(|check| check.name.to_owned()).collect();
         assert_eq!(named(&report["consistency"]["checks"], |_| true), made);
@@ -478,8 +480,8 @@ fn ops_10_what_is_wrong_after_the_cutover_is_found() {
     layouts.partition(&["finalize"]);
     let finalized = layouts.readiness(0);
     let open = named(&finalized["checks"], |check| check["state"] == "not_applicable");
-    assert_eq!(open.len(), 8, "{open:?}");
-    assert_eq!((&finalized["dual_write_enabled"], texts(&finalized["not_applicable"]).len()), (&Value::Null, 8));
+    assert_eq!(open.len(), 9, "{open:?}");
+    assert_eq!((&finalized["dual_write_enabled"], texts(&finalized["not_applicable"]).len()), (&Value::Null, 9));
     for (plant, heal, check) in [
         (
             "GRANT TRUNCATE ON memory_nodes TO aionis_runtime",
@@ -505,4 +507,36 @@ fn ops_10_what_is_wrong_after_the_cutover_is_found() {
         layouts.database.execute(heal);
     }
     layouts.readiness(0);
+}
+
+/// On partitioned tables the benchmark's scope can have partitions of its own, which are truncated; elsewhere its rows are
+/// deleted one by one, and that is a failure where it is asked to be one.
+#[test]
+fn ops_06_a_benchmark_that_leaves_rows_to_be_deleted_one_by_one_fails_where_that_is_asked() {
+    let layouts = Layouts::verified();
+    for step in ["readiness", "cutover", "finalize"] {
+        layouts.partition(&[step]);
+    }
+    let url = format!("http://127.0.0.1:{}", layouts.server.port);
+    let bounds = ["--recall-p95-max-ms", "60000", "--write-p95-max-ms", "60000", "--perf-nodes", "100"];
+    let judged = |scope: &str, code| {
+        let flags = ["--scope", "pier", "--base-url", &url, "--perf-scope", scope, "--perf-fail-on-delete", "true"];
+        let summary = layouts.judged("core", &[&flags[..], &bounds].concat(), code);
+        let kept = std::fs::read_to_string(layouts.place.path().join("out/09_perf_cleanup.json")).unwrap();
+        (summary, serde_json::from_str::<Value>(&kept).unwrap())
+    };
+    let (summary, cleanup) = judged("bench", 2);
+    assert_eq!(summary["fail_reasons"], json!(["perf_cleanup", "perf_delete_fallback"]));
+    let own = &cleanup["own"];
+    assert!(own["delete_fallback"].as_str().unwrap().contains("memory_nodes") && own["removed"] == true, "{cleanup}");
+    layouts.partition(&["promote-scope", "--tenant", "default", "--scope", "bench"]);
+    let (summary, cleanup) = judged("bench", 0);
+    assert_eq!(summary["decision"]["may_release"], true);
+    assert_eq!((&cleanup["own"]["delete_fallback"], &cleanup["own"]["removed"]), (&Value::Null, &json!(true)));
+    assert!(cleanup["own"]["rows"].as_u64().unwrap() > 100, "{cleanup}");
+    // Nobody's memories are taken for those of a benchmark.
+    let (summary, _) = judged("pier", 2);
+    let step = super::world::step(&summary, "perf_benchmark");
+    assert!(step["error"].as_str().unwrap().contains("--perf-scope"), "{step}");
+    layouts.run(&["job", "quality-eval", "--scope", "pier"]).exits(0);
 }

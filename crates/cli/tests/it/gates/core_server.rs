@@ -241,7 +241,12 @@ fn a_database_that_a_server_would_have_to_prepare_is_refused_and_not_touched() {
 fn the_release_gate_refuses_it_too() {
     let (world, server) = served();
     let own = against(&server);
+    world.execute("CREATE TABLE kept AS SELECT * FROM aionis_meta");
     for (plant, says, _) in NOT_PREPARED {
+        // What was planted before is healed.
+        world.execute(
+            "INSERT INTO aionis_meta SELECT * FROM kept ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        );
         world.execute(plant);
         // With an index in the database a server would make one: a gate does not.
         for search in ["codes", "hnsw"] {

@@ -271,14 +271,17 @@ fn of_recall(path: &str) -> bool {
     path == "/v1/memory/recall_text"
 }
 
+/// Changes what a server answered, by the path that was asked.
+type Spoil = fn(&str, &mut Value);
+
 #[test]
 fn ops_10_each_thing_a_server_says_of_its_recalls_fails_on_its_own() {
     let (world, server) = served();
-    let spoils: [(fn(&str, &mut Value), &str); 4] = [
+    let spoils: [(Spoil, &str); 4] = [
         (
             |path, answer| {
                 if of_recall(path) {
-                    answer["seeds"] = json!([])
+                    answer["seeds"] = json!([]);
                 }
             },
             "perf_recall_found_nothing",
@@ -302,7 +305,7 @@ fn ops_10_each_thing_a_server_says_of_its_recalls_fails_on_its_own() {
         (
             |path, answer| {
                 if of_recall(path) {
-                    answer["pending"]["nodes"] = json!(1)
+                    answer["pending"]["nodes"] = json!(1);
                 }
             },
             "perf_vectors_not_derived",

@@ -22,7 +22,12 @@ async fn tables_that_are_replicated_are_not_exchanged() {
             "publication moved of memory_edges",
             "DROP PUBLICATION moved",
         ),
-        ("CREATE PUBLICATION moved FOR ALL TABLES", "publication moved of ", "DROP PUBLICATION moved"),
+        ("CREATE PUBLICATION moved FOR ALL TABLES", "publication moved of all tables", "DROP PUBLICATION moved"),
+        (
+            "CREATE PUBLICATION moved FOR TABLES IN SCHEMA public",
+            "publication moved of the schema",
+            "DROP PUBLICATION moved",
+        ),
     ] {
         execute(&mut owner, begin).await;
         let error = bed.admin.backfill(&BackfillOptions::default()).await.unwrap_err().to_string();
