@@ -17,6 +17,11 @@ FUZZ_TARGET ?=
 FUZZ_SECONDS ?= 60
 # For how long `make load` loads.
 LOAD_SECONDS ?= 600
+# The server `make gate-core` judges, and further arguments of `aionis gate core`.
+BASE_URL ?= http://127.0.0.1:3001
+GATE_ARGS ?=
+# Nodes of `make cutover`.
+CUTOVER_NODES ?= 100000
 # `make test SKIP_MODEL=1` tests without the model: what needs it is not tested.
 SKIP_MODEL ?=
 
@@ -24,7 +29,11 @@ SKIP_MODEL ?=
 unexport AIONIS_MODEL_DIR AIONIS_DATA_DIR DATABASE_URL
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain build model quickstart openapi test test-model test-postgres test-sdks nextest lint docs deny fuzz fuzz-http bench load clean
+# The compose command, and what else `stack-down` is to do: -v removes the data too.
+COMPOSE ?= docker compose
+STACK_DOWN_ARGS ?=
+
+.PHONY: help toolchain build model quickstart openapi test test-contract test-model test-postgres test-sdks nextest lint docs docs-check deny stack-up stack-down fuzz fuzz-http bench load gate-core cutover test-partitioned clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +57,10 @@ quickstart: model ## Build, start a server, show that a paraphrased question fin
 test: toolchain nextest test-model test-postgres test-sdks ## Run all tests, on both storage engines
 	$(if $(SKIP_MODEL),,AIONIS_TEST_MODEL_DIR='$(MODEL_DIR)') '$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
+
+test-contract: toolchain nextest test-postgres test-sdks ## Run what clients rely on: every bound of the OpenAPI document, the published clients
+	'$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace \
+	  -E 'binary(it) and (package(aionis-api) and test(/^contract::/) or package(aionis) and test(/^sdk::/))'
 
 # Built with the tests' own features, so that nothing is compiled twice.
 test-model: toolchain
@@ -77,6 +90,16 @@ lint: toolchain ## Check formatting and lints
 docs: toolchain ## Build the code's documentation; a warning is an error
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --workspace
 
+docs-check: toolchain nextest ## Compare documents, workflows and compose files with the program
+	$(CARGO) nextest run --locked --workspace -E 'package(aionis) and (test(/^docs_check::/) or test(/^profiles::/))'
+
+stack-up: ## Start PostgreSQL, API and worker as containers and wait until they are healthy
+	scripts/stack-env.sh
+	$(COMPOSE) --env-file .env.stack up -d --wait db api worker
+
+stack-down: ## Stop them; the data stays unless STACK_DOWN_ARGS=-v
+	$(COMPOSE) --env-file .env.stack down $(STACK_DOWN_ARGS)
+
 deny: toolchain ## Check licences, banned crates and sources of all dependencies
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \
 	  echo 'cargo-deny is missing: $(CARGO) install --locked cargo-deny --version $(DENY_VERSION)' >&2; exit 1; }
@@ -100,8 +123,24 @@ load: build ## Load a server on PostgreSQL beyond its gates with two tenants and
 	$(CARGO) build --locked -p aionis-testkit --bin with-postgres
 	'$(TARGET_DIR)/debug/with-postgres' sh -c 'DATABASE_URL="$$AIONIS_TEST_PG_URL" exec scripts/load.sh "$(RELEASE_BIN)" $(LOAD_SECONDS)'
 
+cutover: build ## Partition a database under load, with kills, back and forth: make cutover CUTOVER_NODES=1000000
+	scripts/fetch-postgres.sh
+	$(CARGO) build --locked -p aionis-testkit --bin with-postgres
+	'$(TARGET_DIR)/debug/with-postgres' scripts/partition-cutover.sh '$(RELEASE_BIN)' $(CUTOVER_NODES)
+
+test-partitioned: toolchain ## Run the tests of storage on PostgreSQL with partitioned tables
+	scripts/fetch-postgres.sh
+	$(CARGO) build --locked -p aionis-testkit --bins
+	AIONIS_TEST_PG_LAYOUT=partitioned '$(TARGET_DIR)/debug/with-postgres' $(CARGO) nextest run --locked --workspace \
+	  -E 'package(aionis-store) & binary(=it) & (test(on_postgres) | test(postgres::))'
+
 bench: model ## Measure latency and throughput of a server with an empty data directory (BENCH_ARGS: aionis bench --help)
 	AIONIS_MODEL_DIR='$(MODEL_DIR)' scripts/bench.sh '$(RELEASE_BIN)' $(BENCH_ARGS)
+
+# The gate is of a deployment, so that the database is what the caller's environment says.
+gate-core: export DATABASE_URL := $(DATABASE_URL)
+gate-core: build ## Judge whether the server at BASE_URL, over the database of DATABASE_URL, may be released (GATE_ARGS: aionis gate core --help)
+	@BASE_URL='$(BASE_URL)' '$(RELEASE_BIN)' gate core $(GATE_ARGS)
 
 clean: ## Remove build results; the model in .models stays
 	$(CARGO) clean

@@ -13,7 +13,7 @@ use crate::state::AppState;
 /// What readiness reports besides the store.
 #[derive(Clone, Debug)]
 pub struct HealthState {
-    /// Digest of the database's address, null for the embedded engine.
+    /// What tells the database from others: a digest of an id that is stored in it. None where there is no database.
     pub database_target_hash: Option<String>,
     /// `embedded` or `postgres`.
     pub engine: &'static str,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use crate::failure::Failure;
 pub(crate) struct Client {
     authority: String,
     timeout: Duration,
+    api_key: Option<HeaderValue>,
 }
 
 impl Client {
@@ -25,10 +26,20 @@ impl Client {
         match (uri.scheme_str(), uri.authority()) {
             (Some("http"), Some(authority)) => {
                 let port = authority.port_u16().unwrap_or(80);
-                Ok(Self { authority: format!("{}:{port}", authority.host()), timeout })
+                Ok(Self { authority: format!("{}:{port}", authority.host()), timeout, api_key: None })
             }
             _ => Err(Failure::new(format!("--url {url:?} must look like http://127.0.0.1:3001"))),
         }
+    }
+
+    /// The same client, with an API key in every request.
+    pub(crate) fn with_key(mut self, api_key: Option<&str>) -> Result<Self, Failure> {
+        let key = api_key.map(HeaderValue::from_str).transpose();
+        self.api_key = key.map_err(|_| Failure::new("AIONIS_API_KEY is no header value; give the key alone"))?;
+        if let Some(key) = &mut self.api_key {
+            key.set_sensitive(true);
+        }
+        Ok(self)
     }
 
     /// Asks and reads the whole answer.
@@ -52,13 +63,15 @@ impl Client {
         // The connection ends with the answer; what goes wrong on it shows in the request below.
         let driver = tokio::spawn(connection);
         let bytes = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, &self.authority)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(bytes)))
-            .map_err(|e| lost(&e))?;
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(key) = &self.api_key {
+            request = request.header("x-api-key", key);
+        }
+        let request = request.body(Full::new(Bytes::from(bytes))).map_err(|e| lost(&e))?;
         let response = sender.send_request(request).await.map_err(|e| lost(&e))?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|e| lost(&e))?.to_bytes();

@@ -113,7 +113,13 @@ macro_rules! failure_from {
     };
 }
 
-failure_from!(aionis_embed::BuildError, aionis_embed::model_files::ModelFileError, std::io::Error, serde_json::Error,);
+failure_from!(
+    aionis_embed::BuildError,
+    aionis_embed::model_files::ModelFileError,
+    aionis_store::postgres::partition::PartitionError,
+    std::io::Error,
+    serde_json::Error,
+);
 
 impl From<aionis_core::error::DomainError> for Failure {
     fn from(error: aionis_core::error::DomainError) -> Self {

@@ -6,7 +6,11 @@
 mod background;
 mod client;
 mod commands;
+#[cfg(test)]
+mod docs_check;
 mod failure;
+mod gates;
+mod heartbeat;
 mod http_server;
 mod output;
 mod settings;
@@ -44,9 +48,11 @@ enum Command {
     /// Show that a paraphrased question finds a memory, against a server of its own or a running one.
     Demo(commands::demo::DemoArgs),
     /// Start a server on a free port with fresh data, run the demo, restart the server, ask again.
-    Quickstart(commands::demo::DemoArgs),
+    Quickstart(commands::demo::QuickstartArgs),
     /// Check that this machine and these settings can run the service.
     Doctor(commands::doctor::DoctorArgs),
+    /// Ask a running service, or a worker by its heartbeat file, whether it is healthy; exit 1 when not.
+    Healthcheck(commands::healthcheck::HealthcheckArgs),
     /// Check or print the settings, or what settings there are.
     Config(commands::config::ConfigArgs),
     /// Manage the built-in embedding model.
@@ -59,6 +65,12 @@ enum Command {
     Keys(commands::keys::KeysArgs),
     /// Run a maintenance job.
     Job(commands::job::JobArgs),
+    /// Judge a deployment and leave a summary a decision can be made from.
+    Gate(commands::gate::GateArgs),
+    /// Say which tier of the routing matrix a deployment belongs to.
+    Scale(commands::scale::ScaleArgs),
+    /// Change PostgreSQL's flat tables to partitioned ones while the service runs.
+    Partition(commands::partition::PartitionArgs),
     /// Measure retrieval quality.
     Eval(commands::eval::EvalArgs),
     /// Print the OpenAPI document of the HTTP interface.
@@ -122,15 +134,19 @@ async fn run(command: Command) -> Result<Verdict, Failure> {
         Command::Worker(args) => commands::worker::run(args).await,
         Command::Migrate(args) => commands::migrate::run(&args).await,
         Command::Verify(args) => commands::verify::run(args).await,
-        Command::Demo(args) => commands::demo::run(args, false).await,
-        Command::Quickstart(args) => commands::demo::run(args, true).await,
+        Command::Demo(args) => commands::demo::run(args).await,
+        Command::Quickstart(args) => commands::demo::quickstart(args).await,
         Command::Doctor(args) => commands::doctor::run(args).await,
+        Command::Healthcheck(args) => commands::healthcheck::run(args).await,
         Command::Config(args) => commands::config::run(args),
         Command::Model(args) => commands::model::run(args).await,
         Command::Reembed(args) => commands::reembed::run(args).await,
         Command::Copy(args) => commands::copy::run(args).await,
         Command::Keys(args) => commands::keys::run(args).await,
         Command::Job(args) => commands::job::run(args).await,
+        Command::Gate(args) => commands::gate::run(args).await,
+        Command::Scale(args) => commands::scale::run(args).await,
+        Command::Partition(args) => commands::partition::run(args).await,
         Command::Eval(args) => commands::eval::run(args).await,
         Command::Openapi(args) => commands::openapi::run(&args),
         Command::Bench(args) => commands::bench_command::run(args).await,

@@ -123,10 +123,7 @@ pub(crate) async fn open_existing(storage: &StorageSettings) -> Result<Arc<dyn D
     storage.check()?;
     let options = store_options(storage).with_any_space();
     if let StoreOptions::Embedded(embedded) = &options {
-        let path = embedded.data_dir.join(DATABASE_FILE);
-        if !path.exists() {
-            return Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())));
-        }
+        there_is_a_database(embedded)?;
     }
     Ok(aionis_store::open(&options, Arc::new(SystemClock)).await?)
 }
@@ -169,6 +166,50 @@ fn space(provider: &Provider) -> Option<EmbeddingSpace> {
     }
 }
 
+/// Where a database keeps what it is told apart by.
+const DEPLOYMENT_ID: &str = "deployment_id";
+
+/// What tells a database from others, for whoever has to know whether two processes use the same one. It is stored in the
+/// database, made up when it is not there yet, so that it does not matter by which address a process gets there.
+pub(crate) async fn identify(store: &dyn Deployment) -> Result<String, Failure> {
+    Ok(target_hash(&store.meta_or_insert(DEPLOYMENT_ID, fresh_secret()).await?))
+}
+
+/// The same, of a database that nothing is written to; nothing if no server ever used it.
+pub(crate) async fn identity(store: &dyn Deployment) -> Result<Option<String>, Failure> {
+    Ok(store.meta(DEPLOYMENT_ID).await?.as_deref().map(target_hash))
+}
+
+/// What is shown of it: anybody may ask a server, and the id itself is nobody's business.
+fn target_hash(id: &str) -> String {
+    aionis_core::canon::sha256_hex(format!("aionis database {id}"))
+}
+
+/// Opens the store for a gate. A gate changes nothing: one whose schema, embedding space or codes of vectors are behind is
+/// refused, where others would bring it up to date. Returns the newest step of the schema too.
+pub(crate) async fn open_to_judge(storage: &StorageSettings) -> Result<(Arc<dyn Deployment>, String), Failure> {
+    storage.check()?;
+    let options = store_options(storage);
+    if let StoreOptions::Embedded(embedded) = &options {
+        there_is_a_database(embedded)?;
+    }
+    let report = aionis_store::migrate(&options, true, &SystemClock).await?;
+    if let Some(missing) = report.applied_now.first() {
+        return Err(Failure::new(format!("the database lacks migration {missing}; run `aionis migrate` first")));
+    }
+    let schema = report.applied_before.last().cloned().unwrap_or_default();
+    let store = aionis_store::open(&options.taken_as_it_is(), Arc::new(SystemClock)).await?;
+    Ok((store, schema))
+}
+
+fn there_is_a_database(embedded: &SqliteOptions) -> Result<(), Failure> {
+    let path = embedded.data_dir.join(DATABASE_FILE);
+    if path.exists() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("there is no database at {}; set AIONIS_DATA_DIR", path.display())))
+}
+
 /// As many random bits as two ids of version 4 hold.
 fn fresh_secret() -> String {
     format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
@@ -199,6 +240,7 @@ impl Parts {
             batch_size: usize::from(outbox.outbox_batch_size),
             lease: std::time::Duration::from_millis(outbox.outbox_claim_timeout_ms),
             attempts_max: outbox.outbox_max_attempts,
+            step_max: step_max(settings),
             ..WorkerSettings::default()
         };
         let store: Arc<dyn Store> = Arc::clone(&self.store) as Arc<dyn Store>;
@@ -217,6 +259,16 @@ impl Parts {
         let runner = Runner::new(Arc::clone(&self.store) as _, Arc::clone(&self.clock));
         Some(Scheduler::new(runner, jobs, scheduler_settings))
     }
+}
+
+/// What one step of the outbox worker may take: a statement, or a call of the provider with all its repetitions, and a
+/// minute more for a machine that is busy.
+fn step_max(settings: &Settings) -> Duration {
+    let (storage, embed) = (&settings.storage, &settings.embedding);
+    let statement_ms = storage.db_acquire_timeout_ms + storage.db_statement_timeout_ms;
+    let repetitions = u64::from(embed.embed_http_max_retries);
+    let call_ms = embed.embed_http_timeout_ms * (repetitions + 1) + embed.embed_http_max_delay_ms * repetitions;
+    Duration::from_millis(statement_ms.max(call_ms)) + Duration::from_secs(60)
 }
 
 /// The jobs that run by themselves, with their settings, but those that are switched off.

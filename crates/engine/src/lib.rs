@@ -11,6 +11,7 @@ pub mod gate;
 pub mod jobs;
 mod lately;
 mod operate;
+pub mod pulse;
 mod read;
 pub mod recall;
 pub mod reembed;

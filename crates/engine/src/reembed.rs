@@ -247,7 +247,7 @@ async fn derive(
 ) -> Result<Vec<aionis_core::ports::store::EmbeddedNode>, ReembedError> {
     let mut tried = 0;
     loop {
-        let error = match embed_all(embedder, texts.clone()).await {
+        let error = match embed_all(embedder, texts.clone(), &|| {}).await {
             Ok(nodes) => return Ok(nodes),
             Err(error) => error,
         };

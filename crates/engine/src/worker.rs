@@ -21,6 +21,7 @@ use tracing::Instrument;
 use crate::{
     backoff,
     derive::{embed_all, embedded},
+    pulse::Pulse,
     stages::{TRACE_TARGET, Work, timed},
 };
 
@@ -41,6 +42,8 @@ pub struct WorkerSettings {
     pub pause_base: Duration,
     /// Longest pause.
     pub pause_max: Duration,
+    /// Longest time of one step, such as a statement or a call of the provider; a worker that takes longer is stuck.
+    pub step_max: Duration,
 }
 
 impl Default for WorkerSettings {
@@ -53,6 +56,7 @@ impl Default for WorkerSettings {
             attempts_max: 25,
             pause_base: Duration::from_secs(1),
             pause_max: Duration::from_secs(300),
+            step_max: Duration::from_secs(120),
         }
     }
 }
@@ -63,6 +67,7 @@ pub struct Worker {
     embedder: Arc<dyn Embedder>,
     clock: Arc<dyn Clock>,
     settings: WorkerSettings,
+    pulse: Pulse,
 }
 
 /// What one round did.
@@ -88,14 +93,30 @@ impl Worker {
         clock: Arc<dyn Clock>,
         settings: WorkerSettings,
     ) -> Self {
-        Self { store, embedder, clock, settings }
+        let pulse = Pulse::new(Arc::clone(&clock));
+        Self { store, embedder, clock, settings, pulse }
+    }
+
+    /// Signs of life of [`Self::run`].
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
+    /// Called before every step, so that the step that hangs is the last that was seen.
+    fn alive(&self) {
+        self.pulse.within(self.settings.step_max);
     }
 
     /// Works until `stop` turns true. A failure of storage is logged and tried again.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut failures: u32 = 0;
         while !*stop.borrow() {
-            let rest = match self.round(failures).await {
+            let done = self.round(failures).await;
+            match &done {
+                Ok(_) => self.pulse.well(),
+                Err(e) => self.pulse.trouble(e.to_string()),
+            }
+            let rest = match done {
                 Ok(round) if round.pause_ms > 0 => {
                     failures += 1;
                     Some(Duration::from_millis(round.pause_ms))
@@ -111,6 +132,7 @@ impl Worker {
                 }
             };
             let Some(rest) = rest else { continue };
+            self.pulse.within(rest + self.settings.step_max);
             let wake = async {
                 // After a failure new work is no reason to come back early.
                 if failures == 0 {
@@ -153,6 +175,7 @@ impl Worker {
 
     /// Claims, derives and completes one batch.
     async fn round(&self, failures_before: u32) -> Result<Round, StoreError> {
+        self.alive();
         let now = self.clock.now();
         let claim = self.store.claim(ClaimRequest {
             worker: self.settings.name.clone(),
@@ -180,15 +203,19 @@ impl Worker {
 
     /// Derives and completes what was claimed.
     async fn batch(&self, items: &[OutboxItem], round: &mut Round, failures_before: u32) -> Result<(), StoreError> {
+        self.alive();
         let texts = self.store.pending_texts(items).await?;
+        self.alive();
         match timed(Work::Worker, "embed", self.derive(items, texts)).await {
             Ok(nodes) => {
+                self.alive();
                 let complete = self.store.complete(items, nodes, self.embedder.name(), self.clock.now());
                 round.vectors = timed(Work::Worker, "complete", complete).await?;
                 round.published = items.len();
                 self.observe(items, round.vectors);
             }
             Err(error) => {
+                self.alive();
                 let pause = self.fail(items, &error, failures_before).await?;
                 round.failed += items.len();
                 round.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -245,7 +272,9 @@ impl Worker {
             }
         }
         let beat = self.heartbeat(items);
-        let work = embed_all(&*self.embedder, wanted);
+        // The lease is extended as long as the call lasts; only an answer counts as a sign of life.
+        let answered = || self.alive();
+        let work = embed_all(&*self.embedder, wanted, &answered);
         tokio::select! {
             derived = work => nodes.extend(derived?),
             never = beat => match never {},

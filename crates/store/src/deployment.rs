@@ -10,6 +10,7 @@ use async_trait::async_trait;
 
 use crate::{
     EmbeddingSpace, MigrationReport,
+    facts::{LoadFacts, LoadWindows, StoreVersions},
     gauges::StoreGauges,
     postgres::{PostgresOptions, PostgresStore},
     sqlite::{SqliteOptions, SqliteStore, migrate_only},
@@ -49,6 +50,18 @@ pub trait Deployment: Store {
     /// A failure of storage.
     async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError>;
 
+    /// What the database is made by.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn made_by(&self) -> Result<StoreVersions, StoreError>;
+
+    /// How the deployment is loaded. It looks at every scope, so it is for now and then.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn load_facts(&self, windows: LoadWindows) -> Result<LoadFacts, StoreError>;
+
     /// Loads the images of the scopes written last, so that the first recall does not pay for it.
     ///
     /// # Errors
@@ -83,16 +96,37 @@ impl StoreOptions {
         self
     }
 
-    /// Where the data is, without credentials, for messages.
+    /// For a gate: the database is taken as it is. Where opening would have to change something it is refused, no index
+    /// is made, and whatever embedding space it is stamped with is right.
+    #[must_use]
+    pub fn taken_as_it_is(self) -> Self {
+        let mut options = self.with_any_space();
+        match &mut options {
+            Self::Embedded(options) => options.as_it_is = true,
+            Self::Postgres(options) => options.as_it_is = true,
+        }
+        options
+    }
+
+    /// Where the data is, without credentials, for messages and files that are shown to others.
     pub fn place(&self) -> String {
         match self {
             Self::Embedded(options) => options.data_dir.display().to_string(),
+            // Parameters may hold a user and a password too, and a password may hold an `@`: they go first.
             Self::Postgres(options) => {
-                let without_user = options.url.rsplit_once('@').map_or(options.url.as_str(), |(_, rest)| rest);
+                let url = options.url.split('?').next().unwrap_or_default();
+                let without_user = url.rsplit_once('@').map_or(url, |(_, rest)| rest);
                 without_user.trim_start_matches("postgres://").trim_start_matches("postgresql://").to_owned()
             }
         }
     }
+}
+
+/// A database that is to be taken as it is, and has to be changed first.
+pub(crate) fn not_prepared(what: &str) -> StoreError {
+    StoreError::Driver(format!(
+        "{what}, and a gate changes nothing; start `aionis serve` of this version on it once, then judge it"
+    ))
 }
 
 /// Opens a store: brings the schema up to date, checks the embedding space.
@@ -151,6 +185,14 @@ impl Deployment for SqliteStore {
         Self::meta(self, key).await
     }
 
+    async fn made_by(&self) -> Result<StoreVersions, StoreError> {
+        Self::made_by(self).await
+    }
+
+    async fn load_facts(&self, windows: LoadWindows) -> Result<LoadFacts, StoreError> {
+        Self::load_facts(self, windows).await
+    }
+
     async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
         Self::warm(self, scopes_max).await
     }
@@ -194,6 +236,14 @@ impl Deployment for PostgresStore {
         Self::meta(self, key).await
     }
 
+    async fn made_by(&self) -> Result<StoreVersions, StoreError> {
+        Self::made_by(self).await
+    }
+
+    async fn load_facts(&self, windows: LoadWindows) -> Result<LoadFacts, StoreError> {
+        Self::load_facts(self, windows).await
+    }
+
     async fn warm(&self, scopes_max: usize) -> Result<usize, StoreError> {
         Self::warm(self, scopes_max).await
     }
@@ -204,5 +254,25 @@ impl Deployment for PostgresStore {
 
     fn transfer(&self) -> TransferHandle<'_> {
         TransferHandle(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_holds_no_credentials_wherever_the_address_has_them() {
+        for (url, place) in [
+            ("postgres://u:s3cret@db:5432/aionis", "db:5432/aionis"),
+            ("postgresql://u:s3@cret@db/aionis?sslmode=require", "db/aionis"),
+            ("postgres://db:5432/aionis?user=a&password=s3cret", "db:5432/aionis"),
+            ("postgres://db:5432/aionis?password=s3@cret", "db:5432/aionis"),
+            ("postgres://u:s3cret@db/aionis?password=s3@cret&user=a@b", "db/aionis"),
+            ("postgres:///aionis?host=/run&password=s3?cret", "/aionis"),
+        ] {
+            let shown = StoreOptions::Postgres(PostgresOptions::new(url)).place();
+            assert_eq!(shown, place, "{url}");
+        }
     }
 }

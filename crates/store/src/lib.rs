@@ -6,6 +6,7 @@ mod consolidation;
 mod content;
 mod decay;
 mod deployment;
+mod facts;
 mod forget;
 mod gauges;
 mod image;
@@ -25,6 +26,7 @@ mod topics;
 mod transfer;
 
 pub use deployment::{Deployment, StoreOptions, migrate, open};
+pub use facts::{DatabaseCounters, LoadFacts, LoadWindows, StoreVersions, TenantLoad};
 pub use gauges::{PoolGauges, StoreGauges};
 pub use migration::MigrationReport;
 pub use space::EmbeddingSpace;

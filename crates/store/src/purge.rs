@@ -15,6 +15,9 @@ use crate::transfer::{IMPORTING, importing};
 /// The mark of a scope that is being purged, in `memory_scopes.state`.
 pub(crate) const PURGING: &str = "purging";
 
+/// The mark of a scope that is in use.
+pub(crate) const OPEN: &str = "open";
+
 /// Key of the newest record's number and digest in `aionis_meta`.
 pub(crate) const PURGES_HEAD: &str = "purges_head";
 

@@ -16,10 +16,11 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::JoinError,
 };
 
 use crate::{
-    background,
+    background::{self, Loops},
     failure::{Failure, Verdict},
     http_server::{self, Bounds},
     settings::{HttpSettings, Settings, env_file::EnvFileArgs},
@@ -68,7 +69,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
             continue_trace: telemetry::continue_trace(traces.as_ref()),
             ..args.http.api(&args.settings.memory, &args.settings.telemetry, auth)?
         }),
-        health: Arc::new(health(&args, &parts, worker.is_some())),
+        health: Arc::new(health(&args, &parts, worker.is_some(), wiring::identify(&*parts.store).await?)),
         metrics: Some(metrics.clone()),
     };
     let listener = listen(args.http.host, args.http.port).await?;
@@ -77,60 +78,84 @@ pub(crate) async fn run(args: ServeArgs) -> Result<Verdict, Failure> {
         write_port(path, address)?;
     }
     announce(&args, &parts, &limits, address, started);
-    let worker = worker.map(|worker| {
+    let (mut work, mut measuring) = (Loops::default(), Loops::default());
+    if let Some(worker) = worker {
         let stopped = stopped.clone();
-        tokio::spawn(async move { worker.run(stopped).await })
-    });
+        work.start("outbox", async move { worker.run(stopped).await });
+    }
     let scheduler = if args.no_worker { None } else { parts.scheduler(&args.settings) };
-    let scheduler = scheduler.map(|scheduler| {
-        let stopped = stopped.clone();
-        tokio::spawn(async move { scheduler.run(stopped).await })
-    });
-    let background = [
-        tokio::spawn(warm(Arc::clone(&parts.store))),
-        tokio::spawn(upkeep(metrics)),
-        tokio::spawn(telemetry::sampler::run(Arc::clone(&parts.store), Arc::clone(&parts.engine), started)),
-    ];
-    let served = serve(listener, router(state), args.http.connections.bounds(), &stop, &mut stop_signal).await;
-    for task in background {
-        task.abort();
+    if let Some(scheduler) = scheduler {
+        work.start("scheduler", async move { scheduler.run(stopped).await });
     }
-    if let Err(e) = background::ended([worker, scheduler].into_iter().flatten().collect(), background::DRAIN).await {
-        tracing::error!(error = e, "work in the background failed");
-    }
+    let warming = tokio::spawn(warm(Arc::clone(&parts.store)));
+    measuring.start("upkeep of metrics", upkeep(metrics));
+    let sampler = telemetry::sampler::run(Arc::clone(&parts.store), Arc::clone(&parts.engine), started);
+    measuring.start("sampler", sampler);
+    let lost = async {
+        tokio::select! {
+            lost = work.lost() => lost,
+            lost = measuring.lost() => lost,
+        }
+    };
+    let until = Until { stop: &stop, signal: stop_signal.wait(), lost };
+    let served = serve(listener, router(state), args.http.connections.bounds(), until).await;
+    warming.abort();
+    drop(measuring);
+    let worked = work.ended(background::DRAIN).await;
     parts.engine.flush().await;
     parts.store.close().await;
     if let Some(traces) = traces {
         traces.end().await;
     }
     tracing::info!("stopped");
-    served.map(|()| Verdict::Positive)
+    served?;
+    worked.map_err(background_failed)?;
+    Ok(Verdict::Positive)
+}
+
+fn background_failed(why: String) -> Failure {
+    Failure::new(format!("work in the background failed: {why}"))
+}
+
+/// What ends the service.
+struct Until<'a, S, L> {
+    /// Tells everybody.
+    stop: &'a watch::Sender<bool>,
+    /// The signal of the system.
+    signal: S,
+    /// A loop of the background is lost.
+    lost: L,
 }
 
 async fn serve(
     listener: TcpListener,
     app: axum::Router,
     bounds: Bounds,
-    stop: &watch::Sender<bool>,
-    stop_signal: &mut StopSignal,
+    until: Until<'_, impl Future<Output = ()>, impl Future<Output = String>>,
 ) -> Result<(), Failure> {
+    let Until { stop, signal, lost } = until;
     let mut stopping = stop.subscribe();
     let stopped = async move {
         // An error means that the sender is gone, which is a stop too.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let server = tokio::spawn(http_server::run(listener, app, bounds, stopped));
-    stop_signal.wait().await;
+    let mut server = tokio::spawn(http_server::run(listener, app, bounds, stopped));
+    let failed = |e: JoinError| Failure::new(format!("the server task failed: {e}"));
+    let lost = tokio::select! {
+        () = signal => Ok(()),
+        lost = lost => Err(background_failed(lost)),
+        ended = &mut server => {
+            stop.send_replace(true);
+            return ended.map_err(failed).and(Err(Failure::new("the server ended by itself")));
+        }
+    };
     tracing::info!("stopping: no new connections, open requests are finished");
     stop.send_replace(true);
     match tokio::time::timeout(DRAIN, server).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(e)) => Err(Failure::new(format!("the server task failed: {e}"))),
-        Err(_) => {
-            tracing::warn!("some requests did not end in time and are cut off");
-            Ok(())
-        }
+        Ok(ended) => ended.map_err(failed)?,
+        Err(_) => tracing::warn!("some requests did not end in time and are cut off"),
     }
+    lost
 }
 
 /// SIGTERM or Ctrl-C.
@@ -166,7 +191,7 @@ fn write_port(path: &Path, address: SocketAddr) -> Result<(), Failure> {
         .map_err(|e| Failure::new(format!("cannot write --port-file {}: {e}", path.display())))
 }
 
-fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
+fn health(args: &ServeArgs, parts: &Parts, worker: bool, database: String) -> HealthState {
     let (status, hint) = match &parts.provider {
         Provider::Ready(_) => ("ready", None),
         Provider::Disabled => ("disabled", Some("set EMBEDDING_PROVIDER to search by meaning too".to_owned())),
@@ -180,7 +205,7 @@ fn health(args: &ServeArgs, parts: &Parts, worker: bool) -> HealthState {
     };
     let space = parts.store.space();
     HealthState {
-        database_target_hash: None,
+        database_target_hash: Some(database),
         engine: parts.store.engine(),
         embedding: EmbeddingState { provider: space.name.clone(), dim: space.dim, status, hint },
         worker,
@@ -257,5 +282,34 @@ async fn upkeep(metrics: metrics_exporter_prometheus::PrometheusHandle) {
     loop {
         every.tick().await;
         metrics.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn served(
+        signal: impl Future<Output = ()>,
+        lost: impl Future<Output = String>,
+    ) -> (Result<(), Failure>, bool) {
+        let (stop, _stopped) = watch::channel(false);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let bounds = Bounds { connections_max: 1, head_timeout: Duration::from_secs(1) };
+        let served = serve(listener, axum::Router::new(), bounds, Until { stop: &stop, signal, lost }).await;
+        (served, *stop.borrow())
+    }
+
+    #[tokio::test]
+    async fn a_lost_loop_ends_the_service_with_an_error_and_the_signal_ends_it_well() {
+        let mut loops = Loops::default();
+        loops.start("outbox", async { panic!("planted") });
+        let (failed, told) = served(std::future::pending(), loops.lost()).await;
+        let failure = failed.unwrap_err().to_string();
+        assert!(failure.contains("the loop outbox failed") && failure.contains("planted"), "{failure}");
+        assert!(told, "the others are told to stop");
+        let (well, told) = served(std::future::ready(()), std::future::pending()).await;
+        well.unwrap();
+        assert!(told);
     }
 }

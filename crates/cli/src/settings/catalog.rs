@@ -157,11 +157,11 @@ mod tests {
         }
     }
 
-    /// A setting is a question an operator has to answer; there should be no more of them than this. A third of them are
-    /// thresholds of jobs under the names they always had.
+    /// A setting is a question an operator has to answer; there should be no more of them than this. Half of them are
+    /// thresholds of jobs and figures of the release gate, under the names they always had.
     #[test]
     fn there_are_not_too_many_settings() {
         let count = variables(&crate::command()).len();
-        assert!(count <= 170, "{count} settings");
+        assert!(count <= 240, "{count} settings");
     }
 }

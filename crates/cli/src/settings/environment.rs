@@ -157,7 +157,9 @@ fn unknown_among(known: &[String], set: &[String]) -> Vec<Unknown> {
                 return Some(Unknown { name: name.clone(), nearest: nearest.clone() });
             }
             let prefix = SHARED.iter().find(|&&prefix| name.starts_with(prefix))?;
-            let (edits, nearest) = nearest(known.iter().filter(|known| known.starts_with(prefix)), name)?;
+            // What is left of API_KEY behind its prefix is so short that any other name is nearly it.
+            let alike = |known: &&String| known.starts_with(prefix) && known.len() > prefix.len() + EDITS_MAX;
+            let (edits, nearest) = nearest(known.iter().filter(alike), name)?;
             (edits <= EDITS_MAX).then(|| Unknown { name: name.clone(), nearest: nearest.clone() })
         })
         .collect();

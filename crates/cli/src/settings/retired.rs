@@ -24,6 +24,7 @@ type Why = (&'static str, &'static str);
 
 const IDLE: Why =
     ("connections are kept; closed ones are replaced when they are used", "nothing; DB_POOL_MAX bounds them");
+const BUCKETS: Why = ("a bucket is forgotten once it is full again", "nothing; unset it");
 const CROSS_SCOPE: Why =
     ("the ends of an edge are always in the edge's own scope", "nothing; write both nodes into one scope");
 const TOPICS: Why = (
@@ -38,6 +39,7 @@ const CONTRADICTORY: Why =
 
 const RETIRED: &[Retired] = &[
     of("DB_POOL_IDLE_TIMEOUT_MS", IDLE),
+    of("RATE_LIMIT_TTL_MS", BUCKETS),
     of("ALLOW_CROSS_SCOPE_EDGES", CROSS_SCOPE),
     of("AUTO_TOPIC_CLUSTER_ON_WRITE", TOPICS),
     of("TOPIC_CLUSTER_ASYNC_ON_WRITE", TOPICS),

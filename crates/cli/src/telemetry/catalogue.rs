@@ -1,6 +1,6 @@
 //! Every metric there is: its kind, its labels and what it means. Documentation and descriptions are made from it.
 
-use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Label, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,8 @@ pub(crate) enum Kind {
 pub(crate) struct Metric {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// Labels, each with the values it can have where they are few and known.
+    /// Labels, each with the values it can have where they are few and known; a metric with one such label is shown from the
+    /// start, so that whoever reads it can tell that nothing happened from a server that does not count it.
     pub(crate) labels: &'static [(&'static str, &'static [&'static str])],
     pub(crate) help: &'static str,
 }
@@ -29,6 +30,8 @@ const fn of(kind: Kind, name: &'static str, labels: Labels, help: &'static str) 
 const ANY: &[&str] = &[];
 const GATE: Labels = &[("gate", &["recall", "write"])];
 const STAGE: Labels = &[("stage", ANY)];
+/// Codes of refusals that tell of a burden. There are others, of callers who ask too often.
+const REFUSED: Labels = &[("code", &["body_backpressure", "recall_backpressure", "write_backpressure"])];
 
 use Kind::{Counter, Gauge, Histogram};
 
@@ -105,7 +108,7 @@ pub(crate) const METRICS: &[Metric] = &[
     of(
         Counter,
         "aionis_admission_refused_total",
-        &[("code", ANY)],
+        REFUSED,
         "requests answered 429: too many at once or too much in memory, or more often than address or tenant may ask",
     ),
     of(Counter, "aionis_recall_profile_total", &[("profile", ANY), ("source", ANY)], "recalls by the profile they got"),
@@ -165,7 +168,8 @@ pub(crate) const METRICS: &[Metric] = &[
     of(Histogram, "aionis_job_seconds", &[("job", ANY)], "time of a run of a job in one scope"),
 ];
 
-/// Describes every metric, and shows counters that were not needed yet as zero.
+/// Describes every metric, and shows counters, and histograms by a label whose values are known, that were not needed yet as
+/// zero.
 pub(super) fn describe() {
     for metric in METRICS {
         match metric.kind {
@@ -182,6 +186,12 @@ pub(super) fn describe() {
                     }
                 }
                 _ => {}
+            }
+        }
+        if let (Kind::Histogram, [(label, values)]) = (metric.kind, metric.labels) {
+            for &value in *values {
+                // Known from here on, without an observation.
+                let _ = histogram!(metric.name, vec![Label::new(*label, value)]);
             }
         }
     }

@@ -74,8 +74,10 @@ pub(crate) fn warn_of_variables() {
     }
 }
 
-/// Bounds of the buckets of most histograms, in seconds.
-const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Bounds of the buckets of most histograms, in seconds. Whatever `aionis scale advise` compares a percentile with is one of
+/// them: within a bucket a percentile is guessed.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.25, 0.3, 0.5, 0.8, 1.0, 2.5, 5.0, 10.0];
 /// Those of ages in the outbox.
 const AGES: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 7_200.0, 86_400.0];
 
@@ -89,6 +91,34 @@ pub(crate) fn metrics() -> Result<PrometheusHandle, Failure> {
         .map_err(refused)?;
     catalogue::describe();
     Ok(handle)
+}
+
+#[cfg(test)]
+mod bucket_tests {
+    use aionis_core::gates::scale::ScaleThresholds;
+
+    use super::{AGES, SECONDS};
+
+    #[test]
+    fn every_latency_the_scale_advice_compares_is_an_edge_of_a_bucket() {
+        let thresholds = serde_json::to_value(ScaleThresholds::default()).unwrap();
+        let latencies: Vec<_> =
+            thresholds.as_object().unwrap().iter().filter(|(name, _)| name.ends_with("_ms")).collect();
+        assert!(latencies.len() >= 4, "{thresholds}");
+        for (name, ms) in latencies {
+            let seconds = ms.as_f64().unwrap() / 1e3;
+            assert!(SECONDS.iter().any(|edge| (edge - seconds).abs() < 1e-9), "{name}: {seconds} s is within a bucket");
+        }
+        // The wait for a connection that is a burden.
+        assert!(SECONDS.contains(&crate::commands::scale::POOL_WAIT_S));
+    }
+
+    #[test]
+    fn buckets_go_up() {
+        for bounds in [SECONDS, AGES] {
+            assert!(bounds.is_sorted_by(|a, b| a < b), "{bounds:?}");
+        }
+    }
 }
 
 #[cfg(all(test, feature = "otlp"))]

@@ -133,7 +133,7 @@ fn a_check_counts_what_there_is() {
     assert_eq!(checked["retired_variables"], json!(["MEMORY_SHADOW_DUAL_WRITE_ENABLED"]), "{checked}");
     assert_eq!((&checked["variables"]["set"], &checked["variables"]["unknown"]), (&json!(2), &json!(1)));
     let (known, routes) = (checked["variables"]["known"].as_u64().unwrap(), checked["http_routes"].as_u64().unwrap());
-    assert!((60..=170).contains(&known) && (15..=24).contains(&routes), "{checked}");
+    assert!((60..=240).contains(&known) && (15..=24).contains(&routes), "{checked}");
     let mut plain = aionis(place.path());
     plain.args(["config", "check"]).env("EMBEDDING_PROVIDER", "none").env("TOPIC_CLUSTER_ASYNC_ON_WRITE", "true");
     let said = run(&mut plain).exits(0).stdout;

@@ -124,6 +124,52 @@ fn a_server_that_derives_no_vectors_fails_the_demo() {
     server.stop();
 }
 
+/// A service that asks for a key, as a stack does.
+fn stack(place: &Place, configure: impl FnOnce(&mut std::process::Command)) -> Server {
+    Server::start_with(&place.data(), |command| {
+        command
+            .env("MEMORY_AUTH_MODE", "api_key")
+            .env("MEMORY_API_KEYS_JSON", r#"{"k-writer":{"tenant_id":"default"}}"#);
+        configure(command);
+    })
+}
+
+fn quickstart_on(place: &Place, server: &Server, key: &str) -> Ended {
+    let url = format!("http://127.0.0.1:{}", server.port);
+    // The provider of this side says nothing about the server's: none is needed here.
+    run(aionis(place.path())
+        .args(["quickstart", "--stack", "--vectors-wait-s", "10", "--base-url", &url])
+        .env("AIONIS_API_KEY", key)
+        .env("EMBEDDING_PROVIDER", "none"))
+}
+
+#[test]
+fn a_stack_is_shown_with_its_key_and_without_a_model_on_this_side() {
+    let Some(model_dir) = model_dir() else { return };
+    let place = Place::new();
+    let server = stack(&place, |command| {
+        command.arg("--model-dir").arg(&model_dir);
+    });
+    let ended = quickstart_on(&place, &server, "k-writer").exits(0);
+    assert!(ended.stdout.contains("cross_session_recall_stable = true"), "{ended:?}");
+    server.stop();
+}
+
+#[test]
+fn p1_1_a_stack_whose_demo_fails_is_a_negative_verdict() {
+    let place = Place::new();
+    let server = stack(&place, |command| {
+        fake(command);
+    });
+    let ended = quickstart_on(&place, &server, "k-writer").exits(2);
+    assert!(ended.stdout.contains("memory_recall_improved = false"), "{ended:?}");
+    let ended = quickstart_on(&place, &server, "k-nobody").exits(1);
+    assert!(ended.one_line().contains("401"), "{ended:?}");
+    let ended = quickstart_on(&place, &server, "").exits(1);
+    assert!(ended.one_line().contains("401"), "{ended:?}");
+    server.stop();
+}
+
 #[test]
 fn a_demo_that_cannot_run_is_an_error_and_no_verdict() {
     let place = Place::new();

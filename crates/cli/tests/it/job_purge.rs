@@ -127,3 +127,23 @@ fn records_that_are_removed_or_altered_fail_verification() {
         assert!(said.contains(wanted), "{damage}: {said}");
     }
 }
+
+/// Where a tenant was moved away from its scopes stay marked; they go by their plan. One that is being copied in does not.
+#[test]
+fn a_scope_that_was_left_behind_is_purged_and_one_that_is_copied_in_is_not() {
+    let place = filled();
+    let marked = db::writable(&place.data());
+    marked.execute_batch("UPDATE memory_scopes SET state = 'importing'").unwrap();
+    marked.execute_batch("INSERT INTO aionis_meta (key, value) VALUES ('import:default/perfX1', '{}')").unwrap();
+    drop(marked);
+    for more in [&[][..], &["--apply", "--plan", &"0".repeat(64)]] {
+        let refused = run(&mut purge(&place, "perfX1", more)).exits(1);
+        assert!(refused.stderr.contains("scope_importing"), "{refused:?}");
+    }
+    let plan = planned(&place, "perf_1");
+    let done = apply(&place, "perf_1", plan["plan_hash"].as_str().unwrap()).exits(0).json()["targets"][0].clone();
+    assert_eq!((&done["state"], &done["record"]["rows"]["memory_nodes"]), (&json!("purged"), &json!(3)));
+    let left = db::read_only(&place.data());
+    assert_eq!(db::count(&left, "SELECT COUNT(*) FROM memory_scopes WHERE scope_key = 'default/perf_1'"), 0);
+    assert_eq!(db::count(&left, "SELECT COUNT(*) FROM memory_nodes WHERE scope_key = 'default/perfX1'"), 3);
+}

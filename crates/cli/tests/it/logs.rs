@@ -87,7 +87,13 @@ fn every_request_leaves_one_line_and_no_secret_is_logged() {
     }
     let written = with_message(&lines, "memory write");
     assert_eq!((&written[0]["tenant_id"], &written[0]["span"]["request_id"]), (&json!("acme"), &json!("asked-1")));
-    assert_eq!(with_message(&lines, "memory recall_text").len(), 1);
+    let recalled = with_message(&lines, "memory recall_text");
+    assert_eq!(recalled.len(), 1);
+    assert_eq!(
+        (&recalled[0]["profile"], &recalled[0]["profile_source"]),
+        (&json!("strict_edges"), &json!("global_default"))
+    );
+    assert_eq!(recalled[0]["adaptive_profile_applied"], false);
 }
 
 /// Runs a server with slow limits that a large write and the first recall are above.

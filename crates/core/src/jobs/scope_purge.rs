@@ -102,6 +102,9 @@ impl PurgePlan {
     }
 }
 
+/// The table that has a row per job and scope, and so is never partitioned. Deleting them one by one is no fallback.
+const FEW_ROWS: &str = "job_states";
+
 /// Plans a purge. Nothing is touched before every rule holds.
 ///
 /// # Errors
@@ -121,7 +124,8 @@ pub fn plan_purge(
         .iter()
         .map(|table| PlannedTable { table: table.table.clone(), strategy: strategy(table), rows: table.rows })
         .collect();
-    let deleted = |table: &&PlannedTable| table.strategy == PurgeStrategy::Delete && table.rows > 0;
+    let counts = |table: &&PlannedTable| table.strategy == PurgeStrategy::Delete && table.rows > 0;
+    let deleted = |table: &&PlannedTable| counts(table) && table.table != FEW_ROWS;
     let names: Vec<&str> = tables.iter().filter(deleted).map(|table| table.table.as_str()).collect();
     let rule = match (fail_on_delete, mode) {
         (true, _) => Some("--fail-on-delete"),
@@ -194,7 +198,7 @@ impl PendingPurge {
 pub enum PurgeState {
     /// It has no head; there may be rows without one, of audits.
     Absent,
-    /// It is in use.
+    /// It is in use, or marked because its tenant is served from elsewhere: nobody copies it in.
     Open,
     /// It is being copied in.
     Importing,
@@ -388,6 +392,11 @@ mod tests {
     #[test]
     fn partitions_come_first_and_what_would_be_deleted_is_refused_by_the_rules_before_anything_else() {
         let mixed = survey(1, &[("a", 5, true), ("b", 5, false)]);
+        // A row per job is no reason to refuse.
+        assert!(
+            plan_purge(&scope("s"), &survey(1, &[("a", 5, true), ("job_states", 2, false)]), PurgeMode::Auto, true)
+                .is_ok()
+        );
         let strategies = |mode| -> Vec<PurgeStrategy> {
             let plan = plan_purge(&scope("s"), &mixed, mode, false).unwrap();
             plan.tables.iter().map(|table| table.strategy).collect()

@@ -54,7 +54,7 @@ pub use self::{
     report::Report,
     reports::{ExecutionLoop, GovernanceWeeklyReport, PolicyAdaptation, QualityEval, RulePromotionSuggest},
     retention::Retention,
-    runner::{JobReport, NoProgress, Progress, RunOptions, Runner, Selection, TargetReport, TargetStatus},
+    runner::{JobReport, NoProgress, Progress, RunOptions, Runner, STEP_MAX, Selection, TargetReport, TargetStatus},
     salience_decay::SalienceDecay,
     scheduler::{Round, Scheduler, SchedulerSettings},
     scope_purge::ScopePurge,

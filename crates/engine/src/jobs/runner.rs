@@ -18,6 +18,10 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{Job, Report, Step, Stepped};
+use crate::pulse::Pulse;
+
+/// Longest time of one step of a job; who takes longer is stuck. Steps are some statements, each with a limit of its own.
+pub const STEP_MAX: Duration = Duration::from_secs(600);
 
 /// Longest error text that is kept of a run, in bytes.
 const ERROR_MAX: usize = 500;
@@ -48,6 +52,8 @@ pub struct RunOptions {
     pub due_before: Option<Timestamp>,
     /// Turns true when it has to stop after the step it is in.
     pub stop: Option<watch::Receiver<bool>>,
+    /// Told before every step.
+    pub pulse: Option<Pulse>,
 }
 
 impl Default for RunOptions {
@@ -60,6 +66,7 @@ impl Default for RunOptions {
             lease: RUN_LEASE,
             due_before: None,
             stop: None,
+            pulse: None,
         }
     }
 }
@@ -193,6 +200,10 @@ impl Runner {
 
     pub(super) fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    pub(super) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// Runs a job over what is selected. A failure in one scope does not keep it from the others.
@@ -367,6 +378,9 @@ impl Running<'_> {
         loop {
             if self.must_stop() {
                 return Ok(TargetStatus::Stopped);
+            }
+            if let Some(pulse) = &self.options.pulse {
+                pulse.within(STEP_MAX);
             }
             let Some(stepped) = self.step(lease, cursor.as_ref()).await? else { return Ok(TargetStatus::Lost) };
             self.done.batches += 1;

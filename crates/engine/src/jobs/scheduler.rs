@@ -12,8 +12,8 @@ use aionis_core::{
 };
 use tokio::sync::watch;
 
-use super::{Job, RunOptions, Runner, TargetStatus};
-use crate::backoff;
+use super::{Job, RunOptions, Runner, STEP_MAX, TargetStatus};
+use crate::{backoff, pulse::Pulse};
 
 /// Settings of a scheduler.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub struct Scheduler {
     runner: Runner,
     jobs: Vec<Arc<dyn Job>>,
     settings: SchedulerSettings,
+    pulse: Pulse,
 }
 
 /// What one look did.
@@ -50,16 +51,27 @@ pub struct Round {
 impl Scheduler {
     /// A scheduler of jobs; those without a schedule are never run.
     pub fn new(runner: Runner, jobs: Vec<Arc<dyn Job>>, settings: SchedulerSettings) -> Self {
-        Self { runner, jobs, settings }
+        let pulse = Pulse::new(runner.clock());
+        Self { runner, jobs, settings, pulse }
+    }
+
+    /// Signs of life of [`Self::run`].
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Runs what is due until `stop` turns true. A failure of storage is logged and tried again.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
-            if let Err(e) = self.round(&stop).await {
-                tracing::warn!(error = %e, "the scheduler of jobs could not use the store; it will try again");
+            match self.round(&stop).await {
+                Ok(_) => self.pulse.well(),
+                Err(e) => {
+                    self.pulse.trouble(e.to_string());
+                    tracing::warn!(error = %e, "the scheduler of jobs could not use the store; it will try again");
+                }
             }
             let pause = self.settings.poll_interval.mul_f64(0.5 + backoff::jitter());
+            self.pulse.within(pause + STEP_MAX);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = stop.changed() => {}
@@ -74,6 +86,7 @@ impl Scheduler {
     pub async fn round(&self, stop: &watch::Receiver<bool>) -> Result<Round, DomainError> {
         let mut round = Round::default();
         for job in &self.jobs {
+            self.pulse.within(STEP_MAX);
             let Some(schedule) = job.info().schedule else { continue };
             let now = self.runner.now();
             let every = i64::try_from(schedule.every.as_micros()).unwrap_or(i64::MAX);
@@ -84,6 +97,7 @@ impl Scheduler {
                 // A run that begins at this moment is not before it.
                 due_before: Some(Timestamp(before.0.saturating_add(1))),
                 stop: Some(stop.clone()),
+                pulse: Some(self.pulse.clone()),
                 ..RunOptions::default()
             };
             for target in self.due(job.as_ref(), before, now, schedule.only_changed).await? {

@@ -60,6 +60,7 @@ impl Job for ScopePurge {
         })
     }
 
+    // A scope whose tenant was moved away bears the mark of a copy, but none is under way: that is `Open`.
     async fn step(&self, on: &Step<'_>) -> Result<Stepped, DomainError> {
         match on.store.purge_state(&self.scope).await? {
             PurgeState::Importing => Err(DomainError::new(

@@ -1,10 +1,7 @@
 //! Nearest vectors: exact through the primary key in a small scope, by the HNSW index in a large one, filters always inside
 //! the search.
 
-use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use aionis_core::{
     ids::NodeId,
@@ -32,6 +29,11 @@ const SCAN_TUPLES_MAX: usize = 100_000;
 /// How long an estimate of the size of the table holds, in microseconds.
 const ESTIMATE_US: i64 = 60_000_000;
 
+/// Of a partitioned table the parts are counted: nobody analyses the whole by itself.
+const ESTIMATE: &str = "SELECT COALESCE(SUM(GREATEST(reltuples, 0)), 0)::float4 FROM pg_class \
+                        WHERE relkind = 'r' AND oid IN (SELECT 'memory_vectors'::regclass::oid UNION ALL \
+                            SELECT relid FROM pg_partition_tree('memory_vectors'::regclass) WHERE isleaf)";
+
 /// The statements of a space, and what is known of the table.
 pub(crate) struct Dense {
     exact: String,
@@ -52,11 +54,31 @@ impl Dense {
         );
         let dim = space.dim;
         let indexed = format!(
-            "SELECT node_id, 1 - (embedding <=> $2) FROM memory_vectors WHERE {of_space} AND {seen} \
-             ORDER BY l2_normalize(embedding)::halfvec({dim}) <=> l2_normalize($2)::halfvec({dim}) LIMIT $7"
+            "SELECT node_id, 1 - (embedding <=> $2) FROM memory_vectors WHERE {of_space} AND {seen} ORDER BY {} LIMIT $7",
+            index_order("$2", dim)
         );
         Self { exact, indexed, estimate: AtomicU64::new(0), estimated_at: AtomicI64::new(i64::MIN) }
     }
+}
+
+/// The order the HNSW index gives, by distance from a parameter.
+pub(super) fn index_order(parameter: &str, dim: usize) -> String {
+    format!("l2_normalize(embedding)::halfvec({dim}) <=> l2_normalize({parameter})::halfvec({dim})")
+}
+
+/// Candidates the index is asked for, of which the best `limit` by full precision are taken.
+pub(super) const fn index_candidates(limit: usize) -> usize {
+    limit + limit / 4 + MORE_CANDIDATES
+}
+
+/// Settings of a transaction that searches by the index. Sorting is priced out, so that the index gives the order.
+pub(super) fn index_settings(candidates: usize) -> String {
+    format!(
+        "SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = 'relaxed_order'; \
+         SET LOCAL hnsw.max_scan_tuples = {SCAN_TUPLES_MAX}; SET LOCAL enable_sort = off; \
+         SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off",
+        (candidates + candidates / 8 + MORE_IN_VIEW).min(EF_SEARCH_MAX)
+    )
 }
 
 impl Shared {
@@ -95,7 +117,7 @@ impl Shared {
 
     /// The nearest vectors by the database alone, best first, ties by id.
     pub(crate) async fn nearest(&self, query: &DenseQuery, of_scope: u64) -> Result<Vec<DenseHit>, StoreError> {
-        let wanted = query.limit + query.limit / 4 + MORE_CANDIDATES;
+        let wanted = index_candidates(query.limit);
         if query.limit == 0 || of_scope == 0 {
             return Ok(Vec::new());
         }
@@ -123,17 +145,7 @@ impl Shared {
     ) -> Result<Vec<DenseHit>, StoreError> {
         self.patience
             .bounded(async {
-                let mut settings = String::new();
-                if let Some(candidates) = index {
-                    // Writing to a text cannot fail. Sorting is priced out, so that the index gives the order.
-                    let _ = write!(
-                        settings,
-                        "SET LOCAL hnsw.ef_search = {}; SET LOCAL hnsw.iterative_scan = 'relaxed_order'; \
-                 SET LOCAL hnsw.max_scan_tuples = {SCAN_TUPLES_MAX}; SET LOCAL enable_sort = off; \
-                 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off",
-                        (candidates + candidates / 8 + MORE_IN_VIEW).min(EF_SEARCH_MAX)
-                    );
-                }
+                let settings = index.map(index_settings).unwrap_or_default();
                 let tenant = For::Tenant(query.scope.tenant());
                 let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, &settings).await?;
                 let needed = match query.filter.rules {
@@ -165,11 +177,7 @@ impl Shared {
                     return Ok(self.dense.estimate.load(Ordering::Relaxed));
                 }
                 let estimate: f32 =
-                    sqlx::query("SELECT reltuples FROM pg_class WHERE oid = 'memory_vectors'::regclass")
-                        .fetch_one(&self.pool)
-                        .await
-                        .and_then(|row| row.try_get(0))
-                        .map_err(driver)?;
+                    sqlx::query(ESTIMATE).fetch_one(&self.pool).await.and_then(|row| row.try_get(0)).map_err(driver)?;
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,

@@ -1,7 +1,7 @@
 //! Schema migrations: forward only, embedded, each applied once in a transaction of its own, checksums verified at start.
 //! One advisory lock lets any number of processes start at once.
 
-use aionis_core::{canon::sha256_hex, clock::Timestamp, ports::store::StoreError};
+use aionis_core::{canon::sha256_hex, clock::Timestamp, partition::CutoverState, ports::store::StoreError};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, raw_sql};
 
 use super::error::driver;
@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "reports", sql: include_str!("migrations/0009_reports.sql") },
     Migration { version: 10, name: "topics", sql: include_str!("migrations/0010_topics.sql") },
     Migration { version: 11, name: "purges", sql: include_str!("migrations/0011_purges.sql") },
+    Migration { version: 12, name: "partition_cutover", sql: include_str!("migrations/0012_partition_cutover.sql") },
 ];
 
 /// Key of the advisory lock: "aionis" in ASCII.
@@ -74,10 +75,41 @@ pub(crate) async fn migrate(connection: &mut PgConnection, now: Timestamp) -> Re
     Ok(report)
 }
 
+/// Names of migrations that are not applied yet.
+pub(super) async fn missing(connection: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    let applied = check(MIGRATIONS, &applied(connection).await?)?;
+    Ok(plan(MIGRATIONS, &applied).applied_now)
+}
+
+/// Refuses to change the schema while two layouts have to be the same.
+async fn check_layout(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let known: bool = sqlx::query("SELECT to_regclass('partition_cutover') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .and_then(|row| row.try_get(0))
+        .map_err(driver)?;
+    if !known {
+        return Ok(());
+    }
+    let sql = "SELECT state FROM partition_cutover";
+    let row = sqlx::query(sql).fetch_optional(connection).await.map_err(driver)?;
+    let state: Option<String> = row.map(|row| row.try_get(0)).transpose().map_err(driver)?;
+    match state.as_deref().and_then(CutoverState::parse) {
+        Some(state) if state.is_under_way() => Err(StoreError::Driver(format!(
+            "the schema cannot change while the tables are being partitioned (state {state}); end it with `aionis partition \
+             finalize` or `aionis partition rollback`, with the version that began it"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 async fn locked(connection: &mut PgConnection, now: Timestamp) -> Result<MigrationReport, StoreError> {
     prepare(connection).await?;
     let before = check(MIGRATIONS, &applied(connection).await?)?;
     let report = plan(MIGRATIONS, &before);
+    if !report.applied_now.is_empty() {
+        check_layout(connection).await?;
+    }
     for migration in MIGRATIONS.iter().filter(|migration| !before.contains(&migration.version)) {
         let mut tx = connection.begin().await.map_err(driver)?;
         raw_sql(AssertSqlSafe(migration.sql)).execute(&mut *tx).await.map_err(driver)?;

@@ -9,17 +9,20 @@ mod consistency;
 mod consolidation;
 mod dense;
 mod error;
+mod facts;
 mod forget;
 mod groups;
 mod images;
 mod integrity;
 mod jobs;
 mod keys;
+mod layout;
 mod lifecycle;
 mod maintenance;
 mod migrate;
 mod operate;
 mod outbox;
+pub mod partition;
 mod past;
 mod patience;
 mod purge;
@@ -44,16 +47,18 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub(crate) use self::facts::{load_facts, versions};
 use self::{
     dense::Dense,
     error::driver,
     groups::Groups,
     images::{Freshness, Images},
+    layout::Layout,
     patience::Patience,
     session::For,
     wake::Wake,
 };
-use crate::{migration::MigrationReport, space::EmbeddingSpace};
+use crate::{deployment::not_prepared, migration::MigrationReport, space::EmbeddingSpace};
 
 /// How nearest vectors are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +78,8 @@ pub struct PostgresOptions {
     pub space: Option<EmbeddingSpace>,
     /// Whatever space the store is stamped with is right: for an operator's command, which must not change it.
     pub any_space: bool,
+    /// The database is taken as it is: where opening would have to change something it is refused. For gates.
+    pub as_it_is: bool,
     /// Dimension of a store that has no space yet and gets none now.
     pub fallback_dim: usize,
     /// Connections.
@@ -104,6 +111,7 @@ impl PostgresOptions {
             url: url.into(),
             space: None,
             any_space: false,
+            as_it_is: false,
             fallback_dim: 1536,
             connections_max: 16,
             acquire_timeout: Duration::from_secs(5),
@@ -128,6 +136,11 @@ pub fn schema_fingerprint() -> String {
 /// written for an index, and a table that was never analysed must not make it read the whole of it.
 const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_bitmapscan = off; \
                      SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off";
+
+/// On partitioned tables a statement is planned each time instead, for the one partition its scope is in: a plan for any
+/// scope would lock every partition of every table, more than the server can note for some tens of connections.
+const PLANS_BY_LAYOUT: &str = "SELECT set_config('plan_cache_mode', 'force_custom_plan', false) FROM pg_class \
+                               WHERE oid = to_regclass('memory_nodes') AND relkind = 'p'";
 
 /// How much longer than the server an answer is waited for.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
@@ -157,37 +170,59 @@ impl PostgresStore {
     ///
     /// # Errors
     /// The server cannot be reached or is too old; the schema is unknown or altered; the stored vectors are of another
-    /// space; the runtime role is missing and cannot be made.
+    /// space; the runtime role is missing and cannot be made; a database that is to be taken as it is would have to be
+    /// changed.
     pub async fn open(options: &PostgresOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let mut connect = connect_options(&options.url)?;
         if let Some(slow) = options.slow_statement {
             connect = connect.log_slow_statements(tracing::log::LevelFilter::Warn, slow);
         }
         let mut owner = connect_in_time(&connect, options.acquire_timeout).await?;
+        if options.as_it_is
+            && let Some(missing) = migrate::missing(&mut owner).await?.first()
+        {
+            return Err(not_prepared(&format!("the database lacks migration {missing}")));
+        }
+        // Where nothing is missing this only checks.
         migrate::migrate(&mut owner, clock.now()).await?;
         owner.execute(PLANS).await.map_err(driver)?;
-        let space = space::settle(&mut owner, options).await?;
-        recode::recode(&mut owner).await?;
-        if options.vector_search == VectorSearch::Hnsw {
-            space::make_index(&mut owner, &space).await?;
-        }
+        owner.execute(PLANS_BY_LAYOUT).await.map_err(driver)?;
+        let space = if options.as_it_is {
+            recode::check(&mut owner).await?;
+            space::found(&mut owner).await?
+        } else {
+            let space = space::settle(&mut owner, options).await?;
+            recode::recode(&mut owner).await?;
+            if options.vector_search == VectorSearch::Hnsw {
+                space::make_index(&mut owner, &space).await?;
+            }
+            space
+        };
         let _ = sqlx::Connection::close(owner).await;
         let patience = Arc::new(Patience::new(options.acquire_timeout + options.statement_timeout + ANSWER_GRACE));
         // A transaction whose client has fallen silent holds locks that others wait for.
         let idle_max = (options.statement_timeout + ANSWER_GRACE).as_millis();
         let settings = format!("{PLANS}; SET idle_in_transaction_session_timeout = {idle_max}");
         let tester = Arc::clone(&patience);
+        let layout = Arc::new(Layout::default());
+        let current = Arc::clone(&layout);
         let pool = PgPoolOptions::new()
             .max_connections(options.connections_max)
             .acquire_timeout(options.acquire_timeout)
             // A connection the server has closed fails at BEGIN, which is tried again on another one.
             .test_before_acquire(false)
+            // One that was made for another layout is closed and another one made.
+            .before_acquire(move |_, made| {
+                let is_current = current.is_current(made.age);
+                Box::pin(async move { Ok(is_current) })
+            })
             .after_connect(move |connection, _| {
                 let settings = settings.clone();
                 Box::pin(async move {
                     // From here on nothing is done as the owner, for whom row-level security does not hold.
                     connection.execute("SET ROLE aionis_runtime").await?;
                     connection.execute(sqlx::AssertSqlSafe(settings)).await?;
+                    connection.execute(PLANS_BY_LAYOUT).await?;
                     Ok(())
                 })
             })
@@ -201,7 +236,7 @@ impl PostgresStore {
             .connect_with(connect)
             .await
             .map_err(driver)?;
-        let wake = Wake::start(pool.clone(), Arc::clone(&patience));
+        let wake = Wake::start(pool.clone(), Arc::clone(&patience), layout);
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
         let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });

@@ -20,8 +20,11 @@ use super::{
     session::{For, begin, literal},
     write::lock_sql,
 };
-use crate::purge::{
-    PURGES_HEAD, PURGING, ScopeTable, TABLES, of_plan, read_head, read_state, write_head, write_pending,
+use crate::{
+    purge::{
+        OPEN, PURGES_HEAD, PURGING, ScopeTable, TABLES, of_plan, read_head, read_state, write_head, write_pending,
+    },
+    transfer::{IMPORTING, progress_key},
 };
 
 /// The partition of a table that holds one scope and no other. Its bound is written by the server, so that the whole of
@@ -86,6 +89,22 @@ async fn mark(
 ) -> Result<Option<(String, Option<String>)>, StoreError> {
     let row = sqlx::query(sql).bind(scope.as_str()).fetch_optional(connection).await.map_err(driver)?;
     row.map(|row| Ok((get(&row, 0)?, get(&row, 1)?))).transpose()
+}
+
+/// As [`mark`]; a scope with the mark of a copy that no copy is under way of counts as open. So it is left behind where its
+/// tenant was moved away from, and nobody is going to finish it.
+async fn standing(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    scope: &ScopeKey,
+) -> Result<Option<(String, Option<String>)>, StoreError> {
+    let found = mark(connection, sql, scope).await?;
+    if found.as_ref().is_none_or(|(state, _)| state != IMPORTING) {
+        return Ok(found);
+    }
+    let copied = sqlx::query("SELECT 1 FROM aionis_meta WHERE key = $1").bind(progress_key(scope));
+    let is_copied = copied.fetch_optional(connection).await.map_err(driver)?.is_some();
+    Ok(if is_copied { found } else { Some((OPEN.to_owned(), None)) })
 }
 
 async fn head(connection: &mut PgConnection, scope: &ScopeKey) -> Result<(u64, Digest), StoreError> {
@@ -270,7 +289,7 @@ fn record(row: &PgRow) -> Result<PurgeRecord, StoreError> {
 impl PurgeStore for PostgresStore {
     async fn purge_state(&self, scope: &ScopeKey) -> Result<PurgeState, StoreError> {
         let mut tx = self.begin_purging(scope, "").await?;
-        match mark(&mut tx, MARK, scope).await? {
+        match standing(&mut tx, MARK, scope).await? {
             Some((state, pending)) => read_state(&state, pending.as_deref()),
             None => Ok(PurgeState::Absent),
         }
@@ -300,7 +319,7 @@ impl PurgeStore for PostgresStore {
         let alone = format!("SELECT pg_advisory_xact_lock(hashtextextended({}, 2))", literal(scope.as_str()));
         let lock = format!("{alone}; {}", lock_sql(std::iter::once(scope), now));
         let mut tx = self.begin_purging(scope, &lock).await?;
-        let is_open = mark(&mut tx, MARK, scope).await?.is_some_and(|(state, _)| state == "open");
+        let is_open = standing(&mut tx, MARK, scope).await?.is_some_and(|(state, _)| state == OPEN);
         if !is_open || head(&mut tx, scope).await? != plan.head {
             tx.rollback().await.map_err(driver)?;
             return Ok(false);

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::error::driver;
-use crate::image::Coding;
+use crate::{deployment::not_prepared, image::Coding};
 
 /// The form of [`Coding::encode`]'s codes. A new form gets a new number.
 const CODE_FORM: &str = "3";
@@ -26,6 +26,14 @@ pub(crate) async fn recode(owner: &mut PgConnection) -> Result<(), StoreError> {
     let done = all(owner).await;
     sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(owner).await.map_err(driver)?;
     done
+}
+
+/// Refuses a database whose codes would have to be made anew.
+pub(crate) async fn check(owner: &mut PgConnection) -> Result<(), StoreError> {
+    if is_current(owner).await? {
+        return Ok(());
+    }
+    Err(not_prepared("the codes of the database's vectors are not of this version's form"))
 }
 
 async fn is_current(owner: &mut PgConnection) -> Result<bool, StoreError> {

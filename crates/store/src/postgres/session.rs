@@ -1,13 +1,10 @@
 //! Transactions: each names the tenant it works for, so that row-level security holds, and how long its statements may
 //! take. Both travel with BEGIN in one round trip.
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use aionis_core::{deadline, ports::store::StoreError};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction, raw_sql};
 
 use super::error::{driver, is_transient};
 
@@ -32,7 +29,11 @@ pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// Starts a transaction. `more` is appended to BEGIN: statements without parameters whose rows nobody reads.
+/// Starts a transaction. `more` comes first in it: statements without parameters whose rows nobody reads.
+///
+/// They do not travel with BEGIN, because they may fail (a lock that is not to be had in time, a scope that is being
+/// purged): the driver counts a transaction as begun when all that was sent with BEGIN has succeeded, and would give the
+/// connection back to the pool within a transaction that failed, where nothing works any more.
 pub(crate) async fn begin(
     pool: &PgPool,
     tenant: For<'_>,
@@ -45,23 +46,23 @@ pub(crate) async fn begin(
     };
     // What nobody waits for any more need not be worked on; zero would mean for ever.
     let timeout = deadline::remaining().map_or(timeout, |left| left.min(timeout)).as_millis().max(1);
-    let mut sql = format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {timeout}");
-    if !more.is_empty() {
-        // Writing to a text cannot fail.
-        let _ = write!(sql, "; {more}");
-    }
+    let sql = format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {timeout}");
     let (mut tried, started) = (0, Instant::now());
-    loop {
+    let mut tx = loop {
         tried += 1;
         match pool.begin_with(AssertSqlSafe(sql.clone())).await.map_err(driver) {
             // A connection the server has closed since it was last used: the next one may be better.
             Err(error) if is_transient(&error) && tried < STALE_CONNECTIONS_MAX => {}
             done => {
                 metrics::histogram!("aionis_pool_wait_seconds").record(started.elapsed());
-                return done;
+                break done?;
             }
         }
+    };
+    if !more.is_empty() {
+        raw_sql(AssertSqlSafe(more.to_owned())).execute(&mut *tx).await.map_err(driver)?;
     }
+    Ok(tx)
 }
 
 #[cfg(test)]

@@ -4,7 +4,10 @@ use aionis_core::{canon::sha256_hex, ports::store::StoreError};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{PostgresOptions, error::driver, session::literal};
-use crate::space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide};
+use crate::{
+    deployment::not_prepared,
+    space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide},
+};
 
 /// Most dimensions an HNSW index over half-precision vectors takes.
 pub(crate) const INDEXED_DIM_MAX: usize = 4_000;
@@ -66,6 +69,11 @@ pub(crate) async fn settle(owner: &mut PgConnection, options: &PostgresOptions) 
     };
     stamp(owner, &space).await?;
     Ok(space)
+}
+
+/// The space of a database that is taken as it is.
+pub(crate) async fn found(owner: &mut PgConnection) -> Result<EmbeddingSpace, StoreError> {
+    stamped(owner).await?.ok_or_else(|| not_prepared("the database is not stamped with an embedding space yet"))
 }
 
 /// Name of the index of a space's vectors.

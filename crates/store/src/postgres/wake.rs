@@ -8,9 +8,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{error::driver, patience::Patience};
+use super::{error::driver, layout::Layout, patience::Patience};
 
 const CHANNEL: &str = "aionis_work";
+/// What is told when flat and partitioned tables were exchanged.
+const LAYOUT: &str = "layout";
 /// Hints are sent at most this often: NOTIFY takes a lock that all databases of a server share.
 const HINT_INTERVAL: Duration = Duration::from_millis(50);
 /// How long to wait before listening again after the connection was lost.
@@ -26,12 +28,12 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    pub(crate) fn start(pool: PgPool, patience: Arc<Patience>) -> Self {
+    pub(crate) fn start(pool: PgPool, patience: Arc<Patience>, layout: Arc<Layout>) -> Self {
         let (work, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let commits = watch::Sender::new(0);
         let tasks = vec![
             tokio::spawn(tell(pool.clone(), patience, Arc::clone(&hint))),
-            tokio::spawn(listen(pool, Arc::clone(&work), commits.clone())),
+            tokio::spawn(listen(pool, Arc::clone(&work), commits.clone(), layout)),
         ];
         Self { work, hint, commits, tasks }
     }
@@ -76,13 +78,18 @@ async fn tell(pool: PgPool, patience: Arc<Patience>, hint: Arc<Notify>) {
     }
 }
 
-async fn listen(pool: PgPool, work: Arc<Notify>, commits: watch::Sender<u64>) {
+async fn listen(pool: PgPool, work: Arc<Notify>, commits: watch::Sender<u64>, layout: Arc<Layout>) {
     loop {
         let listened = async {
             let mut listener = PgListener::connect_with(&pool).await?;
             listener.listen(CHANNEL).await?;
+            // What was said before anybody listened, or while the connection was lost, nobody has heard.
+            layout.changed();
             loop {
-                listener.recv().await?;
+                // Nothing when the connection was lost; the next call makes another one.
+                if listener.try_recv().await?.is_none_or(|heard| heard.payload() == LAYOUT) {
+                    layout.changed();
+                }
                 work.notify_one();
                 commits.send_modify(|n| *n += 1);
             }

@@ -40,9 +40,18 @@ pub fn migrate_only(data_dir: &Path, dry_run: bool, now: Timestamp) -> Result<Mi
     let _lock = DirectoryLock::take(data_dir)?;
     let mut connection = connect(&path)?;
     if dry_run {
-        return Ok(plan(MIGRATIONS, &check(MIGRATIONS, &applied(&connection)?)?));
+        return planned(&connection);
     }
     migrate(&mut connection, now)
+}
+
+fn planned(connection: &Connection) -> Result<MigrationReport, StoreError> {
+    Ok(plan(MIGRATIONS, &check(MIGRATIONS, &applied(connection)?)?))
+}
+
+/// Names of migrations that are not applied yet.
+pub(crate) fn missing(connection: &Connection) -> Result<Vec<String>, StoreError> {
+    Ok(planned(connection)?.applied_now)
 }
 
 /// Brings the schema up to date.

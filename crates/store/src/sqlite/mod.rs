@@ -8,6 +8,7 @@ mod backfill;
 mod consistency;
 mod consolidation;
 mod error;
+mod facts;
 mod forget;
 mod images;
 mod indexer;
@@ -46,8 +47,10 @@ use aionis_core::{clock::Clock, ports::store::StoreError};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::{Notify, watch};
 
+pub(crate) use self::facts::{library_version, load_rows};
 pub use self::migrate::migrate_only;
 use self::{images::ImageCache, indexer::Indexer, lock::DirectoryLock, readers::Readers, writer::Writer};
+use crate::deployment::not_prepared;
 pub use crate::space::EmbeddingSpace;
 
 /// Settings of the embedded engine.
@@ -59,6 +62,8 @@ pub struct SqliteOptions {
     pub space: Option<EmbeddingSpace>,
     /// Whatever space the store is stamped with is right: for an operator's command, which must not change it.
     pub any_space: bool,
+    /// The database is taken as it is: where opening would have to change something it is refused. For gates.
+    pub as_it_is: bool,
     /// Dimension of a store that has no space yet and gets none now.
     pub fallback_dim: usize,
     /// Reading connections.
@@ -84,6 +89,7 @@ impl SqliteOptions {
             data_dir: data_dir.into(),
             space: None,
             any_space: false,
+            as_it_is: false,
             fallback_dim: 1536,
             readers: 4,
             write_queue_max: 3096,
@@ -132,17 +138,25 @@ impl SqliteStore {
     ///
     /// # Errors
     /// Another process owns the directory; it cannot be read or written; its schema is unknown or altered; its vectors
-    /// are of another space.
+    /// are of another space; a database that is to be taken as it is would have to be changed.
     pub fn open(options: &SqliteOptions, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let lock = DirectoryLock::take(&options.data_dir)?;
         let path = options.data_dir.join(DATABASE_FILE);
         let mut connection = connect(&path)?;
-        migrate::migrate(&mut connection, clock.now())?;
-        let space = space::settle(&connection, options)?;
+        let (space, index_from) = if options.as_it_is {
+            if let Some(missing) = migrate::missing(&connection)?.first() {
+                return Err(not_prepared(&format!("the database lacks migration {missing}")));
+            }
+            // No scope has so many vectors that it gets an index now.
+            (space::found(&connection)?, 0)
+        } else {
+            migrate::migrate(&mut connection, clock.now())?;
+            (space::settle(&connection, options)?, options.index_from)
+        };
         let (index_requests, scopes_to_index) = indexer::queue();
         let shared = Arc::new(Shared {
             space,
-            images: ImageCache::new(options.image_bytes_max, options.index_from, index_requests),
+            images: ImageCache::new(options.image_bytes_max, index_from, index_requests),
             clock,
             commits: watch::Sender::new(0),
             work: Notify::new(),

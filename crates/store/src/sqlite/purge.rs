@@ -20,7 +20,10 @@ use super::{
 };
 use crate::{
     image::Delta,
-    purge::{PURGES_HEAD, PURGING, ScopeTable, TABLES, of_plan, read_head, read_state, write_head, write_pending},
+    purge::{
+        OPEN, PURGES_HEAD, PURGING, ScopeTable, TABLES, of_plan, read_head, read_state, write_head, write_pending,
+    },
+    transfer::{IMPORTING, progress_key},
 };
 
 const RECORD_COLUMNS: &str = "seq, scope_key, plan_sha256, head_seq, head_hash, mode, row_counts, purged_by, began_at, \
@@ -37,7 +40,7 @@ impl PurgeStore for SqliteStore {
     async fn purge_state(&self, scope: &ScopeKey) -> Result<PurgeState, StoreError> {
         let scope = scope.clone();
         self.readers
-            .run(move |connection| match mark(connection, &scope)? {
+            .run(move |connection| match standing(connection, &scope)? {
                 Some((state, pending)) => read_state(&state, pending.as_deref()),
                 None => Ok(PurgeState::Absent),
             })
@@ -71,7 +74,7 @@ impl PurgeStore for SqliteStore {
         let pending = write_pending(&PendingPurge::new(plan, by, now))?;
         self.writer
             .submit(move |connection, deltas| {
-                let is_open = mark(connection, &scope)?.is_none_or(|(state, _)| state == "open");
+                let is_open = standing(connection, &scope)?.is_none_or(|(state, _)| state == OPEN);
                 if !is_open || head(connection, &scope)?.unwrap_or_default() != head_then {
                     return Ok(false);
                 }
@@ -146,6 +149,19 @@ impl PurgeStore for SqliteStore {
 fn mark(connection: &Connection, scope: &ScopeKey) -> Result<Option<(String, Option<String>)>, StoreError> {
     let sql = "SELECT state, purge FROM memory_scopes WHERE scope_key = ?1";
     connection.query_row(sql, [scope.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(driver)
+}
+
+/// As [`mark`]; a scope with the mark of a copy that no copy is under way of counts as open. So it is left behind where its
+/// tenant was moved away from, and nobody is going to finish it.
+fn standing(connection: &Connection, scope: &ScopeKey) -> Result<Option<(String, Option<String>)>, StoreError> {
+    let found = mark(connection, scope)?;
+    if found.as_ref().is_none_or(|(state, _)| state != IMPORTING) {
+        return Ok(found);
+    }
+    let sql = "SELECT 1 FROM aionis_meta WHERE key = ?1";
+    let is_copied =
+        connection.prepare_cached(sql).and_then(|mut asked| asked.exists([progress_key(scope)])).map_err(driver)?;
+    Ok(if is_copied { found } else { Some((OPEN.to_owned(), None)) })
 }
 
 fn head(connection: &Connection, scope: &ScopeKey) -> Result<Option<(u64, Digest)>, StoreError> {

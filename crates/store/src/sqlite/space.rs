@@ -4,7 +4,10 @@ use aionis_core::ports::store::StoreError;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::{SqliteOptions, error::driver};
-use crate::space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide};
+use crate::{
+    deployment::not_prepared,
+    space::{CLIENT_SPACE, EmbeddingSpace, Settled, decide},
+};
 
 /// The space the store is stamped with.
 pub(crate) fn stamped(connection: &Connection) -> Result<Option<EmbeddingSpace>, StoreError> {
@@ -28,6 +31,11 @@ pub(crate) fn stamp(connection: &Connection, space: &EmbeddingSpace) -> Result<(
     connection.execute(sql, ("embedding_model", &space.name)).map_err(driver)?;
     connection.execute(sql, ("embedding_dim", space.dim.to_string())).map_err(driver)?;
     Ok(())
+}
+
+/// The space of a store that is taken as it is.
+pub(crate) fn found(connection: &Connection) -> Result<EmbeddingSpace, StoreError> {
+    stamped(connection)?.ok_or_else(|| not_prepared("the database is not stamped with an embedding space yet"))
 }
 
 /// Settles the space of a store that is being opened: [`decide`], and what it says done.

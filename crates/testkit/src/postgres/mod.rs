@@ -2,7 +2,7 @@
 
 mod server;
 
-use std::{str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 
 use aionis_core::{
     clock::{Clock, SystemClock, Timestamp},
@@ -11,7 +11,10 @@ use aionis_core::{
 };
 use aionis_store::{
     EmbeddingSpace,
-    postgres::{PostgresOptions, PostgresStore},
+    postgres::{
+        PostgresOptions, PostgresStore,
+        partition::{BackfillOptions, EnsureOptions, PartitionAdmin, ReadinessOptions, VerifyOptions, WindowOptions},
+    },
 };
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
@@ -55,15 +58,29 @@ pub struct TempDatabase {
 }
 
 impl TempDatabase {
-    /// Makes a database with the newest schema.
+    /// Makes a database with the newest schema, in the layout that [`LAYOUT_VARIABLE`] names.
     pub async fn new() -> Self {
         Self::on(server_url()).await
     }
 
     /// The same on a server of choice.
     pub async fn on(server: String) -> Self {
+        Self::in_layout(server, is_partitioned()).await
+    }
+
+    /// Makes a database with the newest schema and flat tables.
+    pub async fn flat() -> Self {
+        Self::in_layout(server_url(), false).await
+    }
+
+    /// Makes a database with the newest schema and partitioned tables.
+    pub async fn partitioned() -> Self {
+        Self::in_layout(server_url(), true).await
+    }
+
+    async fn in_layout(server: String, partitioned: bool) -> Self {
         let mut admin = connect(&server).await;
-        let template = template(&server, &mut admin).await;
+        let template = template(&server, &mut admin, partitioned).await;
         let name = format!("aionis_test_{}", Uuid::new_v4().simple());
         // Two cannot copy a template at the same time as somebody is connected to it; nobody is, so this only ever waits.
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")))
@@ -100,6 +117,33 @@ impl TempDatabase {
         sqlx::raw_sql(sql).execute(&mut self.owner().await).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
     }
 
+    /// A digest of the rows of each table, for tests of what changes nothing.
+    ///
+    /// # Panics
+    /// The database cannot be read.
+    pub async fn digests(&self) -> BTreeMap<String, String> {
+        let mut owner = self.owner().await;
+        let tables = "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+        let names: Vec<String> =
+            sqlx::query(tables).fetch_all(&mut owner).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let mut digests = BTreeMap::new();
+        for name in names {
+            let sql = format!("SELECT md5(coalesce(string_agg(t::text, ' ' ORDER BY t::text), '')) FROM {name} t");
+            let digest = sqlx::query(AssertSqlSafe(sql)).fetch_one(&mut owner).await.unwrap().get(0);
+            digests.insert(name, digest);
+        }
+        digests
+    }
+
+    /// The texts a statement reads, as its owner.
+    ///
+    /// # Panics
+    /// It fails.
+    pub async fn texts(&self, sql: &'static str) -> Vec<String> {
+        let rows = sqlx::query(sql).fetch_all(&mut self.owner().await).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
     /// Runs statements as its owner on a connection of their own; what they begin, such as a transaction with its locks,
     /// ends when the connection is dropped.
     ///
@@ -131,9 +175,38 @@ impl Drop for TempDatabase {
     }
 }
 
+/// Name of the variable that says which layout temporary databases have: `partitioned`, or else flat.
+pub const LAYOUT_VARIABLE: &str = "AIONIS_TEST_PG_LAYOUT";
+
+/// Whether temporary databases have partitioned tables.
+pub fn is_partitioned() -> bool {
+    std::env::var(LAYOUT_VARIABLE).is_ok_and(|layout| layout == "partitioned")
+}
+
+/// Takes an empty database from flat tables to partitioned ones.
+///
+/// # Panics
+/// A step fails.
+pub async fn partition_empty(url: &str, hash_partitions: u16) {
+    let patience = std::time::Duration::from_secs(10);
+    let mut admin = PartitionAdmin::connect(url, patience, Arc::new(SystemClock)).await.unwrap();
+    admin.ensure(&EnsureOptions { hash_partitions, own_from_rows: None }).await.unwrap();
+    admin.backfill(&BackfillOptions::default()).await.unwrap();
+    assert!(admin.verify(&VerifyOptions::default()).await.unwrap().ok);
+    // There is no vector that could be asked for.
+    let options = ReadinessOptions { accept_inconclusive: true, ..ReadinessOptions::default() };
+    admin.readiness(&options, "empty").await.unwrap();
+    admin.cutover(&WindowOptions::default()).await.unwrap();
+    admin.finalize(&WindowOptions::default()).await.unwrap();
+}
+
+/// Parts of the default partition in templates of partitioned databases.
+const TEMPLATE_PARTS: u16 = 3;
+
 /// The template of this version's schema, made by whoever needs it first.
-async fn template(server: &str, admin: &mut PgConnection) -> String {
-    let name = format!("aionis_template_{}", aionis_store::postgres::schema_fingerprint());
+async fn template(server: &str, admin: &mut PgConnection, partitioned: bool) -> String {
+    let layout = if partitioned { "partitioned" } else { "template" };
+    let name = format!("aionis_{layout}_{}", aionis_store::postgres::schema_fingerprint());
     sqlx::query("SELECT pg_advisory_lock(7217)").execute(&mut *admin).await.unwrap();
     let there: bool = sqlx::query("SELECT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)")
         .bind(&name)
@@ -147,6 +220,12 @@ async fn template(server: &str, admin: &mut PgConnection) -> String {
         PostgresStore::migrate_only(&with_database(server, &draft), false, &SystemClock)
             .await
             .expect("migrations apply");
+        if partitioned {
+            partition_empty(&with_database(server, &draft), TEMPLATE_PARTS).await;
+            // The connection that did it may take a moment to be gone.
+            let gone = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1";
+            sqlx::query(gone).bind(&draft).execute(&mut *admin).await.unwrap();
+        }
         sqlx::query(AssertSqlSafe(format!("ALTER DATABASE {draft} RENAME TO {name}")))
             .execute(&mut *admin)
             .await

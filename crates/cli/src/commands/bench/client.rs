@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -53,6 +53,7 @@ pub(crate) struct Target {
     authority: HeaderValue,
     base: String,
     api_key: Option<HeaderValue>,
+    bearer: Option<HeaderValue>,
 }
 
 impl Target {
@@ -78,7 +79,18 @@ impl Target {
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| bad("has no usable host"))?,
             base: uri.path().trim_end_matches('/').to_owned(),
             api_key,
+            bearer: None,
         })
+    }
+
+    /// Sends a bearer token too.
+    pub(crate) fn with_bearer(mut self, token: Option<&str>) -> Result<Self, BenchError> {
+        let Some(token) = token else { return Ok(self) };
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| BenchError::Args("the bearer token is not a header value".to_owned()))?;
+        value.set_sensitive(true);
+        self.bearer = Some(value);
+        Ok(self)
     }
 
     fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
@@ -89,6 +101,9 @@ impl Target {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(key) = &self.api_key {
             request = request.header("x-api-key", key);
+        }
+        if let Some(token) = &self.bearer {
+            request = request.header(AUTHORIZATION, token);
         }
         request.body(Full::new(body))
     }
@@ -221,6 +236,9 @@ mod tests {
             assert!(Target::new(url, None).is_err(), "{url}");
         }
         assert!(Target::new("http://x", Some("a\nb")).is_err());
-        assert!(!format!("{:?}", Target::new("http://x", Some("hunter2")).unwrap()).contains("hunter2"));
+        let target = Target::new("http://x", Some("hunter2")).unwrap().with_bearer(Some("swordfish")).unwrap();
+        let shown = format!("{target:?}");
+        assert!(!shown.contains("hunter2") && !shown.contains("swordfish"));
+        assert!(Target::new("http://x", None).unwrap().with_bearer(Some("a\nb")).is_err());
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Load {
     pub(crate) sequence: Arc<AtomicU64>,
     pub(crate) duration: Duration,
     pub(crate) max_requests: u64,
+    /// How long a connection of the closed loop rests after each answer.
+    pub(crate) pace: Duration,
 }
 
 /// What a phase came to.
@@ -75,6 +77,9 @@ async fn closed(load: Arc<Load>, clients: Vec<Client>) -> Result<(Vec<Client>, P
             while begin.elapsed() < load.duration && claimed.fetch_add(1, Ordering::Relaxed) < load.max_requests {
                 let body = load.next_body();
                 load.send(&mut client, body, Instant::now(), &mut tally).await;
+                if !load.pace.is_zero() {
+                    tokio::time::sleep(load.pace).await;
+                }
             }
             (client, tally)
         });

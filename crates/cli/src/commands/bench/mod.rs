@@ -8,6 +8,7 @@
 mod args;
 mod body;
 mod client;
+mod counted;
 mod load;
 mod process;
 mod progress;
@@ -27,7 +28,10 @@ mod tests;
 use std::fmt;
 
 pub(crate) use args::BenchArgs;
+pub(crate) use client::{Client, Target};
+pub(crate) use counted::{CaseReport, Counted, CountedReport};
 pub(crate) use report::BenchReport;
+pub(crate) use seed::DrainState;
 
 use client::Failure;
 

@@ -141,6 +141,7 @@ impl Session {
             sequence: Arc::clone(&self.sequence),
             duration: Duration::from_secs_f64(seconds),
             max_requests: self.args.max_requests,
+            pace: Duration::ZERO,
         };
         let (clients, phase) = load.run(shape, clients).await?;
         self.stored += phase.tally.ok() * operation.nodes_written();

@@ -15,15 +15,18 @@ use crate::{
     client::Client,
     failure::{Failure, Verdict},
     output,
-    settings::env_file::EnvFileArgs,
+    settings::{SecretArg, env_file::EnvFileArgs},
 };
 
 /// Flags of `aionis demo` and `aionis quickstart`.
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Use this running server instead of an own one; it is not restarted then.
-    #[arg(long)]
+    #[arg(long, visible_alias = "base-url")]
     url: Option<String>,
+    /// API key for the running server.
+    #[arg(long, env = "AIONIS_API_KEY", hide_env_values = true)]
+    api_key: Option<SecretArg>,
     /// Keep the own server's data here instead of in a directory that is removed afterwards.
     #[arg(long)]
     data_dir: Option<PathBuf>,
@@ -45,6 +48,20 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     env_file: EnvFileArgs,
 }
+
+/// Flags of `aionis quickstart`.
+#[derive(Debug, Args)]
+pub(crate) struct QuickstartArgs {
+    /// Use the running stack at --base-url (by default port 3001 of this machine) instead of a server of its own; exit 2
+    /// unless everything was shown.
+    #[arg(long)]
+    stack: bool,
+    #[command(flatten)]
+    demo: DemoArgs,
+}
+
+/// Where a stack listens unless it is told otherwise.
+const STACK_URL: &str = "http://127.0.0.1:3001";
 
 /// What was seen.
 #[derive(Debug, Serialize)]
@@ -74,7 +91,20 @@ struct QuestionResult {
 /// The right memory must be among this many.
 const TOP: usize = 3;
 
-pub(crate) async fn run(args: DemoArgs, quickstart: bool) -> Result<Verdict, Failure> {
+pub(crate) async fn quickstart(args: QuickstartArgs) -> Result<Verdict, Failure> {
+    let mut demo = args.demo;
+    if args.stack {
+        demo.url.get_or_insert_with(|| STACK_URL.to_owned());
+        demo.require_success = true;
+    } else if demo.url.is_some() {
+        return Err(Failure::new(
+            "quickstart starts a server of its own; --stack makes it use the running one at --url",
+        ));
+    }
+    run(demo).await
+}
+
+pub(crate) async fn run(args: DemoArgs) -> Result<Verdict, Failure> {
     let temporary;
     let own = match (&args.url, &args.data_dir) {
         (Some(_), _) => None,
@@ -84,9 +114,6 @@ pub(crate) async fn run(args: DemoArgs, quickstart: bool) -> Result<Verdict, Fai
             Some(OwnServer::start(temporary.path(), args.model_dir.as_deref()).await?)
         }
     };
-    if quickstart && own.is_none() {
-        return Err(Failure::new("quickstart starts a server of its own; use `aionis demo --url` for a running one"));
-    }
     let result = show(&args, own).await?;
     if let Some(path) = &args.result_file {
         std::fs::write(path, serde_json::to_string_pretty(&result)? + "\n")
@@ -103,7 +130,9 @@ pub(crate) async fn run(args: DemoArgs, quickstart: bool) -> Result<Verdict, Fai
 
 async fn show(args: &DemoArgs, mut own: Option<OwnServer>) -> Result<DemoResult, Failure> {
     let url = own.as_ref().map(OwnServer::url).or_else(|| args.url.clone()).unwrap_or_default();
-    let mut client = Client::new(&url, Duration::from_secs(30))?;
+    // An own server asks for no key, and an operator's is not for it.
+    let key = args.api_key.as_ref().map(|key| key.0.as_str()).filter(|key| own.is_none() && !key.is_empty());
+    let mut client = Client::new(&url, Duration::from_secs(30))?.with_key(key)?;
     let scope = format!("demo-{}", Uuid::new_v4().simple());
     write(&client, &memory::distractors(&scope)).await?;
     let wait = Duration::from_secs(args.vectors_wait_s);

@@ -50,9 +50,9 @@ pub(crate) struct ConsistencyCheckArgs {
 }
 
 /// From which values on something is a violation.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Limits of consistency checks")]
-struct LimitArgs {
+pub(crate) struct LimitArgs {
     /// Highest salience of an archived node.
     #[arg(long, env = "MEMORY_TIER_COLD_BELOW", default_value_t = 0.12, value_parser = fraction)]
     cold_below: f64,
@@ -76,7 +76,7 @@ struct LimitArgs {
     rows_max: u64,
 }
 
-fn check_set(text: &str) -> Result<CheckSet, String> {
+pub(crate) fn check_set(text: &str) -> Result<CheckSet, String> {
     CheckSet::parse(&text.replace('-', "_")).ok_or_else(|| "must be scope, cross-tenant or all".to_owned())
 }
 
@@ -89,13 +89,26 @@ fn fraction(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("must be a number from 0 to 1".to_owned()) }
 }
 
+impl LimitArgs {
+    pub(crate) fn thresholds(&self) -> Thresholds {
+        Thresholds {
+            cold_below: self.cold_below,
+            hot_budget: self.hot_budget,
+            active_budget: self.active_budget,
+            attempts_max: self.attempts_max,
+            claim_timeout: Duration::from_millis(self.claim_timeout_ms),
+            stuck_after: Duration::from_secs(self.stuck_after_s),
+            rows_max: usize::try_from(self.rows_max).unwrap_or(usize::MAX),
+        }
+    }
+}
+
 impl ConsistencyCheckArgs {
     fn asked(&self) -> Result<Asked, Failure> {
         let (size, index) = (usize::from(self.batch_size), usize::from(self.batch_index));
         if size == 0 && index > 0 {
             return Err(invalid("--batch-index needs --batch-size above 0"));
         }
-        let limits = &self.limits;
         Ok(Asked {
             check_set: self.check_set,
             mode: self.mode,
@@ -103,15 +116,7 @@ impl ConsistencyCheckArgs {
             sample: usize::from(self.sample),
             strict: self.strict || self.strict_warnings,
             strict_warnings: self.strict_warnings,
-            thresholds: Thresholds {
-                cold_below: limits.cold_below,
-                hot_budget: limits.hot_budget,
-                active_budget: limits.active_budget,
-                attempts_max: limits.attempts_max,
-                claim_timeout: Duration::from_millis(limits.claim_timeout_ms),
-                stuck_after: Duration::from_secs(limits.stuck_after_s),
-                rows_max: usize::try_from(limits.rows_max).unwrap_or(usize::MAX),
-            },
+            thresholds: self.limits.thresholds(),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! `aionis job execution-loop`, and the bounds it shares with the weekly report.
 
-use aionis_core::jobs::{execution_loop::LoopThresholds, tenants::DriftThresholds};
+use aionis_core::jobs::{checks::Strictness, execution_loop::LoopThresholds, tenants::DriftThresholds};
 use aionis_engine::jobs::ExecutionLoop;
 use clap::Args;
 
@@ -15,6 +15,17 @@ use crate::failure::{Failure, Verdict};
 pub(crate) struct ExecutionLoopArgs {
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    bounds: LoopArgs,
+    #[command(flatten)]
+    strict: StrictArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Bounds of the execution loop, which the gates have too.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LoopArgs {
     /// Hours back from now in which feedback and recalls count.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=720))]
     window_hours: u64,
@@ -44,10 +55,6 @@ pub(crate) struct ExecutionLoopArgs {
     /// Do not set tenants side by side: the checks on drift are left out.
     #[arg(long)]
     no_cross_tenant: bool,
-    #[command(flatten)]
-    strict: StrictArgs,
-    #[command(flatten)]
-    how: HowArgs,
 }
 
 /// Bounds that the weekly report has too.
@@ -83,22 +90,29 @@ impl CoverageArgs {
     }
 }
 
+impl LoopArgs {
+    /// The report by these bounds.
+    pub(crate) fn job(&self, strictness: Strictness) -> ExecutionLoop {
+        let cover = &self.coverage;
+        let thresholds = LoopThresholds {
+            window_hours: self.window_hours,
+            min_feedback_events: self.min_feedback_events,
+            min_distinct_runs: self.min_distinct_runs,
+            min_run_id_coverage: self.min_run_id_coverage,
+            max_negative_ratio: self.max_negative_ratio,
+            min_active_feedback_coverage: self.min_active_feedback_coverage,
+            max_stale_active_rules: self.max_stale_active_rules,
+            min_decision_link_coverage: cover.min_decision_link_coverage,
+            min_recall_identity_coverage: cover.min_recall_identity_coverage,
+            min_private_owner_coverage: cover.min_private_owner_coverage,
+            min_sample: cover.min_sample,
+            tenants: cover.tenants(self.cross_tenant_drift_min_feedback),
+        };
+        ExecutionLoop::new(thresholds, !self.no_cross_tenant, strictness)
+    }
+}
+
 pub(crate) async fn run(args: ExecutionLoopArgs) -> Result<Verdict, Failure> {
-    let cover = &args.coverage;
-    let thresholds = LoopThresholds {
-        window_hours: args.window_hours,
-        min_feedback_events: args.min_feedback_events,
-        min_distinct_runs: args.min_distinct_runs,
-        min_run_id_coverage: args.min_run_id_coverage,
-        max_negative_ratio: args.max_negative_ratio,
-        min_active_feedback_coverage: args.min_active_feedback_coverage,
-        max_stale_active_rules: args.max_stale_active_rules,
-        min_decision_link_coverage: cover.min_decision_link_coverage,
-        min_recall_identity_coverage: cover.min_recall_identity_coverage,
-        min_private_owner_coverage: cover.min_private_owner_coverage,
-        min_sample: cover.min_sample,
-        tenants: cover.tenants(args.cross_tenant_drift_min_feedback),
-    };
-    let job = ExecutionLoop::new(thresholds, !args.no_cross_tenant, args.strict.strictness());
+    let job = args.bounds.job(args.strict.strictness());
     run_job(&job, &args.selection.selection(), &args.how).await
 }

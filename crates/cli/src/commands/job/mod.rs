@@ -1,21 +1,21 @@
 //! `aionis job`: maintenance that is run when it is needed, and what was run.
 
 mod compression_rollup;
-mod consistency_check;
+pub(crate) mod consistency_check;
 mod consolidation;
 mod embedding_backfill;
-mod execution_loop;
+pub(crate) mod execution_loop;
 mod governance_weekly_report;
 mod history;
 mod outbox_replay;
 mod owner_review;
-mod policy_adaptation;
-mod quality_eval;
+pub(crate) mod policy_adaptation;
+pub(crate) mod quality_eval;
 mod retention;
 mod rule_promotion_suggest;
 mod salience_decay;
 mod scope_purge;
-mod strictness;
+pub(crate) mod strictness;
 mod topic_cluster;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

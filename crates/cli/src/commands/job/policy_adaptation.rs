@@ -1,7 +1,8 @@
 //! `aionis job policy-adaptation`.
 
-use aionis_core::jobs::policy_adaptation::{
-    CanaryThresholds, DisableThresholds, GateThresholds, PolicyThresholds, PromoteThresholds,
+use aionis_core::jobs::{
+    checks::Strictness,
+    policy_adaptation::{CanaryThresholds, DisableThresholds, GateThresholds, PolicyThresholds, PromoteThresholds},
 };
 use aionis_engine::jobs::PolicyAdaptation;
 use clap::Args;
@@ -17,6 +18,17 @@ use crate::failure::{Failure, Verdict};
 pub(crate) struct PolicyAdaptationArgs {
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    bounds: PolicyArgs,
+    #[command(flatten)]
+    strict: StrictArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Bounds of the policy, which the gates have too.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PolicyArgs {
     /// Hours back from now in which feedback counts.
     #[arg(long, default_value_t = 168, value_parser = clap::value_parser!(u64).range(1..=2_160))]
     window_hours: u64,
@@ -62,13 +74,14 @@ pub(crate) struct PolicyAdaptationArgs {
     /// Other cases there may be.
     #[arg(long, default_value_t = 3)]
     max_canary_disable_candidates: u64,
-    #[command(flatten)]
-    strict: StrictArgs,
-    #[command(flatten)]
-    how: HowArgs,
 }
 
-impl PolicyAdaptationArgs {
+impl PolicyArgs {
+    /// The report by these bounds.
+    pub(crate) fn job(&self, strictness: Strictness) -> PolicyAdaptation {
+        PolicyAdaptation { thresholds: self.thresholds(), limit: self.limit, strictness }
+    }
+
     fn thresholds(&self) -> PolicyThresholds {
         let score = i64::try_from(self.min_promote_positives.saturating_sub(1)).unwrap_or(i64::MAX);
         PolicyThresholds {
@@ -99,7 +112,6 @@ impl PolicyAdaptationArgs {
 }
 
 pub(crate) async fn run(args: PolicyAdaptationArgs) -> Result<Verdict, Failure> {
-    let (thresholds, strictness) = (args.thresholds(), args.strict.strictness());
-    let job = PolicyAdaptation { thresholds, limit: args.limit, strictness };
+    let job = args.bounds.job(args.strict.strictness());
     run_job(&job, &args.selection.selection(), &args.how).await
 }

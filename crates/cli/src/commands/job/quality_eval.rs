@@ -15,6 +15,17 @@ use crate::failure::{Failure, Verdict};
 pub(crate) struct QualityEvalArgs {
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    bounds: QualityArgs,
+    #[command(flatten)]
+    strict: StrictArgs,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// Bounds of quality, which the gates have too.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct QualityArgs {
     /// Smallest part of nodes with a vector.
     #[arg(long, default_value_t = 0.8, value_parser = part)]
     min_ready_ratio: f64,
@@ -30,20 +41,21 @@ pub(crate) struct QualityEvalArgs {
     /// Nodes a ratio needs to say anything.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     min_sample: u64,
-    #[command(flatten)]
-    strict: StrictArgs,
-    #[command(flatten)]
-    how: HowArgs,
+}
+
+impl QualityArgs {
+    pub(crate) const fn thresholds(&self) -> QualityThresholds {
+        QualityThresholds {
+            min_ready_ratio: self.min_ready_ratio,
+            max_alias_rate: self.max_alias_rate,
+            max_archive_ratio: self.max_archive_ratio,
+            min_fresh_30d_ratio: self.min_fresh_30d_ratio,
+            min_sample: self.min_sample,
+        }
+    }
 }
 
 pub(crate) async fn run(args: QualityEvalArgs) -> Result<Verdict, Failure> {
-    let thresholds = QualityThresholds {
-        min_ready_ratio: args.min_ready_ratio,
-        max_alias_rate: args.max_alias_rate,
-        max_archive_ratio: args.max_archive_ratio,
-        min_fresh_30d_ratio: args.min_fresh_30d_ratio,
-        min_sample: args.min_sample,
-    };
-    let job = QualityEval { thresholds, strictness: args.strict.strictness() };
+    let job = QualityEval { thresholds: args.bounds.thresholds(), strictness: args.strict.strictness() };
     run_job(&job, &args.selection.selection(), &args.how).await
 }

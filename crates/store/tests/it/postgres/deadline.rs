@@ -43,3 +43,27 @@ async fn a_statement_ends_with_the_request_it_works_for() {
     tx.rollback().await.unwrap();
     assert_eq!(store.complete(&items, nodes, "m", now).await.unwrap(), 1, "nothing of it was done");
 }
+
+/// A lock that was not to be had fails its transaction and no other: the connection comes back clean. The pool is so small
+/// that one that did not would be met again at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_is_not_had_leaves_no_broken_connection_behind() {
+    let database = TempDatabase::new().await;
+    let mut small = options(&database.url());
+    small.connections_max = 2;
+    small.statement_timeout = Duration::from_millis(200);
+    let store = PostgresStore::open(&small, FakeClock::new()).await.unwrap();
+    let write = |name: &str| WriteBuilder::new(&scope("s")).input(name).node(name, name).prepared();
+    store.write(write("first")).await.unwrap();
+    let mut owner = database.owner().await;
+    let mut tx = owner.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM memory_scopes FOR UPDATE").execute(&mut *tx).await.unwrap();
+    for round in 0..4 {
+        let cut_short = store.write(write(&format!("waits {round}"))).await;
+        assert!(matches!(&cut_short, Err(StoreError::Unavailable(why)) if why.contains("57014")), "{cut_short:?}");
+    }
+    tx.rollback().await.unwrap();
+    for round in 0..8 {
+        store.write(write(&format!("goes on {round}"))).await.unwrap();
+    }
+}

@@ -225,7 +225,8 @@ async fn every_table_with_a_scope_is_protected_and_its_keys_lead_with_the_scope(
     let mut connection = database.owner().await;
     let rows = sqlx::query(
         "SELECT c.relname::text, c.relrowsecurity FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
-         WHERE c.relkind = 'r' AND a.attname = 'scope_key' AND c.relnamespace = 'public'::regnamespace ORDER BY 1",
+         WHERE c.relkind IN ('r', 'p') AND a.attname = 'scope_key' AND NOT c.relispartition \
+             AND c.relnamespace = 'public'::regnamespace ORDER BY 1",
     )
     .fetch_all(&mut connection)
     .await

@@ -90,7 +90,7 @@ async fn figures(owner: &mut PgConnection) -> Figures {
 async fn ops_14_only_what_moves_is_written_and_no_vector() {
     const NODES: usize = 2_000;
     const MOVED: usize = 1_200;
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let mut options = options(&database.url());
     options.vector_search = VectorSearch::Hnsw;
     let (clock, s) = (FakeClock::new(), scope("s"));
@@ -128,7 +128,7 @@ async fn ops_14_only_what_moves_is_written_and_no_vector() {
 /// Noting use rewrites no index, waits for nobody, and passes over what somebody else is changing.
 #[tokio::test(flavor = "multi_thread")]
 async fn use_is_noted_in_place_and_waits_for_nobody() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let (clock, s) = (FakeClock::new(), scope("s"));
     let store = PostgresStore::open(&options(&database.url()), clock.clone()).await.unwrap();
     let names: Vec<String> = (0..4).map(|n| format!("n{n}")).collect();

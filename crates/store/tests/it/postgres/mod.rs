@@ -8,6 +8,7 @@ mod isolation;
 mod keys;
 mod lifecycle;
 mod migrations;
+mod partition;
 mod plans;
 mod processes;
 mod purge;

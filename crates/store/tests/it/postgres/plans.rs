@@ -77,12 +77,19 @@ pub(super) async fn alone(connection: &mut PgConnection) {
 #[tokio::test(flavor = "multi_thread")]
 async fn writing_recalling_and_deriving_use_indexes_from_the_first_row_on() {
     for search in [VectorSearch::Codes, VectorSearch::Hnsw] {
-        no_table_is_read_as_a_whole(search).await;
+        no_table_is_read_as_a_whole(TempDatabase::flat().await, search).await;
     }
 }
 
-async fn no_table_is_read_as_a_whole(search: VectorSearch) {
-    let database = TempDatabase::new().await;
+/// There each statement is planned for the partition of its scope.
+#[tokio::test(flavor = "multi_thread")]
+async fn writing_recalling_and_deriving_use_indexes_of_partitions_too() {
+    for search in [VectorSearch::Codes, VectorSearch::Hnsw] {
+        no_table_is_read_as_a_whole(TempDatabase::partitioned().await, search).await;
+    }
+}
+
+async fn no_table_is_read_as_a_whole(database: TempDatabase, search: VectorSearch) {
     let options = opened_with(&database.url(), search);
     // The first start may make an index, which reads the table; its figures are in once its connections are gone.
     PostgresStore::open(&options, FakeClock::new()).await.unwrap().close().await;
@@ -354,6 +361,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("forget_nodes", "FROM memory_node_versions WHERE scope_key = $1 AND node_id = q.id)"),
     ("forget_requests", "DELETE FROM memory_requests r USING"),
     ("history", ") earlier"),
+    ("layout", "'force_custom_plan'"),
     ("oldest_pending", "ORDER BY embedding_pending_at LIMIT 1"),
     ("operate_apply", "WITH commits AS"),
     ("operate_read", "AS q (decision_id)"),
@@ -396,7 +404,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("rules_live", "r.state IN ('active', 'shadow')"),
     ("rows", "n.activity::text, n.salience_at FROM UNNEST($2"),
     ("stored_vectors", "SELECT q.id, v.embedding"),
-    ("vectors_estimate", "SELECT reltuples FROM pg_class"),
+    ("vectors_estimate", "SUM(GREATEST(reltuples, 0))"),
     ("write_apply", "WITH head AS"),
     ("write_apply_rare", "WITH touched AS"),
     ("write_lock_scope", "FROM memory_scopes WHERE scope_key = '"),
@@ -429,13 +437,13 @@ async fn the_plans_are_the_kept_ones() {
     let mut plans: BTreeMap<&str, String> = BTreeMap::new();
     let mut version = 0;
     for search in [VectorSearch::Codes, VectorSearch::Hnsw] {
-        let database = TempDatabase::new().await;
+        let database = TempDatabase::flat().await;
         let tap = Tap::before(&database.url()).await;
         let store = PostgresStore::open(&opened_with(&tap.url, search), FakeClock::new()).await.unwrap();
         exercise(&store).await;
         store.close().await;
         // Planned where nobody has written and nothing was analysed: there the planner knows the same on every run.
-        let fresh = TempDatabase::new().await;
+        let fresh = TempDatabase::flat().await;
         PostgresStore::open(&opened_with(&fresh.url(), search), FakeClock::new()).await.unwrap().close().await;
         let mut owner = database.owner().await;
         let sql = "SELECT current_setting('server_version_num')::int / 10000";

@@ -10,7 +10,7 @@ use aionis_core::{
     ids::{NodeId, ScopeKey},
     jobs::{
         consolidation::{MergeAction, PreparedMerge, TYPES},
-        scope_purge::{PurgeMode, PurgePlan, PurgeRecord, PurgeStrategy, plan_purge},
+        scope_purge::{PurgeMode, PurgePlan, PurgeRecord, PurgeState, PurgeStrategy, plan_purge},
     },
     lifecycle::DecayPolicy,
     model::NodeType,
@@ -281,7 +281,7 @@ const PARTITIONED: [&str; 2] = ["memory_node_versions", "memory_outbox"];
 /// The scope `perf_1` is not `perfX1`: a partition is found by its whole bound, however the names are alike.
 #[tokio::test(flavor = "multi_thread")]
 async fn ops_06_a_partition_is_truncated_only_if_its_bound_is_exactly_the_scope() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let store = open(&database).await;
     let names = ["perf_1", "perfX1", "perf%", "it's \"quoted\"", "back\\slash", "schnee☃", "a', 'b", "two", "flat"];
     let scopes: Vec<ScopeKey> = names.iter().map(|name| aionis_testkit::fixtures::scope_of("acme", name)).collect();
@@ -318,7 +318,7 @@ async fn ops_06_a_partition_is_truncated_only_if_its_bound_is_exactly_the_scope(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_mode_delete_leaves_the_partition_and_its_neighbours() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let store = open(&database).await;
     let (s, other) = (scope("own"), scope("beside"));
     let mut owner = database.owner().await;
@@ -343,7 +343,7 @@ async fn the_mode_delete_leaves_the_partition_and_its_neighbours() {
 /// A reader of the partition makes the truncation wait, not for ever; the next step does it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncation_that_cannot_have_its_lock_changes_nothing_and_is_done_by_the_next_step() {
-    let database = TempDatabase::new().await;
+    let database = TempDatabase::flat().await;
     let store = open(&database).await;
     let s = scope("own");
     let mut owner = database.owner().await;
@@ -356,4 +356,32 @@ async fn a_truncation_that_cannot_have_its_lock_changes_nothing_and_is_done_by_t
     assert_eq!(count(&mut owner, "memory_outbox", &s).await, 1);
     drop(held);
     assert_eq!(finish(&store, &s, &plan).await.rows["memory_outbox"], 1);
+}
+
+/// A scope that a copy is under way of is left alone; one that only bears the mark, as where a tenant was moved away from,
+/// is purged, and the others of its tenant stay marked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marked_scope_is_purged_unless_a_copy_of_it_is_under_way() {
+    let database = TempDatabase::new().await;
+    let store = open(&database).await;
+    let (s, other) = (scope("s"), scope("other"));
+    for s in [&s, &other] {
+        store.write(WriteBuilder::new(s).input("1").node("a", "harbour").prepared()).await.unwrap();
+    }
+    let plan = plan(&store, &s, PurgeMode::Auto).await;
+    let mut owner = database.owner().await;
+    let marked = "UPDATE memory_scopes SET state = 'importing'";
+    sqlx::query(marked).execute(&mut owner).await.unwrap();
+    let copied = "INSERT INTO aionis_meta (key, value) VALUES ('import:' || $1, '{}')";
+    sqlx::query(copied).bind(s.as_str()).execute(&mut owner).await.unwrap();
+    assert_eq!(store.purge_state(&s).await.unwrap(), PurgeState::Importing);
+    assert!(!store.begin_purge(&s, &plan, "ops", Timestamp(1)).await.unwrap(), "a copy is under way");
+    sqlx::query("DELETE FROM aionis_meta WHERE key LIKE 'import:%'").execute(&mut owner).await.unwrap();
+    assert_eq!(store.purge_state(&s).await.unwrap(), PurgeState::Open);
+    assert!(store.begin_purge(&s, &plan, "ops", Timestamp(1)).await.unwrap());
+    assert_eq!(finish(&store, &s, &plan).await.rows["memory_nodes"], 1);
+    assert_eq!(store.purge_state(&s).await.unwrap(), PurgeState::Absent);
+    let left = "SELECT string_agg(scope_key || ' ' || state, ',') FROM memory_scopes";
+    let left: String = sqlx::query(left).fetch_one(&mut owner).await.unwrap().get(0);
+    assert_eq!(left, format!("{other} importing"));
 }

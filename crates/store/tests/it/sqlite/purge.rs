@@ -64,3 +64,22 @@ async fn the_number_of_a_purged_scope_is_not_given_again_and_a_killed_purge_goes
     assert_eq!(numbers.len(), 3, "{numbers:?}");
     assert!(numbers.is_sorted(), "{numbers:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marked_scope_is_purged_unless_a_copy_of_it_is_under_way() {
+    let temp = TempStore::new();
+    let (store, s) = (temp.store(), scope("s"));
+    store.write(WriteBuilder::new(&s).input("1").node("a", "harbour").prepared()).await.unwrap();
+    let plan = plan_purge(&s, &store.purge_survey(&s).await.unwrap(), PurgeMode::Auto, false).unwrap();
+    let raw = temp.raw();
+    raw.execute("UPDATE memory_scopes SET state = 'importing'", []).unwrap();
+    let copied = "INSERT INTO aionis_meta (key, value) VALUES ('import:' || ?1, '{}')";
+    raw.execute(copied, [s.as_str()]).unwrap();
+    assert_eq!(store.purge_state(&s).await.unwrap(), PurgeState::Importing);
+    assert!(!store.begin_purge(&s, &plan, "ops", Timestamp(1)).await.unwrap(), "a copy is under way");
+    raw.execute("DELETE FROM aionis_meta WHERE key LIKE 'import:%'", []).unwrap();
+    assert_eq!(store.purge_state(&s).await.unwrap(), PurgeState::Open);
+    assert!(store.begin_purge(&s, &plan, "ops", Timestamp(1)).await.unwrap());
+    let step = store.purge_step(&s, plan.hash, 100, Timestamp(1)).await.unwrap();
+    assert_eq!(step.done.unwrap().rows["memory_nodes"], 1);
+}
