@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row};
 
 use super::{
     Done, PartitionAdmin, PartitionError, catalogue,
-    copy::{Batch, Copy, gave_way},
+    copy::{BY_KEY, Batch, Copy, gave_way},
     ensure::todo,
     execute,
     indexes::create_concurrently,
@@ -218,7 +218,7 @@ impl PartitionAdmin {
     /// One batch, and how far it came, in one transaction.
     async fn batch(&mut self, rows: &Copy<'_>, at: Option<&[String]>, size: u32) -> Done<Batch> {
         let now = self.clock.now().0;
-        execute(&mut self.connection, &format!("BEGIN; SET LOCAL lock_timeout = {GIVE_WAY_MS}")).await?;
+        execute(&mut self.connection, &format!("BEGIN; SET LOCAL lock_timeout = {GIVE_WAY_MS}; {BY_KEY}")).await?;
         let batch = rows.batch(&mut self.connection, at, size).await?;
         let done_at = batch.last.is_none().then_some(now);
         let sql = "INSERT INTO partition_tables AS p (table_name, cursor, seen, copied, done_at) VALUES ($1, $2, $3, $4, $5) \

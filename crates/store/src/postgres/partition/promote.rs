@@ -19,7 +19,7 @@ use super::{
     Done, PartitionAdmin, PartitionError, catalogue,
     catalogue::Shape,
     compare,
-    copy::{Copy, gave_way},
+    copy::{BY_KEY, Copy, gave_way},
     ensure::{closed, ensure_own_everywhere},
     execute,
     mirror::{self, Mirror, Target},
@@ -241,7 +241,7 @@ async fn stage(connection: &mut PgConnection, place: &Place<'_>, shape: &Shape, 
 async fn fill(connection: &mut PgConnection, rows: &Copy<'_>, size: u32) -> Done<u64> {
     let (mut at, mut total, mut tries) = (None::<Vec<String>>, 0, 0_u64);
     loop {
-        execute(connection, "BEGIN; SET LOCAL lock_timeout = 300").await?;
+        execute(connection, &format!("BEGIN; SET LOCAL lock_timeout = 300; {BY_KEY}")).await?;
         let batch = match rows.batch(connection, at.as_deref(), size).await {
             Err(error) if gave_way(&error) && tries < 50 => {
                 execute(connection, "ROLLBACK").await?;

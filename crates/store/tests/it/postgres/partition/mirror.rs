@@ -99,6 +99,34 @@ async fn ops_18_changes_at_random_beside_the_copy_leave_both_layouts_equal() {
     assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
 }
 
+/// However the server guesses how many rows lie between two keys, no batch reads the table as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_copy_reads_rows_by_their_keys() {
+    let mut bed = Bed::ensured().await;
+    let mut owner = bed.owner().await;
+    execute(
+        &mut owner,
+        "INSERT INTO memory_edges (scope_key, id, type, src_id, dst_id, weight, confidence, decay_rate, created_at, commit_seq, change_no) \
+         SELECT 'acme/s', gen_random_uuid(), 'related_to', gen_random_uuid(), gen_random_uuid(), 1, 1, 0, 0, 1, n \
+         FROM generate_series(1, 20000) n; ANALYZE",
+    )
+    .await;
+    let read = "SELECT (COALESCE(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables \
+                WHERE relname = 'memory_edges'";
+    let before = number(&mut owner, read).await;
+    let mut hand = super::admin(&bed.database).await;
+    let options = BackfillOptions { batch_size: 500, ..BackfillOptions::default() };
+    assert_eq!(hand.backfill(&options).await.unwrap().state, CutoverState::Backfilled);
+    let pid = hand.backend_pid().await.unwrap();
+    // The server has all figures when the connection is gone.
+    drop(hand);
+    let there = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
+    while number(&mut owner, &there).await > 0 {}
+    let seen = number(&mut owner, read).await - before;
+    assert!((20_000..=80_000).contains(&seen), "{seen} rows were read of 20,000");
+    assert!(bed.admin.verify(&VerifyOptions::default()).await.unwrap().ok);
+}
+
 /// A row that gets the last key of all while the copy waits for it does not make the copy believe it has come that far.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_changed_under_the_copy_does_not_make_it_pass_over_rows() {
