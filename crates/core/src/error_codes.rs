@@ -392,7 +392,7 @@ pub const CODES: &[ErrorCode] = &[
     http(
         "scope_importing",
         Unavailable,
-        "the scope is being copied in and not complete (`aionis copy`)",
+        "the scope is being copied in and not complete (`aionis copy`), or its tenant is being moved or was moved away",
         "repeat after `Retry-After`",
     ),
     http(

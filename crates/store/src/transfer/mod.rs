@@ -144,7 +144,7 @@ pub(crate) fn taken(scope: &str) -> StoreError {
 
 /// The answer to whoever reads or writes a scope that is being copied in.
 pub(crate) fn importing(scope: &str) -> StoreError {
-    let message = format!("{scope} is being copied in and not complete; let `aionis copy` finish");
+    let message = format!("{scope} is being copied in, or its tenant is moved; let `aionis copy` or the move finish");
     StoreError::Rejected(
         DomainError::new(ErrorKind::Unavailable, "scope_importing", message).with_retry_after(Duration::from_secs(5)),
     )
