@@ -12,6 +12,7 @@ mod failure;
 mod gates;
 mod heartbeat;
 mod http_server;
+mod memory;
 mod output;
 mod settings;
 mod telemetry;
@@ -85,6 +86,7 @@ pub(crate) fn command() -> clap::Command {
 }
 
 fn main() -> ExitCode {
+    memory::use_small_pages();
     let args: Vec<_> = std::env::args_os().collect();
     if let Err(failure) = settings::environment::prepare(&command(), &args) {
         return refuse(&args, &failure);

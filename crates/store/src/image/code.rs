@@ -363,8 +363,18 @@ impl BitQuestion {
 }
 
 thread_local! {
-    /// Room for one count per code, kept from question to question.
-    static DIFFERING: RefCell<Vec<[u16; PAGE]>> = const { RefCell::new(Vec::new()) };
+    /// Kept from question to question: among many codes it is some hundred kilobytes.
+    static ROOM: RefCell<Room> = const { RefCell::new(Room { differing: Vec::new(), picked: Vec::new(), weights: Vec::new() }) };
+}
+
+/// Room for what is known of each code while a question is answered.
+struct Room {
+    /// How many signs differ.
+    differing: Vec<[u16; PAGE]>,
+    /// Codes that are not ruled out.
+    picked: Vec<u32>,
+    /// What their estimates are made of.
+    weights: Vec<(u64, u64)>,
 }
 
 impl BitCodes {
@@ -376,6 +386,13 @@ impl BitCodes {
         self.pages.len() * PAGE * 8 * LANES * BITS * self.groups
             + (self.own.capacity() + self.owners.capacity()) * 4
             + self.pages.capacity() * size_of::<Page>()
+    }
+
+    /// Makes room for so many codes; their pages are made as they come.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.pages.reserve_exact(more.div_ceil(PAGE));
+        self.own.reserve_exact(more);
+        self.owners.reserve_exact(more);
     }
 
     /// Gives back what growing took too much.
@@ -457,18 +474,15 @@ impl BitCodes {
     }
 
     /// Estimated cosines of picked codes.
-    fn estimates(&self, question: &BitQuestion, picked: Vec<u32>) -> Vec<(f32, u32)> {
-        let mut weights = Vec::with_capacity(picked.len());
+    fn estimates(&self, question: &BitQuestion, picked: &[u32], weights: &mut Vec<(u64, u64)>) -> Vec<(f32, u32)> {
+        weights.clear();
         for picked in picked.chunks(AHEAD) {
             // Picked codes lie apart: read one after the other, each would be waited for.
             std::hint::black_box(picked.iter().map(|at| self.touch(*at as usize)).fold(0, u64::wrapping_add));
-            weigh(self, picked, &question.planes, &mut weights);
+            weigh(self, picked, &question.planes, weights);
         }
-        picked
-            .into_iter()
-            .zip(weights)
-            .map(|(at, weight)| (question.estimate(weight, self.own[at as usize]), at))
-            .collect()
+        let estimate = |(at, weight): (&u32, &(u64, u64))| (question.estimate(*weight, self.own[*at as usize]), *at);
+        picked.iter().zip(&*weights).map(estimate).collect()
     }
 
     /// Owners of codes among those that pass, in no order, so chosen that the nearest are most likely among them: at
@@ -483,10 +497,10 @@ impl BitCodes {
             return Vec::new();
         }
         let question = BitQuestion::new(vector, self.words);
-        let mut scored = DIFFERING.with_borrow_mut(|differing| {
-            differing.resize(self.pages.len(), [0; PAGE]);
-            count_first(&self.pages, &question.first, differing);
-            self.estimated(&question, &mut differing.as_flattened_mut()[..self.owners.len()], limit, passes)
+        let mut scored = ROOM.with_borrow_mut(|room| {
+            room.differing.resize(self.pages.len(), [0; PAGE]);
+            count_first(&self.pages, &question.first, &mut room.differing);
+            self.estimated(&question, room, limit, passes)
         });
         if scored.len() > limit {
             scored.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -499,14 +513,16 @@ impl BitCodes {
         scored.into_iter().map(|(_, at)| self.owners[at as usize]).collect()
     }
 
-    /// Estimates of those codes whose signs do not rule them out. `differing` holds how many of the first signs differ.
+    /// Estimates of those codes whose signs do not rule them out. `room` holds how many of the first signs differ.
     fn estimated(
         &self,
         question: &BitQuestion,
-        differing: &mut [u16],
+        room: &mut Room,
         limit: usize,
         passes: impl Fn(super::Slot) -> bool,
     ) -> Vec<(f32, u32)> {
+        let Room { differing, picked, weights } = room;
+        let differing = &mut differing.as_flattened_mut()[..self.owners.len()];
         let mut tally = Tally::new(64 * FIRST);
         for (bits, owner) in differing.iter_mut().zip(&self.owners) {
             if passes(*owner) {
@@ -517,18 +533,19 @@ impl BitCodes {
         }
         let (sure, least) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit));
         let most = tally.likely(sure, ERRORS_OF_FIRST, 4 * least, self.owners.len() / COMPARED_SHARE);
-        let mut picked = Vec::with_capacity(tally.up_to(most));
+        picked.clear();
+        picked.reserve(tally.up_to(most));
         for (at, bits) in differing.iter().enumerate() {
             if *bits <= most {
                 picked.push(u32::try_from(at).unwrap_or(u32::MAX));
             }
         }
-        count_others(self, &question.others, &picked, differing);
+        count_others(self, &question.others, picked, differing);
         let mut tally = Tally::new(64 * self.words);
         picked.iter().for_each(|at| tally.count(differing[*at as usize]));
         let most = tally.likely(sure, ERRORS_OF_SIGNS, least, self.owners.len() / ESTIMATED_SHARE);
         picked.retain(|at| differing[*at as usize] <= most);
-        self.estimates(question, picked)
+        self.estimates(question, picked, weights)
     }
 }
 
@@ -601,7 +618,7 @@ mod tests {
                 assert_eq!(code.len(), coding.len());
                 let mut codes = BitCodes::new(words);
                 codes.put(None, &code, 0);
-                let estimate = codes.estimates(&question, vec![0])[0].0;
+                let estimate = codes.estimates(&question, &[0], &mut Vec::new())[0].0;
                 let cosine = super::super::quantised::cosine(&vectors[0], vector);
                 assert!((f64::from(estimate) - cosine).abs() < 0.03, "{dim}: {estimate} {cosine}");
             }
@@ -681,11 +698,11 @@ mod tests {
                 let near = codes.nearest(&question, 30, |_| true);
                 took += started.elapsed();
                 candidates += near.len();
-                let mut differing = vec![[0; PAGE]; codes.pages.len()];
+                let differing = vec![[0; PAGE]; codes.pages.len()];
+                let mut room = Room { differing, picked: Vec::new(), weights: Vec::new() };
                 let asked = BitQuestion::new(&question, dim / 64);
-                count_first(&codes.pages, &asked.first, &mut differing);
-                let differing = differing.as_flattened_mut();
-                estimated += codes.estimated(&asked, differing, 30, |_| true).len();
+                count_first(&codes.pages, &asked.first, &mut room.differing);
+                estimated += codes.estimated(&asked, &mut room, 30, |_| true).len();
                 found += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
             }
             eprintln!(

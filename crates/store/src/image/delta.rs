@@ -12,7 +12,7 @@ use aionis_core::{
 };
 
 use super::{
-    Around, Gate, NodeFacts, NodeImage, ScopeImage, Slot,
+    Around, Gate, NodeFacts, NodeImage, RowNumbers, ScopeImage, Slot, client_id_at,
     lists::{Moved, Place},
 };
 
@@ -204,8 +204,8 @@ impl ScopeImage {
                 if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
                     (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
-                    node.decay = *decay;
-                    self.gates[slot as usize] = Gate::of(node);
+                    node.set_decay(*decay);
+                    self.gates[slot as usize].bits = node.gate_bits();
                 }
             }
             Delta::Used { ids, at, .. } => self.used(ids, *at),
@@ -213,7 +213,7 @@ impl ScopeImage {
                 if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
                     node.live_rule = *live;
-                    self.gates[slot as usize] = Gate::of(node);
+                    self.gates[slot as usize].bits = node.gate_bits();
                 }
             }
             Delta::Vector { id, vector_no, vector, .. } => self.put_vector(*id, *vector_no, vector),
@@ -237,8 +237,8 @@ impl ScopeImage {
     pub(crate) fn used(&mut self, ids: &[NodeId], at: Timestamp) {
         for id in ids {
             if let Some(slot) = self.slot_of(id.0) {
-                let decay = &mut self.nodes[slot as usize].decay;
-                decay.used_at = decay.used_at.max(at);
+                let node = &mut self.nodes[slot as usize];
+                node.used_at = node.used_at.max(at);
             }
         }
     }
@@ -252,16 +252,17 @@ impl ScopeImage {
         }
     }
 
-    /// Makes room for a node and returns its slot.
-    pub(super) fn push_node(&mut self, node: NodeImage) -> Slot {
+    /// Makes room for a node and returns its slot. A row number of zero is none.
+    pub(super) fn push_node(&mut self, node: NodeImage, gate: Gate, node_no: i64) -> Slot {
         let slot = Slot::try_from(self.nodes.len()).unwrap_or(Slot::MAX);
         self.slots.insert(node.id, slot, |slot| self.nodes[slot as usize].id);
-        if node.node_no != 0 {
-            self.numbers.insert(node.node_no, slot);
+        if node_no != 0 {
+            self.rows.push(RowNumbers { node_no, vector_no: 0 });
+            self.numbers.insert(node_no, slot, |slot| self.rows[slot as usize].node_no);
         }
         self.pending += u64::from(node.pending);
-        self.count_terms(node.terms, true);
-        self.gates.push(Gate::of(&node));
+        self.count_terms(gate.terms, true);
+        self.gates.push(gate);
         self.nodes.push(node);
         self.around.push(Around::default());
         slot
@@ -284,9 +285,27 @@ impl ScopeImage {
         if let Some(name) = name_key {
             self.nodes[slot as usize].name = Some(name.into());
         }
-        self.nodes[slot as usize].has_client_id = client_id.is_some();
+        self.put_client_id(slot, client_id);
+    }
+
+    /// Gives a node a client id, or takes it away. Another node that had it has none then.
+    pub(super) fn put_client_id(&mut self, slot: Slot, client_id: Option<&str>) {
+        let held = self.nodes[slot as usize].client_id.as_deref();
+        if held == client_id {
+            return;
+        }
+        if let Some(held) = held {
+            self.clients.remove(held, |slot| client_id_at(&self.nodes, slot));
+        }
+        if let Some(client_id) = client_id
+            && let Some(other) = self.clients.get(client_id, |slot| client_id_at(&self.nodes, slot))
+        {
+            self.clients.remove(client_id, |slot| client_id_at(&self.nodes, slot));
+            self.nodes[other as usize].client_id = None;
+        }
+        self.nodes[slot as usize].client_id = client_id.map(Into::into);
         if let Some(client_id) = client_id {
-            self.clients.insert(client_id.into(), slot);
+            self.clients.insert(client_id, slot, |slot| client_id_at(&self.nodes, slot));
         }
     }
 
@@ -348,9 +367,10 @@ impl ScopeImage {
     }
 
     fn has_vector(&mut self, id: NodeId, slot: Slot, vector_no: i64, place: Place) {
-        let node = &mut self.nodes[slot as usize];
-        node.vector = Some(place);
-        node.vector_no = vector_no;
+        self.nodes[slot as usize].vector = Some(place);
+        if let Some(rows) = self.rows.get_mut(slot as usize) {
+            rows.vector_no = vector_no;
+        }
         self.set_pending(id, false);
     }
 }

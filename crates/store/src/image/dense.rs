@@ -88,10 +88,15 @@ impl ScopeImage {
             Some(hits) => Near::Scored(hits),
             None => Near::Candidates(
                 best.into_iter()
-                    .map(|Reverse(candidate)| (NodeId(candidate.id), self.nodes[candidate.slot as usize].vector_no))
+                    .map(|Reverse(candidate)| (NodeId(candidate.id), self.vector_no(candidate.slot)))
                     .collect(),
             ),
         }
+    }
+
+    /// Row number of a node's vector; zero where rows have none.
+    fn vector_no(&self, slot: Slot) -> i64 {
+        self.rows.get(slot as usize).map_or(0, |rows| rows.vector_no)
     }
 
     /// Whether an index should be built for the vectors there are.
@@ -127,9 +132,8 @@ impl ScopeImage {
         let (probes, recall) = (trained.router.probes(), trained.recall);
         let mut members = Vec::with_capacity(self.vectors.len());
         for (slot, place) in self.vectors.install(trained, snapshot) {
-            let node = &mut self.nodes[slot as usize];
-            node.vector = Some(place);
-            members.push((node.vector_no, place.list()));
+            self.nodes[slot as usize].vector = Some(place);
+            members.push((self.vector_no(slot), place.list()));
         }
         members.sort_unstable();
         StoredIndex { router: StoredRouter { centroids, probes }, members, recall, built_at }

@@ -14,7 +14,6 @@ impl ScopeImage {
         }
         self.version += 1;
         self.forget_documents(&slots);
-        self.clients.retain(|_, slot| !slots.contains(slot));
         for slot in slots {
             self.erase_slot(slot);
         }
@@ -24,19 +23,20 @@ impl ScopeImage {
         self.put_code(slot, None);
         self.drop_edges(slot);
         let at = slot as usize;
-        let (id, node_no, terms) = (self.nodes[at].id, self.nodes[at].node_no, self.nodes[at].terms);
+        let (id, terms) = (self.nodes[at].id, self.gates[at].terms);
         self.aliases.remove(&slot);
         self.set_pending(NodeId(id), false);
         self.count_terms(terms, false);
         self.slots.remove(id, |slot| self.nodes[slot as usize].id);
-        if self.numbers.get(&node_no) == Some(&slot) {
-            self.numbers.remove(&node_no);
+        if let Some(rows) = self.rows.get(at) {
+            self.numbers.remove(rows.node_no, |slot| self.rows[slot as usize].node_no);
         }
+        self.put_client_id(slot, None);
         let node = &mut self.nodes[at];
         // What still points here, from the far end of an edge, finds something that is never shown.
         (node.tier, node.flags, node.live_rule) = (Tier::Archive, SUPERSEDED, false);
-        (node.name, node.has_client_id, node.ready, node.terms) = (None, false, false, 0);
-        self.gates[at] = Gate { owner_agent: 0, owner_team: 0, terms: 0, bits: 0 };
+        (node.name, node.ready) = (None, false);
+        self.gates[at] = Gate::CLOSED;
         self.erased += 1;
     }
 

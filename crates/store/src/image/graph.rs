@@ -16,10 +16,27 @@ pub(super) struct EdgeImage {
     dst: Slot,
     weight: f64,
     confidence: f64,
-    commit_seq: u64,
     next_leaving: u32,
     next_entering: u32,
+    commit_seq: Seq,
     edge_type: EdgeType,
+}
+
+/// A commit's number in the room that is left beside the kind of an edge: 2⁴⁸ commits outlast any scope.
+#[derive(Clone, Copy)]
+struct Seq([u8; 6]);
+
+impl From<u64> for Seq {
+    fn from(seq: u64) -> Self {
+        let [a, b, c, d, e, f, ..] = seq.to_le_bytes();
+        Self([a, b, c, d, e, f])
+    }
+}
+
+impl From<Seq> for u64 {
+    fn from(Seq([a, b, c, d, e, f]): Seq) -> Self {
+        Self::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
 }
 
 /// The newest edges at one node, as positions in the list of edges.
@@ -76,8 +93,7 @@ impl ScopeImage {
         // A node named twice is one node: its edges must not use up the limit.
         let filter = self.viewer(viewer);
         let shows = |slot: Slot| {
-            let node = &self.nodes[slot as usize];
-            node.is_shown() && filter.sees(node) && !self.is_alias(slot)
+            self.nodes[slot as usize].is_shown() && filter.sees(self.gates[slot as usize]) && !self.is_alias(slot)
         };
         let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         slots.retain(|slot| shows(*slot));
@@ -121,7 +137,7 @@ impl ScopeImage {
             dst: node(edge.dst),
             weight: edge.weight,
             confidence: edge.confidence,
-            commit_seq: edge.commit_seq,
+            commit_seq: edge.commit_seq.into(),
         }
     }
 
@@ -143,7 +159,7 @@ impl ScopeImage {
     pub(crate) fn put_edge(&mut self, edge: EdgeView) {
         if let Some(at) = self.edge_slots.get(edge.id.0, |at| self.edges[at as usize].id) {
             let known = &mut self.edges[at as usize];
-            (known.weight, known.confidence, known.commit_seq) = (edge.weight, edge.confidence, edge.commit_seq);
+            (known.weight, known.confidence, known.commit_seq) = (edge.weight, edge.confidence, edge.commit_seq.into());
             return;
         }
         let (Some(src), Some(dst)) = (self.slot_of(edge.src.0), self.slot_of(edge.dst.0)) else {
@@ -159,7 +175,7 @@ impl ScopeImage {
             dst,
             weight: edge.weight,
             confidence: edge.confidence,
-            commit_seq: edge.commit_seq,
+            commit_seq: edge.commit_seq.into(),
             next_leaving: leaving,
             next_entering: entering,
             edge_type: edge.edge_type,

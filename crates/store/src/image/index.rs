@@ -1,11 +1,10 @@
-//! Positions by id, without holding the ids a second time.
+//! Positions by a key that the entries of a list have themselves, so that no key is held a second time.
 
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use uuid::Uuid;
 
-/// Positions in a list whose entries have ids. The list is named at each use.
+/// Positions in a list whose entries have keys. How the key of an entry is read is said at each use.
 #[derive(Default)]
 pub(super) struct Index {
     table: HashTable<u32>,
@@ -13,27 +12,28 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Position of the entry with this id.
-    pub(super) fn get(&self, id: Uuid, id_at: impl Fn(u32) -> Uuid) -> Option<u32> {
-        self.table.find(self.hasher.hash_one(id), |at| id_at(*at) == id).copied()
+    /// Position of the entry with this key.
+    pub(super) fn get<K: Hash + Eq>(&self, key: K, key_at: impl Fn(u32) -> K) -> Option<u32> {
+        self.table.find(self.hasher.hash_one(&key), |at| key_at(*at) == key).copied()
     }
 
-    /// Adds a position whose id is not in yet.
-    pub(super) fn insert(&mut self, id: Uuid, at: u32, id_at: impl Fn(u32) -> Uuid) {
+    /// Adds a position whose key is not in yet.
+    pub(super) fn insert<K: Hash>(&mut self, key: K, at: u32, key_at: impl Fn(u32) -> K) {
         let hasher = &self.hasher;
-        self.table.insert_unique(hasher.hash_one(id), at, |at| hasher.hash_one(id_at(*at)));
+        self.table.insert_unique(hasher.hash_one(key), at, |at| hasher.hash_one(key_at(*at)));
     }
 
-    /// Takes the position of an id out.
-    pub(super) fn remove(&mut self, id: Uuid, id_at: impl Fn(u32) -> Uuid) {
-        if let Ok(entry) = self.table.find_entry(self.hasher.hash_one(id), |at| id_at(*at) == id) {
+    /// Takes the position of a key out.
+    pub(super) fn remove<K: Hash + Eq>(&mut self, key: K, key_at: impl Fn(u32) -> K) {
+        if let Ok(entry) = self.table.find_entry(self.hasher.hash_one(&key), |at| key_at(*at) == key) {
             entry.remove();
         }
     }
 
-    pub(super) fn reserve(&mut self, more: usize, id_at: impl Fn(u32) -> Uuid) {
+    /// Makes room for so many more.
+    pub(super) fn reserve<K: Hash>(&mut self, more: usize, key_at: impl Fn(u32) -> K) {
         let hasher = &self.hasher;
-        self.table.reserve(more, |at| hasher.hash_one(id_at(*at)));
+        self.table.reserve(more, |at| hasher.hash_one(key_at(*at)));
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -1,6 +1,8 @@
 //! Posting lists: read from the durable inverted index when a question first needs them, then kept up to date.
 
-use super::{Filter, ScopeImage, Slot};
+use std::cell::RefCell;
+
+use super::{Filter, ScopeImage, Slot, postings::Postings};
 use aionis_core::{
     ids::NodeId,
     ports::store::NodeFilter,
@@ -11,62 +13,24 @@ use aionis_core::{
 /// terms come first, so what is passed over holds none of them.
 const DOCUMENTS_IN_PLAY_MAX: usize = 50_000;
 
-/// The documents of one term with their counts, by slot.
+/// Room for the scores of one question, kept from question to question: for a large scope it is some hundred kilobytes.
 #[derive(Default)]
-pub(super) struct Postings {
-    slots: Vec<Slot>,
-    /// Beside, not between: side by side a count would take as much room as a slot.
-    counts: Vec<u16>,
+struct Scores {
+    /// By slot; zero between questions.
+    score_of: Vec<f32>,
+    /// The slots whose score is not zero.
+    touched: Vec<Slot>,
 }
 
-impl Postings {
-    fn new(mut entries: Vec<(Slot, u16)>) -> Self {
-        entries.sort_unstable();
-        let (slots, counts) = entries.into_iter().unzip();
-        Self { slots, counts }
-    }
+thread_local! {
+    static SCORES: RefCell<Scores> = RefCell::default();
+}
 
-    fn len(&self) -> usize {
-        self.slots.len()
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.slots.capacity() * 4 + self.counts.capacity() * 2 + 96
-    }
-
-    pub(super) fn shrink(&mut self) {
-        self.slots.shrink_to_fit();
-        self.counts.shrink_to_fit();
-    }
-
-    /// Sets a document's count; zero takes it out. Setting what is set already changes nothing.
-    fn set(&mut self, slot: Slot, count: u16) {
-        match (self.slots.binary_search(&slot), count) {
-            (Ok(at), 0) => {
-                self.slots.remove(at);
-                self.counts.remove(at);
-            }
-            (Ok(at), count) => self.counts[at] = count,
-            (Err(_), 0) => {}
-            (Err(at), count) => {
-                self.slots.insert(at, slot);
-                self.counts.insert(at, count);
-            }
-        }
-    }
-
-    fn count(&self, slot: Slot) -> u16 {
-        self.slots.binary_search(&slot).map_or(0, |at| self.counts[at])
-    }
-
-    fn forget(&mut self, slots: &hashbrown::HashSet<Slot>) {
-        let mut of = self.slots.iter();
-        self.counts.retain(|_| of.next().is_none_or(|slot| !slots.contains(slot)));
-        self.slots.retain(|slot| !slots.contains(slot));
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (Slot, u16)> {
-        self.slots.iter().copied().zip(self.counts.iter().copied())
+impl Scores {
+    /// Takes out all scores.
+    fn drain(&mut self) -> impl Iterator<Item = (Slot, f32)> + '_ {
+        let Self { score_of, touched } = self;
+        touched.drain(..).map(|slot| (slot, std::mem::take(&mut score_of[slot as usize])))
     }
 }
 
@@ -97,7 +61,7 @@ impl ScopeImage {
         }
         let Some(entries) = rows
             .iter()
-            .map(|(node_no, count)| self.numbers.get(node_no).map(|slot| (*slot, *count)))
+            .map(|(node_no, count)| self.numbered(*node_no).map(|slot| (slot, *count)))
             .collect::<Option<Vec<_>>>()
         else {
             return false;
@@ -106,9 +70,14 @@ impl ScopeImage {
         true
     }
 
+    /// The node of a row number.
+    fn numbered(&self, node_no: i64) -> Option<Slot> {
+        self.numbers.get(node_no, |slot| self.rows[slot as usize].node_no)
+    }
+
     /// Keeps the part of a posting list whose rows the image knows; the rest arrives as deltas.
     pub(crate) fn keep_known_postings(&mut self, term: &str, rows: &[(i64, u16)]) {
-        let known = rows.iter().filter_map(|(node_no, count)| self.numbers.get(node_no).map(|slot| (*slot, *count)));
+        let known = rows.iter().filter_map(|(node_no, count)| self.numbered(*node_no).map(|slot| (slot, *count)));
         self.postings.insert(term.into(), Postings::new(known.collect()));
     }
 
@@ -171,13 +140,10 @@ impl ScopeImage {
         });
         let docs = best
             .into_iter()
-            .map(|(_, slot)| {
-                let node = &self.nodes[slot as usize];
-                LexicalDoc {
-                    id: NodeId(node.id),
-                    len: node.terms,
-                    counts: lists.iter().map(|list| list.count(slot)).collect(),
-                }
+            .map(|(_, slot)| LexicalDoc {
+                id: NodeId(self.nodes[slot as usize].id),
+                len: self.gates[slot as usize].terms,
+                counts: lists.iter().map(|list| list.count(slot)).collect(),
             })
             .collect();
         let mut docs = self.resolved_docs(seen_by, docs);
@@ -194,15 +160,15 @@ impl ScopeImage {
         filter: &Filter,
         limit: usize,
     ) -> Vec<(f32, Slot)> {
-        let (score_of, touched) = self.scores(lists, doc_freq, mean_len);
-        let mut best: Vec<(f32, Slot)> = Vec::with_capacity(2 * limit.min(touched.len()) + 1);
+        let mut scores = SCORES.take();
+        self.score(lists, doc_freq, mean_len, &mut scores);
+        let mut best: Vec<(f32, Slot)> = Vec::with_capacity(2 * limit.min(scores.touched.len()) + 1);
         let mut floor = 0.0_f32;
         let worse_last = |a: &(f32, Slot), b: &(f32, Slot)| {
             b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
         };
         // Kept in a buffer of twice the limit that is cut back when full: most documents fall below the floor at once.
-        for slot in touched {
-            let score = score_of[slot as usize];
+        for (slot, score) in scores.drain() {
             if score < floor || !filter.seeds(self.gates[slot as usize]) {
                 continue;
             }
@@ -213,6 +179,7 @@ impl ScopeImage {
                 floor = best.iter().fold(f32::INFINITY, |least, entry| least.min(entry.0));
             }
         }
+        SCORES.set(scores);
         if best.len() > limit {
             best.select_nth_unstable_by(limit, worse_last);
             best.truncate(limit);
@@ -220,11 +187,13 @@ impl ScopeImage {
         best
     }
 
-    fn scores(&self, lists: &[&Postings], doc_freq: &[u64], mean_len: f64) -> (Vec<f32>, Vec<Slot>) {
+    fn score(&self, lists: &[&Postings], doc_freq: &[u64], mean_len: f64, scores: &mut Scores) {
         let mut rarest_first: Vec<usize> = (0..lists.len()).filter(|at| doc_freq[*at] > 0).collect();
         rarest_first.sort_by_key(|at| doc_freq[*at]);
-        let mut score_of = vec![0.0_f32; self.nodes.len()];
-        let mut touched: Vec<Slot> = Vec::new();
+        let Scores { score_of, touched } = scores;
+        if score_of.len() < self.nodes.len() {
+            score_of.resize(self.nodes.len(), 0.0);
+        }
         for at in rarest_first {
             let weight = idf(self.documents, doc_freq[at]);
             let open = touched.len() < DOCUMENTS_IN_PLAY_MAX;
@@ -242,6 +211,5 @@ impl ScopeImage {
                 *score += gain;
             }
         }
-        (score_of, touched)
     }
 }

@@ -1,7 +1,7 @@
 //! The vectors of a scope: one list that is scanned whole, or, for a large scope, many lists of which a question visits
 //! those near it.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use hashbrown::HashSet;
 
@@ -18,17 +18,22 @@ const FILTER_SAMPLE: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     list: u16,
-    at: u32,
+    /// One more than the position, so that no place takes no more room than a place.
+    after: NonZeroU32,
 }
 
 impl Place {
     /// A place outside the lists, by position alone.
     pub(super) const fn single(at: u32) -> Self {
-        Self { list: 0, at }
+        Self::of(0, at)
+    }
+
+    const fn of(list: u16, at: u32) -> Self {
+        Self { list, after: NonZeroU32::MIN.saturating_add(at) }
     }
 
     pub(super) const fn at(self) -> u32 {
-        self.at
+        self.after.get() - 1
     }
 
     pub(super) const fn list(self) -> u16 {
@@ -85,7 +90,7 @@ impl Vectors {
 
     /// A vector in full precision, if those are in memory.
     pub(super) fn exact(&self, place: Place) -> Option<&[f32]> {
-        self.lists[usize::from(place.list)].exact(place.at)
+        self.lists[usize::from(place.list)].exact(place.at())
     }
 
     /// Stores a vector, in place of the one at `held` if there is one.
@@ -96,7 +101,7 @@ impl Vectors {
         let list = self.router.as_ref().map_or(0, |router| router.list_of(vector));
         let list = u16::try_from(list).unwrap_or(0);
         if let Some(held) = held.filter(|held| held.list == list) {
-            self.lists[usize::from(list)].replace(held.at, vector);
+            self.lists[usize::from(list)].replace(held.at(), vector);
             return (held, None);
         }
         let moved = held.and_then(|held| self.remove(held));
@@ -114,7 +119,7 @@ impl Vectors {
         if self.exact_bytes(self.len) > self.exact_bytes_max {
             self.lists.iter_mut().for_each(Codes::drop_exact);
         }
-        Place { list, at: self.lists[usize::from(list)].push(vector, owner) }
+        Place::of(list, self.lists[usize::from(list)].push(vector, owner))
     }
 
     /// Stores the integer code of a vector, in place of the one at `held` if there is one. None when it is damaged.
@@ -122,17 +127,17 @@ impl Vectors {
         let (codes, factor) = code.split_last_chunk::<4>().filter(|(codes, _)| codes.len() == self.lists[0].dim())?;
         let factor = f32::from_le_bytes(*factor);
         if let Some(held) = held {
-            self.lists[usize::from(held.list)].replace_code(held.at, codes, factor);
+            self.lists[usize::from(held.list)].replace_code(held.at(), codes, factor);
             return Some(held);
         }
         self.len += 1;
-        Some(Place { list: 0, at: self.lists[0].push_code(codes, factor, owner) })
+        Some(Place::single(self.lists[0].push_code(codes, factor, owner)))
     }
 
     /// Takes a vector out.
     pub(super) fn remove(&mut self, place: Place) -> Moved {
         self.len -= 1;
-        let moved = self.lists[usize::from(place.list)].remove(place.at);
+        let moved = self.lists[usize::from(place.list)].remove(place.at());
         moved.map(|owner| (owner, place))
     }
 
@@ -151,7 +156,7 @@ impl Vectors {
         let mut state = Scan::new();
         let mut visit = |list: u16| {
             let codes = &self.lists[usize::from(list)];
-            codes.scan(question, &mut state, passes, &mut |at, owner, score| hit(Place { list, at }, owner, score));
+            codes.scan(question, &mut state, passes, &mut |at, owner, score| hit(Place::of(list, at), owner, score));
         };
         let Some(router) = self.router.as_ref().filter(|_| !everywhere) else {
             (0..=u16::MAX).take(self.lists.len()).for_each(visit);
@@ -217,10 +222,8 @@ impl Vectors {
                     .get(owner)
                     .map_or_else(|| router.list_of(&old.unit(at).collect::<Vec<_>>()), |list| usize::from(*list));
                 let target = &mut lists[list];
-                let place = Place {
-                    list: u16::try_from(list).unwrap_or(u16::MAX),
-                    at: u32::try_from(target.len()).unwrap_or(u32::MAX),
-                };
+                let at_target = u32::try_from(target.len()).unwrap_or(u32::MAX);
+                let place = Place::of(u16::try_from(list).unwrap_or(u16::MAX), at_target);
                 target.push_from(old, at);
                 places.push((*owner, place));
             }

@@ -7,7 +7,7 @@ use aionis_core::{
 };
 use uuid::Uuid;
 
-use super::{Gate, NodeImage, Router, ScopeImage, Slot};
+use super::{Gate, NodeImage, Router, ScopeImage, Slot, client_id_at};
 
 /// A node as stored, as far as an image holds it.
 pub(crate) struct NodeFacts<'a> {
@@ -41,7 +41,17 @@ impl ScopeImage {
         self.gates.reserve_exact(nodes);
         self.around.reserve_exact(nodes);
         self.slots.reserve(nodes, |slot| self.nodes[slot as usize].id);
-        self.numbers.reserve(nodes);
+        self.clients.reserve(nodes, |slot| client_id_at(&self.nodes, slot));
+        if let Some(bits) = &mut self.bits {
+            bits.reserve(nodes);
+        }
+    }
+
+    /// Makes room for so many nodes with vectors, and with row numbers.
+    pub(crate) fn reserve_with_vectors(&mut self, nodes: usize) {
+        self.reserve(nodes);
+        self.rows.reserve_exact(nodes);
+        self.numbers.reserve(nodes, |slot| self.rows[slot as usize].node_no);
         self.vectors.reserve(nodes);
     }
 
@@ -50,20 +60,11 @@ impl ScopeImage {
         let owner_agent = self.strings.number(facts.owner_agent);
         let owner_team = self.strings.number(facts.owner_team);
         let known = self.slot_of(facts.id);
-        let (vector, vector_no) = known.map_or((None, 0), |slot| {
-            let node = &self.nodes[slot as usize];
-            (node.vector, node.vector_no)
-        });
-        let node = NodeImage {
+        let mut node = NodeImage {
             id: facts.id,
-            node_no: facts.node_no,
-            vector_no,
-            vector,
-            terms: facts.terms,
-            owner_agent,
-            owner_team,
+            vector: None,
             name: None,
-            has_client_id: false,
+            client_id: None,
             node_type: facts.node_type,
             tier: facts.tier,
             lane: facts.lane,
@@ -71,19 +72,26 @@ impl ScopeImage {
             live_rule: facts.live_rule,
             pending: facts.pending,
             ready: facts.ready,
+            held: facts.decay.held,
+            since: facts.decay.since,
+            used_at: facts.decay.used_at,
+            feedback: facts.decay.feedback,
             salience: facts.salience,
-            decay: facts.decay,
             confidence: facts.confidence,
         };
+        let gate = Gate { owner_agent, owner_team, terms: facts.terms, bits: node.gate_bits() };
         let slot = match known {
-            None => self.push_node(node),
+            None => self.push_node(node, gate, facts.node_no),
             Some(slot) => {
                 self.set_pending(NodeId(facts.id), false);
-                self.count_terms(self.nodes[slot as usize].terms, false);
-                self.count_terms(node.terms, true);
+                self.count_terms(self.gates[slot as usize].terms, false);
+                self.count_terms(gate.terms, true);
                 self.pending += u64::from(node.pending);
-                self.gates[slot as usize] = Gate::of(&node);
-                self.nodes[slot as usize] = node;
+                self.gates[slot as usize] = gate;
+                let held = &mut self.nodes[slot as usize];
+                // Its vector stays, and its client id until it is known whether it still has it.
+                (node.vector, node.client_id) = (held.vector, held.client_id.take());
+                *held = node;
                 slot
             }
         };

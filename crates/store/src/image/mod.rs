@@ -13,11 +13,13 @@ mod index;
 mod lexical;
 mod lists;
 mod load;
+mod postings;
 mod quantised;
 mod router;
 mod stored_index;
 
 use aionis_core::{
+    clock::Timestamp,
     ids::NodeId,
     lifecycle::DecayBasis,
     model::{Lane, NodeType, Tier, Viewer},
@@ -32,8 +34,8 @@ use self::{
     code::BitCodes,
     graph::{Around, EdgeImage},
     index::Index,
-    lexical::Postings,
     lists::{Place, Vectors},
+    postings::Postings,
 };
 pub(crate) use self::{
     code::Coding,
@@ -56,9 +58,11 @@ pub(crate) struct ScopeImage {
     nodes: Vec<NodeImage>,
     /// Per node, always of its present state.
     gates: Vec<Gate>,
+    /// Per node, where rows have numbers; else empty.
+    rows: Vec<RowNumbers>,
     slots: Index,
     /// By row number, where rows have one.
-    numbers: HashMap<i64, Slot>,
+    numbers: Index,
     strings: Interner,
     vectors: Vectors,
     /// Codes of bits per coordinate in place of vectors, when the image holds codes of long ones.
@@ -66,7 +70,8 @@ pub(crate) struct ScopeImage {
     edges: Vec<EdgeImage>,
     edge_slots: Index,
     around: Vec<Around>,
-    clients: HashMap<Box<str>, Slot>,
+    /// By client id.
+    clients: Index,
     /// What nodes are aliases of.
     aliases: HashMap<Slot, Uuid>,
     postings: HashMap<Box<str>, Postings>,
@@ -102,10 +107,8 @@ pub(crate) mod gate {
 }
 
 impl Gate {
-    fn of(node: &NodeImage) -> Self {
-        let bits = gate_bits(node.node_type, node.tier, node.lane, node.flags, node.live_rule);
-        Self { owner_agent: node.owner_agent, owner_team: node.owner_team, terms: node.terms, bits }
-    }
+    /// That of a node nobody is shown.
+    const CLOSED: Self = Self { owner_agent: 0, owner_team: 0, terms: 0, bits: 0 };
 }
 
 /// The bits of a node's gate, which storage may hold beside its vector.
@@ -131,16 +134,11 @@ fn is_shown(node_type: NodeType, tier: Tier, flags: u8, live_rule: bool) -> bool
 /// One node, as far as filters and scores need it.
 struct NodeImage {
     id: Uuid,
-    node_no: i64,
-    vector_no: i64,
     /// Where its vector is, if it has one.
     vector: Option<Place>,
-    terms: u32,
-    owner_agent: u32,
-    owner_team: u32,
     name: Option<Box<str>>,
-    /// Whether it has a client id now; an update by id alone takes it away.
-    has_client_id: bool,
+    /// Its client id now; an update by id alone takes it away.
+    client_id: Option<Box<str>>,
     node_type: NodeType,
     tier: Tier,
     lane: Lane,
@@ -149,12 +147,36 @@ struct NodeImage {
     pending: bool,
     /// Whether it has a vector that is not held here.
     ready: bool,
+    /// Whether it does not fade. Of its [`DecayBasis`], like the next three; side by side they take less room.
+    held: bool,
+    since: Timestamp,
+    used_at: Timestamp,
+    feedback: f64,
     salience: f64,
-    decay: DecayBasis,
     confidence: f64,
 }
 
+/// Row numbers of a node and of its vector.
+#[derive(Clone, Copy)]
+struct RowNumbers {
+    node_no: i64,
+    /// Zero without a vector.
+    vector_no: i64,
+}
+
 impl NodeImage {
+    fn gate_bits(&self) -> u8 {
+        gate_bits(self.node_type, self.tier, self.lane, self.flags, self.live_rule)
+    }
+
+    fn decay(&self) -> DecayBasis {
+        DecayBasis { since: self.since, used_at: self.used_at, feedback: self.feedback, held: self.held }
+    }
+
+    fn set_decay(&mut self, decay: DecayBasis) {
+        (self.since, self.used_at, self.feedback, self.held) = (decay.since, decay.used_at, decay.feedback, decay.held);
+    }
+
     /// Whether recall may show the node at all, owners aside.
     fn is_shown(&self) -> bool {
         is_shown(self.node_type, self.tier, self.flags, self.live_rule)
@@ -165,12 +187,17 @@ impl NodeImage {
             id: NodeId(self.id),
             node_type: self.node_type,
             salience: self.salience,
-            decay: self.decay,
+            decay: self.decay(),
             confidence: self.confidence,
             ready: self.ready || self.vector.is_some(),
             draft_topic: self.flags & DRAFT_TOPIC != 0,
         }
     }
+}
+
+/// The client id of a node, empty without one.
+fn client_id_at(nodes: &[NodeImage], slot: Slot) -> &str {
+    nodes[slot as usize].client_id.as_deref().unwrap_or_default()
 }
 
 /// Strings that occur often, as numbers. Zero stands for none.
@@ -204,8 +231,8 @@ struct Filter {
 }
 
 impl Filter {
-    fn sees(&self, node: &NodeImage) -> bool {
-        node.lane == Lane::Shared || node.owner_agent == self.agent || node.owner_team == self.team
+    fn sees(&self, of: Gate) -> bool {
+        of.bits & gate::SHARED != 0 || of.owner_agent == self.agent || of.owner_team == self.team
     }
 
     /// Whether a node may be a seed.
@@ -214,8 +241,7 @@ impl Filter {
             SeedRules::Everything => gate::SEED,
             SeedRules::Reference => gate::SEED | gate::REFERENCE,
         };
-        of.bits & needed == needed
-            && (of.bits & gate::SHARED != 0 || of.owner_agent == self.agent || of.owner_team == self.team)
+        of.bits & needed == needed && self.sees(of)
     }
 }
 
@@ -226,15 +252,16 @@ impl ScopeImage {
             head_seq: 0,
             nodes: Vec::new(),
             gates: Vec::new(),
+            rows: Vec::new(),
             slots: Index::default(),
-            numbers: HashMap::new(),
+            numbers: Index::default(),
             strings: Interner::default(),
             vectors: Vectors::new(dim, exact_bytes_max),
             bits: None,
             edges: Vec::new(),
             edge_slots: Index::default(),
             around: Vec::new(),
-            clients: HashMap::new(),
+            clients: Index::default(),
             aliases: HashMap::new(),
             postings: HashMap::new(),
             postings_complete: false,
@@ -258,6 +285,11 @@ impl ScopeImage {
         }
     }
 
+    /// The client id of a node, empty without one.
+    fn client_id_at(&self, slot: Slot) -> &str {
+        client_id_at(&self.nodes, slot)
+    }
+
     /// Where a node is, if it is known.
     pub(crate) fn slot_of(&self, id: Uuid) -> Option<Slot> {
         self.slots.get(id, |slot| self.nodes[slot as usize].id)
@@ -274,7 +306,7 @@ impl ScopeImage {
 
     /// Database row number of a node.
     pub(crate) fn node_no(&self, id: NodeId) -> Option<i64> {
-        self.slot(id).map(|node| node.node_no)
+        self.slot_of(id.0).and_then(|slot| self.rows.get(slot as usize)).map(|rows| rows.node_no)
     }
 
     /// Vitals of those nodes the viewer may see and recall may show.
@@ -282,9 +314,9 @@ impl ScopeImage {
         let filter = self.viewer(viewer);
         ids.iter()
             .filter_map(|id| self.slot_of(id.0))
-            .filter(|slot| !self.is_alias(*slot))
+            .filter(|slot| !self.is_alias(*slot) && filter.sees(self.gates[*slot as usize]))
             .map(|slot| &self.nodes[slot as usize])
-            .filter(|node| node.is_shown() && filter.sees(node))
+            .filter(|node| node.is_shown())
             .map(NodeImage::vitals)
             .collect()
     }
@@ -309,8 +341,7 @@ impl ScopeImage {
             .iter()
             .filter_map(|literal| {
                 let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slot_of(id));
-                let by_client_id = || self.clients.get(literal.as_str()).copied();
-                by_id.or_else(|| by_client_id().filter(|&slot| self.nodes[slot as usize].has_client_id))
+                by_id.or_else(|| self.clients.get(literal.as_str(), |slot| self.client_id_at(slot)))
             })
             .map(|slot| self.stands_for(slot))
             .filter(|slot| filter.seeds(self.gates[*slot as usize]))
@@ -325,6 +356,7 @@ impl ScopeImage {
     pub(crate) fn shrink(&mut self) {
         self.nodes.shrink_to_fit();
         self.gates.shrink_to_fit();
+        self.rows.shrink_to_fit();
         self.edges.shrink_to_fit();
         self.around.shrink_to_fit();
         self.postings.values_mut().for_each(Postings::shrink);
@@ -337,15 +369,17 @@ impl ScopeImage {
     pub(crate) fn bytes(&self) -> usize {
         let postings: usize = self.postings.values().map(Postings::bytes).sum();
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
-        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + size_of::<Gate>() + 32)
+        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + size_of::<Gate>() + 48)
+            + self.rows.capacity() * size_of::<RowNumbers>()
             + self.slots.bytes()
+            + self.numbers.bytes()
+            + self.clients.bytes()
             + self.edges.capacity() * size_of::<EdgeImage>()
             + self.edge_slots.bytes()
             + self.around.capacity() * size_of::<Around>()
             + self.vectors.bytes()
             + self.bits.as_ref().map_or(0, BitCodes::bytes)
             + postings
-            + self.clients.len() * 64
             + self.aliases.capacity() * 24
     }
 }

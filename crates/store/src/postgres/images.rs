@@ -82,6 +82,8 @@ enum Refreshed {
 
 /// Changed rows that are held at once: after many writes without a question there are as many as nodes.
 const ROWS_AT_ONCE: usize = 2_000;
+/// Nodes that room is made for before they come.
+const RESERVED_MAX: usize = 1 << 20;
 
 /// Kind of the rows that name forgotten nodes.
 const ERASED: i16 = 3;
@@ -147,7 +149,6 @@ impl Images {
         }
     }
 
-    /// The image of a scope, as fresh as asked.
     /// The image of a scope, as fresh as asked. One of a scope that was purged is let go, and another one is loaded.
     pub(crate) async fn get(
         &self,
@@ -294,6 +295,10 @@ impl Entry {
                     is_purging = true;
                     fresh.head.change_no = get(&row, 5)?;
                     break;
+                }
+                if is_head(&row)? {
+                    let nodes = usize::try_from(get::<i64>(&row, 6)?).unwrap_or(0);
+                    image.reserve(nodes.min(RESERVED_MAX));
                 }
                 fresh.take(&mut image, &row)?;
             }

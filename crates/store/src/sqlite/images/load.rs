@@ -40,7 +40,7 @@ pub(super) fn load(
     check_state(&state, scope)?;
     image.scope_no = Some(scope_no);
     image.head_seq = head_seq;
-    image.reserve(usize::try_from(count).unwrap_or(0));
+    image.reserve_with_vectors(usize::try_from(count).unwrap_or(0));
     nodes(&mut image, &tx, scope)?;
     vectors(&mut image, &tx, scope, space)?;
     edges(&mut image, &tx, scope)?;
