@@ -10,7 +10,7 @@ use super::serve::StopSignal;
 use crate::{
     background::{DRAIN, Loops},
     failure::{Failure, Verdict},
-    heartbeat, output,
+    heartbeat, memory, output,
     settings::{Settings, env_file::EnvFileArgs},
     telemetry, wiring,
 };
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: WorkerArgs) -> Result<Verdict, Failure> {
     }
     let heartbeat = args.heartbeat_file.map(|path| heartbeat::Writer::start(path, pulses)).transpose()?;
     let heartbeat = heartbeat.map(|writer| tokio::spawn(writer.run()));
-    tracing::info!("worker started");
+    tracing::info!(small_pages = memory::is_in_small_pages(), "worker started");
     let worked = work(loops, &stop, stop_signal.wait()).await;
     if let Some(heartbeat) = heartbeat {
         heartbeat.abort();
