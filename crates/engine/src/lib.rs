@@ -12,6 +12,7 @@ pub mod jobs;
 mod lately;
 mod operate;
 pub mod pulse;
+mod queue;
 mod read;
 pub mod recall;
 pub mod reembed;

@@ -9,12 +9,11 @@ use aionis_core::{
     ids::{NodeId, ScopeKey},
     ports::store::Store,
 };
-use tokio::sync::{mpsc, oneshot};
+
+use crate::queue::{Batches, Queue, bounded};
 
 /// Recalls whose seeds may wait.
 const QUEUE_MAX: usize = 1_024;
-/// Recalls a batch takes at most.
-const BATCH_MAX: usize = 256;
 /// Nodes one statement notes at most.
 const NODES_MAX: usize = 1_000;
 /// A node is noted at most once in this time, in microseconds: tiers and the pace of fading count in days.
@@ -22,21 +21,23 @@ const ONCE_IN: i64 = 3_600_000_000;
 /// Nodes remembered as noted; when there are more, all are forgotten and storage decides.
 const NOTED_MAX: usize = 65_536;
 
-enum Entry {
-    Used { scope: ScopeKey, ids: Vec<NodeId>, at: Timestamp },
-    Flush(oneshot::Sender<()>),
+/// The seeds of one recall.
+struct Used {
+    scope: ScopeKey,
+    ids: Vec<NodeId>,
+    at: Timestamp,
 }
 
 /// Handle of the queue.
 pub(crate) struct UsageWriter {
-    queue: mpsc::Sender<Entry>,
+    queue: Queue<Used>,
 }
 
 impl UsageWriter {
     /// Starts the task that stores what is queued.
     pub(crate) fn start(store: Arc<dyn Store>) -> Self {
-        let (queue, entries) = mpsc::channel(QUEUE_MAX);
-        tokio::spawn(run(store, entries));
+        let (queue, batches) = bounded(QUEUE_MAX);
+        tokio::spawn(run(store, batches));
         Self { queue }
     }
 
@@ -46,18 +47,14 @@ impl UsageWriter {
             return;
         }
         let count = ids.len() as u64;
-        if self.queue.try_send(Entry::Used { scope: scope.clone(), ids, at }).is_err() {
+        if !self.queue.push(Used { scope: scope.clone(), ids, at }) {
             dropped(count);
         }
     }
 
     /// Waits until everything queued before is stored.
     pub(crate) async fn flush(&self) {
-        let (done, flushed) = oneshot::channel();
-        if self.queue.send(Entry::Flush(done)).await.is_ok() {
-            // The task answers once it has stored what came before; when it is gone there is nothing to wait for.
-            let _ = flushed.await;
-        }
+        self.queue.flush().await;
     }
 }
 
@@ -84,21 +81,15 @@ impl Noted {
     }
 }
 
-async fn run(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
-    let (mut batch, mut noted) = (Vec::with_capacity(BATCH_MAX), Noted::default());
-    while entries.recv_many(&mut batch, BATCH_MAX).await > 0 {
+async fn run(store: Arc<dyn Store>, mut batches: Batches<Used>) {
+    let mut noted = Noted::default();
+    while let Some(mut batch) = batches.next().await {
         let mut by_scope: HashMap<ScopeKey, (Vec<NodeId>, Timestamp)> = HashMap::new();
-        let mut waiting = Vec::new();
-        for entry in batch.drain(..) {
-            match entry {
-                Entry::Used { scope, mut ids, at } => {
-                    ids.retain(|id| noted.is_new(&scope, *id, at));
-                    let (all, latest) = by_scope.entry(scope).or_insert((Vec::new(), at));
-                    all.extend(ids);
-                    *latest = (*latest).max(at);
-                }
-                Entry::Flush(done) => waiting.push(done),
-            }
+        for Used { scope, mut ids, at } in batch.items.drain(..) {
+            ids.retain(|id| noted.is_new(&scope, *id, at));
+            let (all, latest) = by_scope.entry(scope).or_insert((Vec::new(), at));
+            all.extend(ids);
+            *latest = (*latest).max(at);
         }
         for (scope, (ids, at)) in by_scope {
             for some in ids.chunks(NODES_MAX) {
@@ -107,9 +98,6 @@ async fn run(store: Arc<dyn Store>, mut entries: mpsc::Receiver<Entry>) {
                     tracing::warn!(error = %e, nodes = some.len(), "what recalls used could not be noted");
                 }
             }
-        }
-        for done in waiting {
-            let _ = done.send(());
         }
     }
 }
@@ -145,14 +133,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_drops_and_does_not_wait() {
-        let (queue, mut entries) = mpsc::channel(1);
+        let (queue, mut batches) = bounded(1);
         let writer = UsageWriter { queue };
         let s = scope("s");
         for _ in 0..5 {
             writer.record(&s, vec![node_id(&s, "a")], START);
         }
         writer.record(&s, Vec::new(), START);
-        assert!(entries.try_recv().is_ok() && entries.try_recv().is_err());
+        drop(writer);
+        assert_eq!(batches.next().await.map(|batch| batch.items.len()), Some(1));
+        assert!(batches.next().await.is_none());
     }
 
     #[test]

@@ -70,6 +70,20 @@ pub struct Worker {
     pulse: Pulse,
 }
 
+/// Nodes whose vectors are in memory at once, unless one item alone names more: at 1536 dimensions a few megabytes, with
+/// what the storage driver makes of them.
+const NODES_AT_ONCE: usize = 256;
+
+/// How many of the first items are worked on together; at least one.
+fn some_of(items: &[OutboxItem]) -> usize {
+    let mut nodes = 0;
+    let more = items.iter().take_while(|item| {
+        nodes += item.nodes.len();
+        nodes <= NODES_AT_ONCE
+    });
+    more.count().max(1)
+}
+
 /// What one round did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Round {
@@ -201,25 +215,32 @@ impl Worker {
         Ok(round)
     }
 
-    /// Derives and completes what was claimed.
+    /// Derives and completes what was claimed, some of it after the other. What a failure of the provider leaves is put back.
     async fn batch(&self, items: &[OutboxItem], round: &mut Round, failures_before: u32) -> Result<(), StoreError> {
-        self.alive();
-        let texts = self.store.pending_texts(items).await?;
-        self.alive();
-        match timed(Work::Worker, "embed", self.derive(items, texts)).await {
-            Ok(nodes) => {
-                self.alive();
-                let complete = self.store.complete(items, nodes, self.embedder.name(), self.clock.now());
-                round.vectors = timed(Work::Worker, "complete", complete).await?;
-                round.published = items.len();
-                self.observe(items, round.vectors);
+        let mut rest = items;
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(some_of(rest));
+            self.alive();
+            let texts = self.store.pending_texts(some).await?;
+            self.alive();
+            match timed(Work::Worker, "embed", self.derive(some, rest, texts)).await {
+                Ok(nodes) => {
+                    self.alive();
+                    let complete = self.store.complete(some, nodes, self.embedder.name(), self.clock.now());
+                    let vectors = timed(Work::Worker, "complete", complete).await?;
+                    round.vectors += vectors;
+                    round.published += some.len();
+                    self.observe(some, vectors);
+                }
+                Err(error) => {
+                    self.alive();
+                    let pause = self.fail(rest, &error, failures_before).await?;
+                    round.failed += rest.len();
+                    round.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+                    return Ok(());
+                }
             }
-            Err(error) => {
-                self.alive();
-                let pause = self.fail(items, &error, failures_before).await?;
-                round.failed += items.len();
-                round.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            }
+            rest = later;
         }
         Ok(())
     }
@@ -255,8 +276,13 @@ impl Worker {
         Ok(count)
     }
 
-    /// Vectors of all texts that need one; leases are extended meanwhile.
-    async fn derive(&self, items: &[OutboxItem], texts: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
+    /// Vectors of all texts that need one; the leases of these items and of those that wait are extended meanwhile.
+    async fn derive(
+        &self,
+        items: &[OutboxItem],
+        waiting: &[OutboxItem],
+        texts: Vec<PendingText>,
+    ) -> Result<Vec<EmbeddedNode>, EmbedError> {
         let forced = |text: &PendingText| {
             items.iter().any(|item| item.force && item.scope == text.scope && item.nodes.contains(&text.id))
         };
@@ -271,7 +297,7 @@ impl Worker {
                 None => nodes.push(embedded(text, Err("no_embed_text".to_owned()))),
             }
         }
-        let beat = self.heartbeat(items);
+        let beat = self.heartbeat(waiting);
         // The lease is extended as long as the call lasts; only an answer counts as a sign of life.
         let answered = || self.alive();
         let work = embed_all(&*self.embedder, wanted, &answered);
@@ -348,3 +374,7 @@ const fn kind_name(kind: EmbedErrorKind) -> &'static str {
         EmbedErrorKind::BadResponse => "bad_response",
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -92,7 +92,7 @@ async fn fill(store: &SqliteStore, scope: &ScopeKey, vectors: &mut ClusteredVect
 }
 
 fn query(scope: &ScopeKey, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> DenseQuery {
-    DenseQuery { scope: scope.clone(), filter: filter.clone(), vector: vector.to_vec(), limit, exact }
+    DenseQuery { scope: scope.clone(), filter: filter.clone(), vector: vector.to_vec(), limit, scored: limit, exact }
 }
 
 /// Median and 95th percentile in microseconds.

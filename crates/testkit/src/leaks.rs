@@ -95,7 +95,14 @@ pub async fn found_by_asking(
         let leak = |word: Option<&String>, node| Leak { word: word.cloned(), node, viewer: viewer.clone() };
         for vector in vectors {
             let (scope, vector) = (scope.clone(), vector.clone());
-            let query = DenseQuery { scope, filter: everything(viewer.clone()), vector, limit: HITS_MAX, exact: true };
+            let query = DenseQuery {
+                scope,
+                filter: everything(viewer.clone()),
+                vector,
+                limit: HITS_MAX,
+                scored: HITS_MAX,
+                exact: true,
+            };
             let hits = store.dense(query).await.expect("vectors can be compared");
             found.extend(hits.iter().filter(|hit| !stored.sees(viewer, hit.id)).map(|hit| leak(None, hit.id)));
         }

@@ -79,8 +79,9 @@ impl Windows {
     }
 }
 
-/// Scores every candidate and every allowed neighbour of one, best first, ties by id. Similarities lie in 0…1.
-pub fn fuse(arms: &Arms<'_>) -> Vec<Seed> {
+/// Scores every candidate and every allowed neighbour of one; returns the best so many, best first, ties by id. Similarities
+/// lie in 0…1.
+pub fn fuse(arms: &Arms<'_>, limit: usize) -> Vec<Seed> {
     let candidates = Candidates::new(arms);
     let own = candidates.scores();
     let groups = candidates.groups();
@@ -101,7 +102,12 @@ pub fn fuse(arms: &Arms<'_>) -> Vec<Seed> {
         })
         .filter(|seed| seed.similarity > 0.0)
         .collect();
-    seeds.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id)));
+    let best_first = |a: &Seed, b: &Seed| b.similarity.total_cmp(&a.similarity).then(a.id.cmp(&b.id));
+    if seeds.len() > limit {
+        seeds.select_nth_unstable_by(limit, best_first);
+        seeds.truncate(limit);
+    }
+    seeds.sort_unstable_by(best_first);
     seeds
 }
 
@@ -266,6 +272,10 @@ mod tests {
     use super::*;
     use crate::{ids::EdgeId, recall::bm25::LexicalDoc};
 
+    fn fuse(arms: &Arms<'_>) -> Vec<Seed> {
+        super::fuse(arms, usize::MAX)
+    }
+
     fn id(n: u128) -> NodeId {
         NodeId(Uuid::from_u128(n))
     }
@@ -366,6 +376,10 @@ mod tests {
             prop_assert!(seeds.iter().all(|s| (0.0..=1.0).contains(&s.similarity)));
             prop_assert!(seeds.windows(2).all(|w| (w[1].similarity, w[0].id) <= (w[0].similarity, w[1].id)
                 || w[1].similarity < w[0].similarity));
+            for limit in [0, 1, 7] {
+                let best = super::fuse(&arms(lexical(&borrowed), dense.as_deref(), &edges), limit);
+                prop_assert_eq!(&best, &seeds[..limit.min(seeds.len())]);
+            }
             let reversed: Vec<_> = edges.iter().rev().copied().collect();
             let again = fuse(&arms(lexical(&borrowed), dense.as_deref(), &reversed));
             for (a, b) in seeds.iter().zip(&again) {

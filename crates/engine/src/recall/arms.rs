@@ -28,6 +28,7 @@ impl Run<'_> {
             filter: self.filter(SeedRules::Reference),
             vector: vector.to_vec(),
             limit: self.knobs.limit,
+            scored: self.knobs.limit,
             exact: false,
         };
         let hits = timed(Work::Recall, "meaning", self.store.dense(query)).await?;

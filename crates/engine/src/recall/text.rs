@@ -30,6 +30,10 @@ const TERMS_MAX: usize = 64;
 /// Most edges looked at around the candidates, per direction.
 const CANDIDATE_EDGES_MAX: usize = 4_096;
 
+/// Dense candidates that are scored from their vectors when words count too. Those after them come up by their words, and an
+/// estimate with an error of a hundredth does for their part.
+const DENSE_SCORED: usize = 48;
+
 impl Engine {
     /// A question normalised and redacted, as stored texts are.
     pub(super) fn clean(&self, raw: &str) -> String {
@@ -55,7 +59,7 @@ impl Run<'_> {
             _ => timed_now(Work::Recall, "analyse", || question_terms(question)),
         };
         let (dense, lexical, quoted) = tokio::join!(
-            self.dense_arm(question, choice != ArmChoice::LexicalOnly),
+            self.dense_arm(question, choice),
             self.lexical_arm(&terms),
             self.quoted_arm(question, choice),
         );
@@ -87,17 +91,24 @@ impl Run<'_> {
         self.warnings.push(Warning::new("lexical_only", message));
     }
 
-    async fn dense_arm(&self, question: &str, wanted: bool) -> Result<(Option<Vec<DenseHit>>, f64), DomainError> {
-        let (true, Ok(queries)) = (wanted, &self.engine.queries) else { return Ok((None, 0.0)) };
+    async fn dense_arm(&self, question: &str, choice: ArmChoice) -> Result<(Option<Vec<DenseHit>>, f64), DomainError> {
+        let (true, Ok(queries)) = (choice != ArmChoice::LexicalOnly, &self.engine.queries) else {
+            return Ok((None, 0.0));
+        };
         let started = Instant::now();
         let embedded = timed(Work::Recall, "embed", queries.query_vector(question)).await?;
         let embed_ms = millis(started);
         metrics::histogram!("aionis_query_embed_seconds").record(embed_ms / 1e3);
+        let limit = DENSE_CANDIDATES.max(self.knobs.limit);
         let query = DenseQuery {
             scope: self.request.scope.clone(),
             filter: self.filter(SeedRules::Everything),
             vector: embedded.vector.to_vec(),
-            limit: DENSE_CANDIDATES.max(self.knobs.limit),
+            limit,
+            scored: match choice {
+                ArmChoice::Hybrid => DENSE_SCORED.max(self.knobs.limit),
+                _ => limit,
+            },
             exact: false,
         };
         Ok((Some(timed(Work::Recall, "meaning", self.store.dense(query)).await?), embed_ms))
@@ -174,7 +185,7 @@ impl Run<'_> {
             quoted,
             edges: &edges,
         };
-        Ok(fuse(&arms))
+        Ok(fuse(&arms, self.knobs.limit))
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ScopeImage, Slot,
-    code::{BitCodes, Coding},
+    code::{BitCodes, Coding, Nearest},
     lists::Place,
     quantised::{Codes, Question, cosine},
     router::{StoredRouter, Trained},
@@ -47,6 +47,14 @@ pub(crate) enum Near {
     Scored(Vec<DenseHit>),
     /// Candidates with the row numbers of their stored vectors, still to be scored.
     Candidates(Vec<(NodeId, i64)>),
+}
+
+/// What the codes found.
+pub(crate) struct Candidates {
+    /// Nodes whose stored vectors are still to be compared.
+    pub(crate) ids: Vec<NodeId>,
+    /// Nodes that are no nearer than those, with estimated cosines.
+    pub(crate) estimated: Vec<DenseHit>,
 }
 
 impl ScopeImage {
@@ -172,19 +180,24 @@ impl ScopeImage {
         }
     }
 
-    /// Ids of the nodes whose vectors are likely nearest, so many more than asked that the exact best are among them.
-    pub(crate) fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize) -> Vec<NodeId> {
+    /// The nodes whose vectors are likely nearest, so many more than asked that the exact best are among them. Those that need
+    /// not be scored may come with an estimate instead.
+    pub(crate) fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize, scored: usize) -> Candidates {
         let Some(codes) = &self.bits else {
-            return match self.near(filter, vector, limit, false) {
+            let ids = match self.near(filter, vector, limit, false) {
                 Near::Candidates(found) => found.into_iter().map(|(id, _)| id).collect(),
                 Near::Scored(found) => found.into_iter().map(|hit| hit.id).collect(),
             };
+            return Candidates { ids, estimated: Vec::new() };
         };
         let filter = self.filter(filter);
-        codes
-            .nearest(vector, limit, |slot| filter.seeds(self.gates[slot as usize]))
-            .into_iter()
-            .map(|slot| NodeId(self.nodes[slot as usize].id))
-            .collect()
+        let Nearest { candidates, estimated } =
+            codes.nearest(vector, limit, scored, |slot| filter.seeds(self.gates[slot as usize]));
+        let id = |slot: Slot| NodeId(self.nodes[slot as usize].id);
+        let hit = |(slot, estimate): (Slot, f32)| DenseHit { id: id(slot), similarity: f64::from(estimate) };
+        Candidates {
+            ids: candidates.into_iter().map(id).collect(),
+            estimated: estimated.into_iter().map(hit).collect(),
+        }
     }
 }

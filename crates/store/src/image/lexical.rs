@@ -138,14 +138,21 @@ impl ScopeImage {
         best.sort_unstable_by(|a, b| {
             b.0.total_cmp(&a.0).then_with(|| self.nodes[a.1 as usize].id.cmp(&self.nodes[b.1 as usize].id))
         });
-        let docs = best
-            .into_iter()
+        let mut docs: Vec<LexicalDoc> = best
+            .iter()
             .map(|(_, slot)| LexicalDoc {
-                id: NodeId(self.nodes[slot as usize].id),
-                len: self.gates[slot as usize].terms,
-                counts: lists.iter().map(|list| list.count(slot)).collect(),
+                id: NodeId(self.nodes[*slot as usize].id),
+                len: self.gates[*slot as usize].terms,
+                counts: vec![0; lists.len()],
             })
             .collect();
+        let mut by_slot: Vec<(Slot, usize)> = best.iter().enumerate().map(|(at, (_, slot))| (*slot, at)).collect();
+        by_slot.sort_unstable();
+        for (term, list) in lists.iter().enumerate() {
+            for ((_, at), count) in by_slot.iter().zip(list.counts(by_slot.iter().map(|(slot, _)| *slot))) {
+                docs[*at].counts[term] = count;
+            }
+        }
         let mut docs = self.resolved_docs(seen_by, docs);
         docs.truncate(limit);
         LexicalHits { total_docs: self.documents, mean_len, doc_freq, docs }

@@ -57,12 +57,18 @@ impl RecallReader for PostgresStore {
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
         let image = self.image(&query.scope, Freshness::Known).await?;
         let limit = query.limit;
-        let query = DenseQuery { limit: image.read(|image| image.reach(limit)), ..query };
+        let reach = image.read(|image| image.reach(limit));
+        // In a small scope reading a few vectors more costs next to nothing.
+        let is_small = image.vectors() <= self.shared.options.exact_max;
+        let scored = if is_small || query.scored >= limit { reach } else { query.scored };
+        let query = DenseQuery { limit: reach, scored, ..query };
         let hits = if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
             self.shared.nearest(&query, image.vectors()).await?
         } else {
-            let candidates = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit));
-            self.shared.rescore(&query, candidates).await?
+            let found = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit, query.scored));
+            let mut hits = self.shared.rescore(&query, found.ids).await?;
+            hits.extend(found.estimated);
+            hits
         };
         Ok(best_first(image.read(|image| image.resolved(&query.filter, hits)), limit))
     }

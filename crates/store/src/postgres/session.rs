@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use aionis_core::{deadline, ports::store::StoreError};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction, raw_sql};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction, postgres::PgRow, raw_sql};
 
 use super::error::{driver, is_transient};
 
@@ -40,13 +40,7 @@ pub(crate) async fn begin(
     timeout: Duration,
     more: &str,
 ) -> Result<Transaction<'static, Postgres>, StoreError> {
-    let tenant = match tenant {
-        For::Tenant(name) => literal(name),
-        For::Everyone => "'*'".to_owned(),
-    };
-    // What nobody waits for any more need not be worked on; zero would mean for ever.
-    let timeout = deadline::remaining().map_or(timeout, |left| left.min(timeout)).as_millis().max(1);
-    let sql = format!("BEGIN; SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {timeout}");
+    let sql = format!("BEGIN; {}", settings(tenant, timeout));
     let (mut tried, started) = (0, Instant::now());
     let mut tx = loop {
         tried += 1;
@@ -63,6 +57,32 @@ pub(crate) async fn begin(
         raw_sql(AssertSqlSafe(more.to_owned())).execute(&mut *tx).await.map_err(driver)?;
     }
     Ok(tx)
+}
+
+/// Asks one question, whose text takes no parameters, in a transaction of its own and a single round trip: statements that
+/// are sent together are one. For what is asked very often and planned at once.
+pub(crate) async fn glance(
+    pool: &PgPool,
+    tenant: For<'_>,
+    timeout: Duration,
+    question: &str,
+) -> Result<Vec<PgRow>, StoreError> {
+    let sql = format!("{}; {question}", settings(tenant, timeout));
+    let started = Instant::now();
+    let mut connection = pool.acquire().await.map_err(driver)?;
+    metrics::histogram!("aionis_pool_wait_seconds").record(started.elapsed());
+    raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await.map_err(driver)
+}
+
+/// Says for whom a transaction works and how long its statements may take.
+fn settings(tenant: For<'_>, timeout: Duration) -> String {
+    let tenant = match tenant {
+        For::Tenant(name) => literal(name),
+        For::Everyone => "'*'".to_owned(),
+    };
+    // What nobody waits for any more need not be worked on; zero would mean for ever.
+    let timeout = deadline::remaining().map_or(timeout, |left| left.min(timeout)).as_millis().max(1);
+    format!("SET LOCAL aionis.tenant = {tenant}; SET LOCAL statement_timeout = {timeout}")
 }
 
 #[cfg(test)]

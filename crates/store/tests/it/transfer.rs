@@ -201,6 +201,7 @@ async fn seen(place: &Place, scope: &ScopeKey) -> String {
             filter: filter.clone(),
             vector: Rng::new(9).vector(DIM),
             limit: 20,
+            scored: 20,
             exact: true,
         };
         let near: Vec<_> = store.dense(dense).await.unwrap().into_iter().map(|hit| hit.id).collect();

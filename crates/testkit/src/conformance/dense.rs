@@ -32,7 +32,7 @@ pub async fn nearest_first_and_equal_to_an_exact_scan(subject: &Subject) {
         let expected = nearest(&stored, &question, 10);
         for exact in [false, true] {
             let filter = everything(anyone());
-            let query = DenseQuery { scope: s.clone(), filter, vector: question.clone(), limit: 10, exact };
+            let query = DenseQuery { scope: s.clone(), filter, vector: question.clone(), limit: 10, scored: 10, exact };
             let hits = subject.store.dense(query).await.unwrap();
             assert_eq!(ids(&hits), ids(&expected), "exact: {exact}");
             for (hit, wanted) in hits.iter().zip(&expected) {

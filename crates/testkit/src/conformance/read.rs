@@ -347,6 +347,7 @@ pub async fn an_earlier_state_is_searched(subject: &Subject) {
         filter: everything(anyone()),
         vector,
         limit: 5,
+        scored: 5,
         exact: false,
     };
     let of_b = super::subject::vector_for("lion");

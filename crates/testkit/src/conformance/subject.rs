@@ -131,7 +131,8 @@ impl Subject {
 
     /// Nearest vectors under a filter.
     pub async fn near_for(&self, scope: &ScopeKey, filter: NodeFilter, vector: &[f32], limit: usize) -> Vec<DenseHit> {
-        let query = DenseQuery { scope: scope.clone(), filter, vector: vector.to_vec(), limit, exact: false };
+        let query =
+            DenseQuery { scope: scope.clone(), filter, vector: vector.to_vec(), limit, scored: limit, exact: false };
         self.store.dense(query).await.expect("vectors can be searched")
     }
 

@@ -53,6 +53,9 @@ pub struct DenseQuery {
     pub vector: Vec<f32>,
     /// How many.
     pub limit: usize,
+    /// How many of the best have to be scored from the stored vectors. In a large scope a store may leave those after them with
+    /// an estimate, and so read that many vectors less.
+    pub scored: usize,
     /// Compare with every stored vector in full precision, for measuring.
     pub exact: bool,
 }
@@ -62,7 +65,7 @@ pub struct DenseQuery {
 pub struct DenseHit {
     /// The node.
     pub id: NodeId,
-    /// Cosine, −1…1, from the stored vectors in full precision.
+    /// Cosine, −1…1, from the stored vectors in full precision, or estimated from codes (see [`DenseQuery::scored`]).
     pub similarity: f64,
 }
 

@@ -236,6 +236,7 @@ impl Search<'_> {
             filter: NodeFilter { viewer, rules: SeedRules::Everything },
             vector: vector.to_vec(),
             limit,
+            scored: limit,
             exact: false,
         };
         let mut hits = self.on.store.dense(query).await?;

@@ -62,7 +62,8 @@ async fn round(store: &PostgresStore, clock: &FakeClock, n: usize) {
     store.write(touch.prepared()).await.unwrap();
     store.scope_status(&s).await.unwrap();
     let (filter, vector) = (everything(anyone()), vec![0.5; DIM]);
-    let hits = store.dense(DenseQuery { scope: s.clone(), filter, vector, limit: 5, exact: false }).await.unwrap();
+    let hits =
+        store.dense(DenseQuery { scope: s.clone(), filter, vector, limit: 5, scored: 5, exact: false }).await.unwrap();
     let ids: Vec<_> = hits.iter().map(|hit| hit.id).collect();
     store.rows(&s, &ids).await.unwrap();
     store.stored_vectors(&s, &ids).await.unwrap();

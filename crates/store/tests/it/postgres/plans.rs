@@ -135,7 +135,7 @@ async fn exercise(store: &PostgresStore) {
         let status = store.scope_status(&s).await.unwrap();
         assert_eq!(status.head_seq, 81 + OPERATED);
         let filter = everything(anyone());
-        let query = DenseQuery { scope: s.clone(), filter, vector: vec![1.0; DIM], limit: 5, exact: false };
+        let query = DenseQuery { scope: s.clone(), filter, vector: vec![1.0; DIM], limit: 5, scored: 5, exact: false };
         store.dense(DenseQuery { exact: true, ..query.clone() }).await.unwrap();
         let hits = store.dense(query).await.unwrap();
         let ids: Vec<_> = hits.iter().map(|hit| hit.id).collect();
@@ -399,6 +399,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("purge_recall_audit", "DELETE FROM memory_recall_audit WHERE scope_key = $1 AND ctid"),
     ("purge_commits", "DELETE FROM memory_commits WHERE scope_key = $1 AND ctid"),
     ("record_recalls", "INSERT INTO memory_recall_audit"),
+    ("head", "NULL::int4, state FROM memory_scopes WHERE scope_key = '"),
     ("refresh", "n.change_no > $2"),
     ("rule", "LIMIT 1) c WHERE r.scope_key = $1 AND r.rule_node_id"),
     ("rules_live", "r.state IN ('active', 'shadow')"),
@@ -407,7 +408,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("vectors_estimate", "SUM(GREATEST(reltuples, 0))"),
     ("write_apply", "WITH head AS"),
     ("write_apply_rare", "WITH touched AS"),
-    ("write_lock_scope", "FROM memory_scopes WHERE scope_key = '"),
+    ("write_lock_scope", "SELECT 1 FROM memory_scopes WHERE scope_key = '"),
     ("write_make_scope", "INSERT INTO memory_scopes"),
     ("write_read", "AS q (id, with_vector)"),
 ];

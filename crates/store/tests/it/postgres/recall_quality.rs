@@ -138,7 +138,7 @@ impl Table {
         exact: bool,
     ) -> Vec<NodeId> {
         let filter = everything(viewer.clone());
-        let query = DenseQuery { scope: scope.clone(), filter, vector: question.to_vec(), limit, exact };
+        let query = DenseQuery { scope: scope.clone(), filter, vector: question.to_vec(), limit, scored: limit, exact };
         self.store.dense(query).await.unwrap().into_iter().map(|hit| hit.id).collect()
     }
 

@@ -1,6 +1,6 @@
 //! Recall of both searches against the exact one, in a large scope and in small ones beside it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use aionis_core::{
     ids::{NodeId, ScopeKey},
@@ -39,7 +39,10 @@ async fn fill(store: &PostgresStore, scope: &ScopeKey, vectors: &mut ClusteredVe
 
 async fn near(store: &PostgresStore, scope: &ScopeKey, viewer: Viewer, vector: &[f32], exact: bool) -> Vec<DenseHit> {
     let filter = everything(viewer);
-    store.dense(DenseQuery { scope: scope.clone(), filter, vector: vector.to_vec(), limit: 10, exact }).await.unwrap()
+    store
+        .dense(DenseQuery { scope: scope.clone(), filter, vector: vector.to_vec(), limit: 10, scored: 10, exact })
+        .await
+        .unwrap()
 }
 
 async fn recall(store: &PostgresStore, scope: &ScopeKey, viewer: &Viewer, vectors: &mut ClusteredVectors) -> f64 {
@@ -80,13 +83,36 @@ async fn integer_codes_find_what_the_exact_search_finds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_bit_codes_find_what_the_exact_search_finds() {
+async fn three_bit_codes_find_what_the_exact_search_finds() {
     check(1536, VectorSearch::Codes, &[8_000, 1_500, 600, 80, 7]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_index_finds_what_the_exact_search_finds() {
     check(384, VectorSearch::Hnsw, &[4_000, 1_500, 600, 80, 7]).await;
+}
+
+/// In a large scope only as many as asked are scored from their vectors, the others estimated; in a small one all are scored.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_need_not_be_scored_is_estimated_in_a_large_scope() {
+    let (database, dim) = (TempDatabase::new().await, 768);
+    let store = open(&database, dim, VectorSearch::Codes).await;
+    let mut vectors = ClusteredVectors::new(1, dim, 20);
+    for (size, is_estimated) in [(1_500, true), (600, false)] {
+        let s = scope(&format!("s{size}"));
+        fill(&store, &s, &mut vectors, dim, size).await;
+        let filter = everything(agent("owner"));
+        let exact = DenseQuery { scope: s, filter, vector: vectors.any(), limit: size, scored: size, exact: true };
+        let some = DenseQuery { limit: 150, scored: 20, exact: false, ..exact.clone() };
+        let exact: HashMap<NodeId, f64> =
+            store.dense(exact).await.unwrap().into_iter().map(|hit| (hit.id, hit.similarity)).collect();
+        let hits = store.dense(some).await.unwrap();
+        assert_eq!(hits.len(), 150);
+        let errors: Vec<f64> = hits.iter().map(|hit| (hit.similarity - exact[&hit.id]).abs()).collect();
+        assert!(errors.iter().all(|error| *error < 0.03), "{errors:?}");
+        let scored = errors.iter().filter(|error| **error < 1e-9).count();
+        assert!(if is_estimated { (20..60).contains(&scored) } else { scored == 150 }, "{size}: {scored}");
+    }
 }
 
 /// A database whose codes another version made: they are made anew at the next start, or nothing would be found.

@@ -227,7 +227,7 @@ async fn answer(store: &dyn Store, s: &ScopeKey, which: u64) -> String {
     match rng.below(7) {
         0 | 1 => {
             let (vector, exact) = (Rng::new(rng.below(8) as u64).vector(DIM), rng.below(4) == 0);
-            let query = DenseQuery { scope: s.clone(), filter, vector, limit, exact };
+            let query = DenseQuery { scope: s.clone(), filter, vector, limit, scored: limit, exact };
             format!("{query:?}: {:?}", store.dense(query.clone()).await.unwrap())
         }
         2 | 3 => {
@@ -402,7 +402,14 @@ async fn similarities_are_of_own_vectors(image_bytes_max: usize) {
         readers.spawn(async move {
             while !done.load(Ordering::SeqCst) {
                 let filter = everything(anyone());
-                let query = DenseQuery { scope: s.clone(), filter, vector: question.clone(), limit: 50, exact: false };
+                let query = DenseQuery {
+                    scope: s.clone(),
+                    filter,
+                    vector: question.clone(),
+                    limit: 50,
+                    scored: 50,
+                    exact: false,
+                };
                 for hit in store.dense(query).await.unwrap() {
                     assert!(hit.similarity < 0.5, "nothing in this scope is near: {hit:?}");
                 }
@@ -467,8 +474,14 @@ async fn writes_during_a_load_are_in_the_image() {
             EdgeQuery { scope: large.clone(), viewer, around, min_weight: 0.0, min_confidence: 0.0, limit: 100_000 };
         assert_eq!(store.edges_around(query).await.unwrap().len() as u64, seq - 1, "round {round}");
         let filter = everything(anyone());
-        let query =
-            DenseQuery { scope: large.clone(), filter, vector: Rng::new(seq).vector(DIM), limit: 1, exact: false };
+        let query = DenseQuery {
+            scope: large.clone(),
+            filter,
+            vector: Rng::new(seq).vector(DIM),
+            limit: 1,
+            scored: 1,
+            exact: false,
+        };
         assert!(store.dense(query).await.unwrap()[0].similarity > 0.999, "round {round}");
     }
     assert!(seq > 12, "something was written meanwhile: {seq}");

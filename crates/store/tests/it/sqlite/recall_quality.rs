@@ -40,7 +40,7 @@ async fn fill(
 
 async fn near(store: &SqliteStore, scope: &ScopeKey, question: &[f32], exact: bool) -> Vec<DenseHit> {
     let filter = everything(anyone());
-    let query = DenseQuery { scope: scope.clone(), filter, vector: question.to_vec(), limit: 10, exact };
+    let query = DenseQuery { scope: scope.clone(), filter, vector: question.to_vec(), limit: 10, scored: 10, exact };
     store.dense(query).await.unwrap()
 }
 

@@ -40,8 +40,14 @@ async fn fill(store: &SqliteStore, scope: &ScopeKey, vectors: &mut ClusteredVect
 }
 
 async fn found(store: &SqliteStore, scope: &ScopeKey, viewer: Viewer, vector: &[f32], exact: bool) -> Vec<NodeId> {
-    let query =
-        DenseQuery { scope: scope.clone(), filter: everything(viewer), vector: vector.to_vec(), limit: 10, exact };
+    let query = DenseQuery {
+        scope: scope.clone(),
+        filter: everything(viewer),
+        vector: vector.to_vec(),
+        limit: 10,
+        scored: 10,
+        exact,
+    };
     store.dense(query).await.unwrap().into_iter().map(|hit| hit.id).collect()
 }
 

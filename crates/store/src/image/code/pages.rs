@@ -1,0 +1,316 @@
+//! Where codes lie, and how many are compared at once.
+
+use std::array;
+
+use multiversion::multiversion;
+
+use super::{
+    BITS,
+    question::{BitQuestion, HALF, PLANES, Planes},
+};
+
+/// Words of signs that are compared with all codes: a cache line of each.
+pub(super) const FIRST: usize = 8;
+/// Codes side by side, as many as a wide register holds words.
+pub(super) const BLOCK: usize = 8;
+/// Codes that are stored together. Pages never move, so that a growing image needs no room for a second copy.
+pub(super) const PAGE: usize = 64;
+/// Codes that are brought into the cache before they are weighed: some kilobytes.
+const AHEAD: usize = 16;
+
+/// One word of each code of a block.
+type Lanes = [u64; BLOCK];
+/// Middle bits of some words of a code, then their low bits.
+type Rest = [u64; 2 * HALF];
+/// By code, what its differing bits add up to; [`OUT`] if it is out of question.
+pub(super) type Sums = [u32; PAGE];
+
+/// The sum of a code that is out of question.
+pub(super) const OUT: u32 = u32::MAX;
+
+/// Codes side by side.
+struct Page {
+    /// First signs, block by block, in each word by word.
+    first: Box<[[Lanes; FIRST]; PAGE / BLOCK]>,
+    /// The signs that are not among the first, likewise.
+    others: Box<[Lanes]>,
+    /// The other two bits of each level, code by code.
+    rest: Box<[Rest]>,
+}
+
+/// Codes of many vectors, three bits per coordinate.
+pub(super) struct Pages {
+    words: usize,
+    pages: Vec<Page>,
+    len: usize,
+}
+
+/// What the differing bits of a block's codes add up to, by code.
+#[inline(always)]
+fn differing(block: &[Lanes], planes: &[Planes]) -> [u32; BLOCK] {
+    let mut bits = [[0_u64; BLOCK]; PLANES];
+    for (codes, planes) in block.iter().zip(planes) {
+        // What is in here cannot be foretold, so it is not the words that are worked on side by side but the codes: the other
+        // way round, each word is gathered and the sums are added up across, at three times the cost.
+        let planes = std::hint::black_box(planes);
+        for (bits, plane) in bits.iter_mut().zip(planes) {
+            for (bits, code) in bits.iter_mut().zip(codes) {
+                *bits += u64::from((code ^ plane).count_ones());
+            }
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "some thousand bits, weighed by at most 15")]
+    array::from_fn(|at| bits.iter().enumerate().map(|(power, bits)| bits[at] << power).sum::<u64>() as u32)
+}
+
+/// Sums of the first signs of all codes.
+#[multiversion(targets(
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt",
+    "x86_64+popcnt",
+    "aarch64+neon",
+))]
+fn sum_first(pages: &[Page], planes: &[Planes], sums: &mut [Sums]) {
+    for (page, sums) in pages.iter().zip(sums) {
+        for (block, sums) in page.first.iter().zip(sums.as_chunks_mut::<BLOCK>().0) {
+            *sums = differing(block, planes);
+        }
+    }
+}
+
+/// Adds the sums of the other signs in those blocks where a code is within `most` by the first; other blocks are out.
+#[multiversion(targets(
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt",
+    "x86_64+popcnt",
+    "aarch64+neon",
+))]
+fn sum_others(pages: &[Page], planes: &[Planes], most: u32, sums: &mut [Sums]) {
+    for (page, sums) in pages.iter().zip(sums) {
+        let blocks = page.others.chunks_exact(planes.len());
+        for (block, sums) in blocks.zip(sums.as_chunks_mut::<BLOCK>().0) {
+            if sums.iter().fold(OUT, |least, sum| least.min(*sum)) > most {
+                *sums = [OUT; BLOCK];
+                continue;
+            }
+            for (sum, more) in sums.iter_mut().zip(differing(block, planes)) {
+                *sum = sum.saturating_add(more);
+            }
+        }
+    }
+}
+
+/// What the differing middle and low bits of picked codes add up to, weighed 2 : 1.
+#[multiversion(targets(
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt",
+    "x86_64+popcnt",
+    "aarch64+neon",
+))]
+fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mut Vec<u32>) {
+    for at in picked {
+        // Sums per lane, so that a processor with wide registers adds them up only once at the end.
+        let mut total = [0_u64; 2 * HALF];
+        for (code, planes) in code(pages, *at as usize, planes.len()).iter().zip(planes) {
+            for (power, plane) in planes.iter().enumerate() {
+                for (total, (code, plane)) in total.iter_mut().zip(code.iter().zip(plane)) {
+                    *total += u64::from((code ^ plane).count_ones()) << power;
+                }
+            }
+        }
+        let (middle, low) = total.split_at(HALF);
+        #[expect(clippy::cast_possible_truncation, reason = "some thousand bits, weighed by at most 45")]
+        sums.push((2 * middle.iter().sum::<u64>() + low.iter().sum::<u64>()) as u32);
+    }
+}
+
+/// The bits of one code that are no signs.
+#[inline(always)]
+fn code(pages: &[Page], at: usize, groups: usize) -> &[Rest] {
+    &pages[at / PAGE].rest[at % PAGE * groups..][..groups]
+}
+
+impl Pages {
+    pub(super) const fn new(words: usize) -> Self {
+        Self { words, pages: Vec::new(), len: 0 }
+    }
+
+    pub(super) const fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Words of signs that are not among the first.
+    const fn others(&self) -> usize {
+        self.words.saturating_sub(FIRST)
+    }
+
+    /// Groups of words of the bits that are no signs.
+    const fn groups(&self) -> usize {
+        self.words.div_ceil(HALF)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let code = 8 * (FIRST + self.others() + 2 * HALF * self.groups());
+        self.pages.len() * PAGE * code + self.pages.capacity() * size_of::<Page>()
+    }
+
+    /// Makes room for so many codes; their pages are made as they come.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.pages.reserve_exact(more.div_ceil(PAGE));
+    }
+
+    /// Stores a code at a position that is held, or the next one. `code` has [`BITS`] times as many words as there are.
+    pub(super) fn set(&mut self, at: usize, code: impl Fn(usize) -> u64) {
+        let (words, others, groups) = (self.words, self.others(), self.groups());
+        if at / PAGE == self.pages.len() {
+            self.pages.push(Page {
+                first: Box::new([[[0; BLOCK]; FIRST]; PAGE / BLOCK]),
+                others: vec![[0; BLOCK]; PAGE / BLOCK * others].into(),
+                rest: vec![[0; 2 * HALF]; PAGE * groups].into(),
+            });
+        }
+        self.len = self.len.max(at + 1);
+        let (page, at) = (&mut self.pages[at / PAGE], at % PAGE);
+        for word in 0..words {
+            match word.checked_sub(FIRST) {
+                None => page.first[at / BLOCK][word][at % BLOCK] = code(word),
+                Some(other) => page.others[at / BLOCK * others + other][at % BLOCK] = code(word),
+            }
+            let rest = &mut page.rest[at * groups + word / HALF];
+            rest[word % HALF] = code(words + word);
+            rest[HALF + word % HALF] = code(2 * words + word);
+        }
+    }
+
+    /// A code as it was stored.
+    fn get(&self, at: usize) -> Vec<u64> {
+        let (words, others, groups) = (self.words, self.others(), self.groups());
+        let (page, at) = (&self.pages[at / PAGE], at % PAGE);
+        let mut code = vec![0; BITS * words];
+        for word in 0..words {
+            code[word] = match word.checked_sub(FIRST) {
+                None => page.first[at / BLOCK][word][at % BLOCK],
+                Some(other) => page.others[at / BLOCK * others + other][at % BLOCK],
+            };
+            let rest = &page.rest[at * groups + word / HALF];
+            code[words + word] = rest[word % HALF];
+            code[2 * words + word] = rest[HALF + word % HALF];
+        }
+        code
+    }
+
+    /// Takes a code out; the last one moves to its place.
+    pub(super) fn swap_remove(&mut self, at: usize) {
+        let last = self.len - 1;
+        if at != last {
+            let code = self.get(last);
+            self.set(at, |word| code[word]);
+        }
+        self.len = last;
+        self.pages.truncate(last.div_ceil(PAGE));
+    }
+
+    /// Sums of the first signs of all codes.
+    pub(super) fn sum_first(&self, question: &BitQuestion, sums: &mut Vec<Sums>) {
+        sums.resize(self.pages.len(), [OUT; PAGE]);
+        sum_first(&self.pages, question.signs().0, sums);
+        // Places of the last page that no code is at.
+        sums.as_flattened_mut()[self.len..].fill(OUT);
+    }
+
+    /// Adds the sums of the other signs where a code may be within `most` by the first; what is not is out.
+    pub(super) fn sum_others(&self, question: &BitQuestion, most: u32, sums: &mut [Sums]) {
+        sum_others(&self.pages, question.signs().1, most, sums);
+    }
+
+    /// Sums of the bits of picked codes that are no signs, the middle ones weighed twice.
+    pub(super) fn sum_rest(&self, question: &BitQuestion, picked: &[u32], sums: &mut Vec<u32>) {
+        sums.clear();
+        sums.reserve(picked.len());
+        for picked in picked.chunks(AHEAD) {
+            // Picked codes lie apart: read one after the other, each would be waited for.
+            let groups = |at: &u32| code(&self.pages, *at as usize, self.groups()).iter();
+            let touched = picked.iter().flat_map(groups).fold(0_u64, |sum, group| sum.wrapping_add(group[0]));
+            std::hint::black_box(touched);
+            sum_rest(&self.pages, picked, &question.rest, sums);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words in no order, the same every time.
+    fn words(count: usize) -> Vec<u64> {
+        let mut state = 3_u64;
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state ^ state.rotate_left(29)
+        };
+        std::iter::repeat_with(next).take(count).collect()
+    }
+
+    /// What the differing bits of some words of a code add up to, one by one.
+    fn one_by_one(code: &[u64], planes: &[Planes]) -> u32 {
+        code.iter()
+            .zip(planes)
+            .map(|(code, planes)| (0..PLANES).map(|power| (code ^ planes[power]).count_ones() << power).sum::<u32>())
+            .sum()
+    }
+
+    #[test]
+    fn sums_are_those_of_the_bits_one_by_one() {
+        // Lengths that fill blocks and groups, and some that do not.
+        for (of, count) in [(9, 1), (11, 70), (16, 64), (24, 129), (48, 200)] {
+            let all = words(count * BITS * of);
+            let codes: Vec<&[u64]> = all.chunks(BITS * of).collect();
+            let mut pages = Pages::new(of);
+            pages.reserve(count);
+            for (at, code) in codes.iter().enumerate() {
+                pages.set(at, |word| code[word]);
+            }
+            assert_eq!(pages.len, count);
+            let vector: Vec<f32> = (0..of * 64).map(|at| ((at * at) as f32).sin()).collect();
+            let question = BitQuestion::new(&vector, of);
+            let (first, others) = question.signs();
+            let planes = [first, others].concat();
+            let mut sums = Vec::new();
+            pages.sum_first(&question, &mut sums);
+            let expected = |part: std::ops::Range<usize>, planes: &[Planes]| -> Vec<u32> {
+                codes.iter().map(|code| one_by_one(&code[part.clone()], planes)).collect()
+            };
+            assert_eq!(sums.as_flattened()[..count], expected(0..FIRST, first), "{of}");
+            assert!(sums.as_flattened()[count..].iter().all(|sum| *sum == OUT));
+            let median = expected(0..FIRST, first)[count / 2];
+            let blocks: Vec<bool> =
+                sums.as_flattened().chunks(BLOCK).map(|block| block.iter().any(|sum| *sum <= median)).collect();
+            pages.sum_others(&question, median, &mut sums);
+            for (at, sum) in expected(0..of, &planes).into_iter().enumerate() {
+                assert_eq!(sums.as_flattened()[at], if blocks[at / BLOCK] { sum } else { OUT }, "{of}: {at}");
+            }
+            let picked: Vec<u32> = (0..count as u32).rev().step_by(3).collect();
+            let mut rest = Vec::new();
+            pages.sum_rest(&question, &picked, &mut rest);
+            let (middle, low) = (expected(of..2 * of, &planes), expected(2 * of..3 * of, &planes));
+            let weighed: Vec<u32> = picked.iter().map(|at| 2 * middle[*at as usize] + low[*at as usize]).collect();
+            assert_eq!(rest, weighed, "{of}");
+        }
+    }
+
+    #[test]
+    fn a_code_taken_out_is_replaced_by_the_last() {
+        let (of, count) = (11, 2 * PAGE + 1);
+        let all = words(count * BITS * of);
+        let codes: Vec<&[u64]> = all.chunks(BITS * of).collect();
+        let mut pages = Pages::new(of);
+        for (at, code) in codes.iter().enumerate() {
+            pages.set(at, |word| code[word]);
+        }
+        pages.swap_remove(3);
+        assert_eq!((pages.len, pages.pages.len()), (count - 1, 2), "the page that is empty now is gone");
+        assert_eq!((pages.get(3), pages.get(4)), (codes[count - 1].to_vec(), codes[4].to_vec()));
+        pages.swap_remove(count - 2);
+        assert_eq!((pages.len, pages.get(3)), (count - 2, codes[count - 1].to_vec()), "the last one just goes");
+    }
+}

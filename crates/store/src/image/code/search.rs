@@ -1,0 +1,323 @@
+//! Which codes are likely nearest to a question.
+
+use std::cell::RefCell;
+
+use super::{
+    BITS,
+    pages::{FIRST, OUT, Pages, Sums},
+    question::BitQuestion,
+    root,
+    tally::Tally,
+};
+use crate::image::Slot;
+
+/// Deviation of an estimate by all bits times the root of the dimension, for vectors at right angles:
+/// `sqrt(1 / (1 - d) - 1)` with the distortion `d = 0.0374` of eight levels.
+const ERROR: f32 = 0.197;
+/// How many deviations below the best a code may be and still be looked at: by the first signs, by all signs, by all bits.
+const ERRORS_OF_FIRST: f32 = 3.5;
+const ERRORS_OF_SIGNS: f32 = 2.25;
+const ERRORS: f32 = 2.5;
+/// Best ones that must not be missed; what comes after them is chosen by estimate alone.
+const SURE: usize = 20;
+/// Codes that are estimated by all bits, at least.
+const ESTIMATED_MIN: usize = 512;
+/// Share of the codes that are estimated by all bits, at most: where so many are about equally far, the question has no
+/// near ones.
+const ESTIMATED_SHARE: usize = 32;
+/// Candidates beyond the limit, at least.
+const MORE_MIN: usize = 16;
+/// Candidates at most, unless the limit is higher: each costs the database some microseconds.
+const CANDIDATES_MAX: usize = 320;
+
+thread_local! {
+    /// Kept from question to question: among many codes it is some hundred kilobytes.
+    static ROOM: RefCell<Room> = const { RefCell::new(Room { sums: Vec::new(), picked: Vec::new(), rest: Vec::new() }) };
+}
+
+/// Room for what is known of each code while a question is answered.
+struct Room {
+    /// What its differing signs add up to.
+    sums: Vec<Sums>,
+    /// Codes that are not ruled out.
+    picked: Vec<u32>,
+    /// What the differing bits of those add up to that are no signs.
+    rest: Vec<u32>,
+}
+
+/// Owners of the codes a question is likely near, best first.
+#[derive(Debug, Default)]
+pub(crate) struct Nearest {
+    /// Those whose vectors are still to be compared.
+    pub(crate) candidates: Vec<Slot>,
+    /// Those after them, with their estimated cosines.
+    pub(crate) estimated: Vec<(Slot, f32)>,
+}
+
+/// Codes of many vectors, three bits per coordinate.
+pub(crate) struct BitCodes {
+    pages: Pages,
+    /// Inner product of each vector with what its code stands for.
+    own: Vec<f32>,
+    owners: Vec<Slot>,
+}
+
+impl BitCodes {
+    pub(crate) const fn new(words: usize) -> Self {
+        Self { pages: Pages::new(words), own: Vec::new(), owners: Vec::new() }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.bytes() + (self.own.capacity() + self.owners.capacity()) * 4
+    }
+
+    /// Makes room for so many codes; their pages are made as they come.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.pages.reserve(more);
+        self.own.reserve_exact(more);
+        self.owners.reserve_exact(more);
+    }
+
+    /// Gives back what growing took too much.
+    pub(crate) fn shrink(&mut self) {
+        self.own.shrink_to_fit();
+        self.owners.shrink_to_fit();
+    }
+
+    /// Stores a code in place of the one at `held`, if there is one; returns its position. A code of another length is
+    /// damage and left out.
+    pub(crate) fn put(&mut self, held: Option<u32>, code: &[u8], owner: Slot) -> Option<u32> {
+        let (bits, own) =
+            code.split_last_chunk::<4>().filter(|(bits, _)| bits.len() == self.pages.words() * 8 * BITS)?;
+        let words = bits.as_chunks::<8>().0;
+        let at = held.map_or(self.owners.len(), |held| held as usize);
+        self.pages.set(at, |word| u64::from_le_bytes(words[word]));
+        let own = f32::from_le_bytes(*own);
+        if held.is_some() {
+            self.own[at] = own;
+        } else {
+            self.own.push(own);
+            self.owners.push(owner);
+        }
+        u32::try_from(at).ok()
+    }
+
+    /// Takes a code out; the last one moves to its place. Returns the moved code's owner, if one moved.
+    pub(crate) fn remove(&mut self, at: u32) -> Option<Slot> {
+        let at = at as usize;
+        self.pages.swap_remove(at);
+        self.own.swap_remove(at);
+        self.owners.swap_remove(at);
+        self.owners.get(at).copied()
+    }
+
+    /// Codes among those that pass, so chosen that the nearest are most likely among them: at least `limit` and some, and all
+    /// whose estimate is less than the likely error below that of the best [`SURE`]. If fewer than `limit` have to be scored,
+    /// those and some are, and the others keep their estimates.
+    pub(crate) fn nearest(
+        &self,
+        vector: &[f32],
+        limit: usize,
+        scored: usize,
+        passes: impl Fn(Slot) -> bool,
+    ) -> Nearest {
+        if limit == 0 || self.owners.is_empty() {
+            return Nearest::default();
+        }
+        let question = BitQuestion::new(vector, self.pages.words());
+        let mut found = ROOM.with_borrow_mut(|room| self.estimated(&question, room, limit, passes));
+        let (least_many, most_many) = (limit + MORE_MIN, CANDIDATES_MAX.max(limit + MORE_MIN));
+        let best_first = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if found.len() > most_many {
+            found.select_nth_unstable_by(most_many, best_first);
+            found.truncate(most_many);
+        }
+        found.sort_unstable_by(best_first);
+        let owner = |at: u32| self.owners[at as usize];
+        if scored < limit {
+            found.truncate(least_many);
+            let estimated = found.split_off(found.len().min(scored + MORE_MIN));
+            return Nearest {
+                candidates: found.into_iter().map(|(_, at)| owner(at)).collect(),
+                estimated: estimated.into_iter().map(|(estimate, at)| (owner(at), estimate)).collect(),
+            };
+        }
+        if found.len() > limit {
+            let least = found[limit.min(SURE) - 1].0;
+            let error = ERROR / root(self.pages.words()) * (1.0 - least * least).max(0.0).sqrt();
+            let likely = found.partition_point(|entry| entry.0 >= least - ERRORS * error);
+            found.truncate(likely.clamp(least_many, most_many));
+        }
+        Nearest { candidates: found.into_iter().map(|(_, at)| owner(at)).collect(), estimated: Vec::new() }
+    }
+
+    /// Estimates of those codes whose signs do not rule them out.
+    fn estimated(
+        &self,
+        question: &BitQuestion,
+        room: &mut Room,
+        limit: usize,
+        passes: impl Fn(Slot) -> bool,
+    ) -> Vec<(f32, u32)> {
+        let Room { sums, picked, rest } = room;
+        let (sure, least, words) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit), self.pages.words());
+        self.pages.sum_first(question, sums);
+        let mut tally = Tally::new(BitQuestion::most(FIRST));
+        for (sum, owner) in sums.as_flattened_mut().iter_mut().zip(&self.owners) {
+            if passes(*owner) {
+                tally.count(*sum);
+            } else {
+                *sum = OUT;
+            }
+        }
+        let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
+        self.pages.sum_others(question, most, sums);
+        let mut tally = Tally::new(BitQuestion::most(words));
+        let sums = &sums.as_flattened()[..self.owners.len()];
+        sums.iter().for_each(|sum| tally.count(*sum));
+        let share = self.owners.len() / ESTIMATED_SHARE;
+        let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share);
+        pick(sums, most, picked);
+        self.pages.sum_rest(question, picked, rest);
+        let estimate = |(at, rest): (&u32, &u32)| {
+            let of = *at as usize;
+            (question.estimate(4 * sums[of] + rest, self.own[of]), *at)
+        };
+        picked.iter().zip(&*rest).map(estimate).collect()
+    }
+}
+
+/// Positions of the sums that are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
+fn pick(sums: &[u32], most: u32, picked: &mut Vec<u32>) {
+    picked.clear();
+    picked.resize(sums.len(), 0);
+    let mut count = 0;
+    for (at, sum) in (0_u32..).zip(sums) {
+        picked[count] = at;
+        count += usize::from(*sum <= most);
+    }
+    picked.truncate(count);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Coding, tests::vectors},
+        *,
+    };
+    use crate::image::quantised::cosine;
+
+    const fn room() -> Room {
+        Room { sums: Vec::new(), picked: Vec::new(), rest: Vec::new() }
+    }
+
+    #[test]
+    fn estimates_are_close_to_the_cosine() {
+        for dim in [700, 768, 1536] {
+            let vectors = vectors(200, dim);
+            let coding = Coding::of(dim);
+            let Coding::Bits { words, .. } = coding else { panic!("{coding:?}") };
+            let question = BitQuestion::new(&vectors[0], words);
+            for vector in &vectors {
+                let mut codes = BitCodes::new(words);
+                codes.put(None, &coding.encode(vector), 0);
+                let estimate = codes.estimated(&question, &mut room(), 1, |_| true)[0].0;
+                let cosine = cosine(&vectors[0], vector);
+                assert!((f64::from(estimate) - cosine).abs() < 0.03, "{dim}: {estimate} {cosine}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_found_replaced_and_removed() {
+        let (dim, vectors) = (1536, vectors(400, 1536));
+        let coding = Coding::of(dim);
+        let mut codes = BitCodes::new(24);
+        for (owner, vector) in vectors.iter().enumerate() {
+            codes.put(None, &coding.encode(vector), owner as u32);
+        }
+        let nearest =
+            |codes: &BitCodes, at: usize, limit: usize| codes.nearest(&vectors[at], limit, limit, |_| true).candidates;
+        for at in [0, 7, 399] {
+            assert!(nearest(&codes, at, 5).contains(&(at as u32)));
+            assert_eq!(codes.nearest(&vectors[at], 5, 5, |owner| owner == 3).candidates, [3]);
+            assert!(nearest(&codes, at, 5).len() < 400, "not all");
+        }
+        assert_eq!(codes.remove(0), Some(399));
+        assert_eq!(codes.put(Some(0), &coding.encode(&vectors[1]), 399), Some(0));
+        assert!(nearest(&codes, 1, 2).contains(&399));
+        assert_eq!(codes.put(None, &[0; 10], 1), None, "a code of another length is none");
+    }
+
+    #[test]
+    fn what_need_not_be_scored_comes_after_what_is_with_good_estimates() {
+        let (dim, vectors) = (768, vectors(1_000, 768));
+        let coding = Coding::of(dim);
+        let mut codes = BitCodes::new(dim / 64);
+        for (owner, vector) in vectors.iter().enumerate() {
+            codes.put(None, &coding.encode(vector), owner as u32);
+        }
+        let all = codes.nearest(&vectors[5], 200, 200, |_| true);
+        assert!(all.candidates.len() >= 200 + MORE_MIN && all.estimated.is_empty());
+        let some = codes.nearest(&vectors[5], 200, 30, |_| true);
+        assert_eq!((some.candidates.len(), some.estimated.len()), (30 + MORE_MIN, 200 - 30));
+        let owners: Vec<Slot> = some.candidates.iter().copied().chain(some.estimated.iter().map(|of| of.0)).collect();
+        assert_eq!(owners, all.candidates[..200 + MORE_MIN], "the same ones in the same order");
+        for (owner, estimate) in some.estimated {
+            let cosine = cosine(&vectors[5], &vectors[owner as usize]);
+            assert!((f64::from(estimate) - cosine).abs() < 0.03, "{owner}: {estimate} {cosine}");
+        }
+    }
+
+    /// Not a check: prints how many of the exact best ten the candidates hold, by how crowded the vectors lie.
+    #[test]
+    #[ignore = "takes minutes; for whoever changes the constants"]
+    #[expect(clippy::print_stderr, reason = "printing is all it does")]
+    fn candidates_by_crowding() {
+        let (dim, count, asked) = (1536, 40_000, 60);
+        let mut state = 5_u64;
+        let mut normal = move || {
+            let mut sum = 0.0_f32;
+            for _ in 0..4 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                sum += (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5;
+            }
+            sum
+        };
+        for (clusters, spread) in [(0, 1.0), (1, 1.0), (10, 1.0), (40, 1.0), (40, 0.5), (300, 1.0), (300, 0.5)] {
+            let centres: Vec<Vec<f32>> = (0..clusters).map(|_| (0..dim).map(|_| normal()).collect()).collect();
+            let mut vector = |n: usize| -> Vec<f32> {
+                (0..dim)
+                    .map(|at| if clusters == 0 { normal() } else { centres[n % clusters][at] + spread * normal() })
+                    .collect()
+            };
+            let vectors: Vec<Vec<f32>> = (0..count).map(&mut vector).collect();
+            let coding = Coding::of(dim);
+            let mut codes = BitCodes::new(dim / 64);
+            for (owner, vector) in vectors.iter().enumerate() {
+                codes.put(None, &coding.encode(vector), owner as u32);
+            }
+            let (mut found, mut candidates, mut estimated, mut took) = (0, 0, 0, std::time::Duration::ZERO);
+            for n in 0..asked {
+                let question = vector(n * 7);
+                let mut exact: Vec<(f64, u32)> =
+                    vectors.iter().enumerate().map(|(at, vector)| (cosine(&question, vector), at as u32)).collect();
+                exact.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+                let started = std::time::Instant::now();
+                let near = codes.nearest(&question, 30, 30, |_| true).candidates;
+                took += started.elapsed();
+                candidates += near.len();
+                let asked = BitQuestion::new(&question, dim / 64);
+                estimated += codes.estimated(&asked, &mut room(), 30, |_| true).len();
+                found += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
+            }
+            eprintln!(
+                "{clusters} clusters, spread {spread}: recall {:.3}, {} estimated, {} candidates, {:?}",
+                found as f64 / (10 * asked) as f64,
+                estimated / asked,
+                candidates / asked,
+                took / asked as u32
+            );
+        }
+    }
+}
