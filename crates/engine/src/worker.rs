@@ -15,7 +15,10 @@ use aionis_core::{
         store::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, PendingText, Store, StoreError},
     },
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tracing::Instrument;
 
 use crate::{
@@ -218,12 +221,14 @@ impl Worker {
     /// Derives and completes what was claimed, some of it after the other. What a failure of the provider leaves is put back.
     async fn batch(&self, items: &[OutboxItem], round: &mut Round, failures_before: u32) -> Result<(), StoreError> {
         let mut rest = items;
+        // One rhythm for the whole batch: many short steps must not outlast a lease that none of them alone would.
+        let mut beat_at = Instant::now() + self.settings.lease / 3;
         while !rest.is_empty() {
             let (some, later) = rest.split_at(some_of(rest));
             self.alive();
             let texts = self.store.pending_texts(some).await?;
             self.alive();
-            match timed(Work::Worker, "embed", self.derive(some, rest, texts)).await {
+            match timed(Work::Worker, "embed", self.derive(some, (rest, &mut beat_at), texts)).await {
                 Ok(nodes) => {
                     self.alive();
                     let complete = self.store.complete(some, nodes, self.embedder.name(), self.clock.now());
@@ -276,11 +281,12 @@ impl Worker {
         Ok(count)
     }
 
-    /// Vectors of all texts that need one; the leases of these items and of those that wait are extended meanwhile.
+    /// Vectors of all texts that need one; the leases of these items and of those that wait are extended meanwhile, the
+    /// next time at a moment that is given.
     async fn derive(
         &self,
         items: &[OutboxItem],
-        waiting: &[OutboxItem],
+        (waiting, beat_at): (&[OutboxItem], &mut Instant),
         texts: Vec<PendingText>,
     ) -> Result<Vec<EmbeddedNode>, EmbedError> {
         let forced = |text: &PendingText| {
@@ -297,7 +303,7 @@ impl Worker {
                 None => nodes.push(embedded(text, Err("no_embed_text".to_owned()))),
             }
         }
-        let beat = self.heartbeat(waiting);
+        let beat = self.heartbeat(waiting, beat_at);
         // The lease is extended as long as the call lasts; only an answer counts as a sign of life.
         let answered = || self.alive();
         let work = embed_all(&*self.embedder, wanted, &answered);
@@ -308,10 +314,10 @@ impl Worker {
         Ok(nodes)
     }
 
-    async fn heartbeat(&self, items: &[OutboxItem]) -> std::convert::Infallible {
-        let every = self.settings.lease / 3;
+    async fn heartbeat(&self, items: &[OutboxItem], next: &mut Instant) -> std::convert::Infallible {
         loop {
-            tokio::time::sleep(every).await;
+            sleep_until(*next).await;
+            *next = Instant::now() + self.settings.lease / 3;
             let lease = i64::try_from(self.settings.lease.as_micros()).unwrap_or(i64::MAX);
             let until = Timestamp(self.clock.now().0.saturating_add(lease));
             if let Err(e) = self.store.extend(items, until).await {
