@@ -1,7 +1,5 @@
 //! Where codes lie, and how many are compared at once.
 
-use std::array;
-
 use multiversion::multiversion;
 
 use super::{
@@ -46,21 +44,32 @@ pub(super) struct Pages {
 }
 
 /// What the differing bits of a block's codes add up to, by code.
+///
+/// Plain loops all the way: an iterator's adapter or a closure that the compiler decides not to inline here would take the
+/// counts by reference, and so hold them in memory instead of in registers, at four times the cost.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "see above")]
 fn differing(block: &[Lanes], planes: &[Planes]) -> [u32; BLOCK] {
     let mut bits = [[0_u64; BLOCK]; PLANES];
     for (codes, planes) in block.iter().zip(planes) {
         // What is in here cannot be foretold, so it is not the words that are worked on side by side but the codes: the other
         // way round, each word is gathered and the sums are added up across, at three times the cost.
         let planes = std::hint::black_box(planes);
-        for (bits, plane) in bits.iter_mut().zip(planes) {
-            for (bits, code) in bits.iter_mut().zip(codes) {
-                *bits += u64::from((code ^ plane).count_ones());
+        for power in 0..PLANES {
+            for at in 0..BLOCK {
+                bits[power][at] += u64::from((codes[at] ^ planes[power]).count_ones());
             }
         }
     }
-    #[expect(clippy::cast_possible_truncation, reason = "some thousand bits, weighed by at most 15")]
-    array::from_fn(|at| bits.iter().enumerate().map(|(power, bits)| bits[at] << power).sum::<u64>() as u32)
+    let mut sums = [0; BLOCK];
+    for power in 0..PLANES {
+        for at in 0..BLOCK {
+            #[expect(clippy::cast_possible_truncation, reason = "some thousand bits, weighed by at most 15")]
+            let weighed = (bits[power][at] << power) as u32;
+            sums[at] += weighed;
+        }
+    }
+    sums
 }
 
 /// Sums of the first signs of all codes.
