@@ -108,6 +108,15 @@ fn push_f64(out: &mut String, number: f64) {
     }
 }
 
+/// Every recall by vector does this some thousand times, so it does not go through 64 bits.
+fn push_f32(out: &mut String, number: f32) {
+    if number.is_finite() {
+        out.push_str(ryu_js::Buffer::new().format_finite(number));
+    } else {
+        out.push_str("null");
+    }
+}
+
 fn push_string(out: &mut String, string: &str) {
     out.reserve(string.len() + 2);
     out.push('"');
@@ -258,15 +267,16 @@ pub fn policy_sha256(policy: &Value) -> String {
 }
 
 /// The `query_sha256` of a recall audit row: the digest of the query vector's JSON text, numbers in ECMAScript form,
-/// a non-finite component as `null` (specification Appendix A, "audit digest").
-pub fn audit_vector_sha256(vector: &[f64]) -> String {
-    let mut text = String::with_capacity(vector.len() * 22 + 2);
+/// a non-finite component as `null` (specification Appendix A, "audit digest"). A component is the shortest decimal of its
+/// 32 bits, of two equally near ones the even one.
+pub fn audit_vector_sha256(vector: &[f32]) -> String {
+    let mut text = String::with_capacity(vector.len() * 16 + 2);
     text.push('[');
     for (index, component) in vector.iter().enumerate() {
         if index > 0 {
             text.push(',');
         }
-        push_f64(&mut text, *component);
+        push_f32(&mut text, *component);
     }
     text.push(']');
     sha256_hex(text)
@@ -443,7 +453,7 @@ mod tests {
             audit_vector_sha256(&[0.1, -0.25, 1e-7]),
             "599916a4cd5fe533e9978d31dbf64f62154bd3959b503d557b5c6aa5f2c12806"
         );
-        assert_eq!(audit_vector_sha256(&[f64::NAN, -0.0]), sha256_hex("[null,0]"));
+        assert_eq!(audit_vector_sha256(&[f32::NAN, -0.0]), sha256_hex("[null,0]"));
         assert_eq!(
             sha256_hex("loopback:55991/aionis_memory"),
             "8fa861c94d5efd968953d47e1da18ea604f33f36f45cccd0570d9fde9ce7db7c"
@@ -525,6 +535,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_component_prints_as_the_shortest_decimal_of_its_bits(bits in prop::collection::vec(any::<u32>(), 64)) {
+            for component in bits.into_iter().map(f32::from_bits).filter(|component| component.is_finite()) {
+                let (mut text, mut wide) = (String::new(), String::new());
+                push_f32(&mut text, component);
+                prop_assert_eq!(text.parse::<f32>(), Ok(component));
+                push_f64(&mut wide, crate::model::real(f64::from(component)));
+                prop_assert_eq!(text.len(), wide.len(), "{} {}", text, wide);
+                // It is the text of the 64 bits it stands for, as the reference would write it.
+                let mut again = String::new();
+                push_f64(&mut again, text.parse().unwrap());
+                prop_assert_eq!(text, again);
+            }
+        }
+
         #[test]
         fn agrees_with_the_rfc_8785_library(value in any_json()) {
             prop_assert_eq!(canonical_json(&value), serde_json_canonicalizer::to_string(&value).unwrap());

@@ -6,7 +6,13 @@
 //! refuses a text (that node is given up, its neighbours are not), or it answers nonsense (counted, retried, and in the
 //! end a dead letter).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use aionis_core::{
     clock::{Clock, Timestamp},
@@ -15,10 +21,7 @@ use aionis_core::{
         store::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, PendingText, Store, StoreError},
     },
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::sleep};
 use tracing::Instrument;
 
 use crate::{
@@ -218,19 +221,34 @@ impl Worker {
         Ok(round)
     }
 
-    /// Derives and completes what was claimed, some of it after the other. What a failure of the provider leaves is put back.
+    /// Derives and completes what was claimed, and extends the leases of what waits for it all the time.
     async fn batch(&self, items: &[OutboxItem], round: &mut Round, failures_before: u32) -> Result<(), StoreError> {
+        let settled = AtomicUsize::new(0);
+        tokio::select! {
+            done = self.steps(items, &settled, round, failures_before) => done,
+            never = self.heartbeat(items, &settled) => match never {},
+        }
+    }
+
+    /// Derives and completes some items after the other. What a failure of the provider leaves is put back. `settled` is how
+    /// many are stored or put back, or being so: their leases are not to be extended any more.
+    async fn steps(
+        &self,
+        items: &[OutboxItem],
+        settled: &AtomicUsize,
+        round: &mut Round,
+        failures_before: u32,
+    ) -> Result<(), StoreError> {
         let mut rest = items;
-        // One rhythm for the whole batch: many short steps must not outlast a lease that none of them alone would.
-        let mut beat_at = Instant::now() + self.settings.lease / 3;
         while !rest.is_empty() {
             let (some, later) = rest.split_at(some_of(rest));
             self.alive();
             let texts = self.store.pending_texts(some).await?;
             self.alive();
-            match timed(Work::Worker, "embed", self.derive(some, (rest, &mut beat_at), texts)).await {
+            match timed(Work::Worker, "embed", self.derive(some, texts)).await {
                 Ok(nodes) => {
                     self.alive();
+                    settled.store(items.len() - later.len(), Ordering::Relaxed);
                     let complete = self.store.complete(some, nodes, self.embedder.name(), self.clock.now());
                     let vectors = timed(Work::Worker, "complete", complete).await?;
                     round.vectors += vectors;
@@ -239,6 +257,7 @@ impl Worker {
                 }
                 Err(error) => {
                     self.alive();
+                    settled.store(items.len(), Ordering::Relaxed);
                     let pause = self.fail(rest, &error, failures_before).await?;
                     round.failed += rest.len();
                     round.pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
@@ -281,14 +300,8 @@ impl Worker {
         Ok(count)
     }
 
-    /// Vectors of all texts that need one; the leases of these items and of those that wait are extended meanwhile, the
-    /// next time at a moment that is given.
-    async fn derive(
-        &self,
-        items: &[OutboxItem],
-        (waiting, beat_at): (&[OutboxItem], &mut Instant),
-        texts: Vec<PendingText>,
-    ) -> Result<Vec<EmbeddedNode>, EmbedError> {
+    /// Vectors of all texts that need one.
+    async fn derive(&self, items: &[OutboxItem], texts: Vec<PendingText>) -> Result<Vec<EmbeddedNode>, EmbedError> {
         let forced = |text: &PendingText| {
             items.iter().any(|item| item.force && item.scope == text.scope && item.nodes.contains(&text.id))
         };
@@ -303,24 +316,24 @@ impl Worker {
                 None => nodes.push(embedded(text, Err("no_embed_text".to_owned()))),
             }
         }
-        let beat = self.heartbeat(waiting, beat_at);
-        // The lease is extended as long as the call lasts; only an answer counts as a sign of life.
+        // The lease is extended as long as a call lasts; only an answer counts as a sign of life.
         let answered = || self.alive();
-        let work = embed_all(&*self.embedder, wanted, &answered);
-        tokio::select! {
-            derived = work => nodes.extend(derived?),
-            never = beat => match never {},
-        }
+        nodes.extend(embed_all(&*self.embedder, wanted, &answered).await?);
         Ok(nodes)
     }
 
-    async fn heartbeat(&self, items: &[OutboxItem], next: &mut Instant) -> std::convert::Infallible {
+    /// Extends the leases of what is not settled, three times while one would last. One rhythm for a whole batch: many
+    /// short steps must not outlast a lease that none of them alone would.
+    async fn heartbeat(&self, items: &[OutboxItem], settled: &AtomicUsize) -> std::convert::Infallible {
         loop {
-            sleep_until(*next).await;
-            *next = Instant::now() + self.settings.lease / 3;
+            sleep(self.settings.lease / 3).await;
+            let waiting = items.get(settled.load(Ordering::Relaxed)..).unwrap_or_default();
+            if waiting.is_empty() {
+                continue;
+            }
             let lease = i64::try_from(self.settings.lease.as_micros()).unwrap_or(i64::MAX);
             let until = Timestamp(self.clock.now().0.saturating_add(lease));
-            if let Err(e) = self.store.extend(items, until).await {
+            if let Err(e) = self.store.extend(waiting, until).await {
                 tracing::warn!(error = %e, "leases could not be extended");
             }
         }

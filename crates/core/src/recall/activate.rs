@@ -37,7 +37,7 @@ pub fn activate(seeds: &[Seed], nodes: &HashMap<NodeId, NodeVitals>, edges: &[Ed
         active.insert(seed.id, (0.75 * seed.similarity + 0.25 * salience).clamp(0.0, 1.0));
     }
     for _ in 0..hops {
-        let mut offered: HashMap<NodeId, f64> = HashMap::new();
+        let mut offered: HashMap<NodeId, f64> = HashMap::with_capacity(nodes.len());
         for edge in edges {
             let share = edge.edge_type.activation_factor() * edge.weight * edge.confidence * 0.5;
             for (from, to) in [(edge.src, edge.dst), (edge.dst, edge.src)] {
@@ -60,7 +60,7 @@ pub fn activate(seeds: &[Seed], nodes: &HashMap<NodeId, NodeVitals>, edges: &[Ed
             Ranked { id, activation, score: 0.7 * activation + 0.15 * confidence + 0.15 * salience }
         })
         .collect();
-    ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
+    ranked.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));
     ranked
 }
 

@@ -19,8 +19,8 @@ fn strongest_first(a: &EdgeView, b: &EdgeView) -> std::cmp::Ordering {
 /// Joins the hops: first-hop edges come first (a direct edge never loses to a heavier one further away), then the
 /// second hop, each by weight, confidence and id; at most `total`, each edge once.
 pub fn select_edges(mut first: Vec<EdgeView>, mut second: Vec<EdgeView>, total: usize) -> Vec<EdgeView> {
-    first.sort_by(strongest_first);
-    second.sort_by(strongest_first);
+    first.sort_unstable_by(strongest_first);
+    second.sort_unstable_by(strongest_first);
     let mut seen = HashSet::with_capacity(first.len() + second.len());
     let mut edges: Vec<EdgeView> = first.into_iter().chain(second).filter(|edge| seen.insert(edge.id)).collect();
     edges.truncate(total);
@@ -31,7 +31,7 @@ pub fn select_edges(mut first: Vec<EdgeView>, mut second: Vec<EdgeView>, total: 
 pub fn keep_best(seeds: &[NodeId], edges: &[EdgeView], max_nodes: usize) -> Vec<NodeId> {
     let budget = (4 * max_nodes).min(800);
     let seed_set: HashSet<NodeId> = seeds.iter().copied().collect();
-    let mut scores: HashMap<NodeId, f64> = HashMap::new();
+    let mut scores: HashMap<NodeId, f64> = HashMap::with_capacity(edges.len());
     for edge in edges {
         for end in [edge.src, edge.dst] {
             if !seed_set.contains(&end) {
@@ -40,7 +40,7 @@ pub fn keep_best(seeds: &[NodeId], edges: &[EdgeView], max_nodes: usize) -> Vec<
         }
     }
     let mut others: Vec<(NodeId, f64)> = scores.into_iter().collect();
-    others.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    others.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     others.truncate(budget.saturating_sub(seeds.len()));
     seeds.iter().copied().chain(others.into_iter().map(|(id, _)| id)).collect()
 }

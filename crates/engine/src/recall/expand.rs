@@ -6,7 +6,6 @@ use aionis_core::{
     canon::audit_vector_sha256,
     error::DomainError,
     ids::NodeId,
-    model::real,
     ports::store::{EdgeQuery, NodeRow, ScopeStatus},
     recall::{
         ContextBlock, ContextLimits, ContextRow, EdgeView, NodeVitals, Ranked, Seed, Subgraph, activate, assemble,
@@ -153,9 +152,8 @@ impl Run<'_> {
         Ok(vectors
             .into_iter()
             .map(|(node_id, vector)| {
-                let wide: Vec<f64> = vector.iter().map(|x| real(f64::from(*x))).collect();
                 let preview = vector.iter().take(DEBUG_PREVIEW).copied().collect();
-                DebugEmbedding { node_id, dims: vector.len(), sha256: audit_vector_sha256(&wide), preview }
+                DebugEmbedding { node_id, dims: vector.len(), sha256: audit_vector_sha256(&vector), preview }
             })
             .collect())
     }

@@ -16,7 +16,7 @@ use aionis_core::{
     error::{DomainError, ErrorKind},
     held,
     ids::ScopeKey,
-    model::{Viewer, real},
+    model::Viewer,
     ports::store::{RecallAudit, RecallReader, ScopeStatus, Store},
     read::AsOf,
     recall::{KnobOverrides, Knobs, Profile, RecallEndpoint, ResolvedProfile, Seed},
@@ -250,8 +250,7 @@ impl Run<'_> {
         match self.request.question.clone() {
             Question::Vector(vector) => {
                 let seeds = self.by_vector(&vector).await?;
-                let wide: Vec<f64> = vector.iter().map(|x| real(f64::from(*x))).collect();
-                Ok(Found { seeds, query: None, query_sha256: audit_vector_sha256(&wide) })
+                Ok(Found { seeds, query: None, query_sha256: audit_vector_sha256(&vector) })
             }
             Question::Text(text) => {
                 let clean = self.engine.clean(&text);

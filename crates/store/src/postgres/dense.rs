@@ -95,6 +95,7 @@ impl Shared {
                 }
                 let tenant = For::Tenant(query.scope.tenant());
                 let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, "").await?;
+                // Key by key: without statistics, `= ANY` would be planned as a scan of the whole scope.
                 let sql = "SELECT q.id, v.similarity FROM UNNEST($4::uuid[]) AS q (id), LATERAL ( \
                        SELECT 1 - (embedding <=> $3) AS similarity FROM memory_vectors \
                        WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";

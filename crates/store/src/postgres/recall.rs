@@ -112,30 +112,36 @@ impl RecallReader for PostgresStore {
         );
         let mut tx = self.begin_for(scope).await?;
         let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.as_str()).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
-        let by_id: HashMap<NodeId, NodeRow> =
+        let mut by_id: HashMap<NodeId, NodeRow> =
             found.iter().map(|row| node_row(row).map(|node| (node.id, node))).collect::<Result<_, _>>()?;
-        Ok(ids.iter().filter_map(|id| by_id.get(id).cloned()).collect())
+        // In the order asked, and as often; who is asked for once, as nearly all are, is not copied.
+        let last: HashMap<NodeId, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let mut take = |(at, id)| if last.get(id) == Some(&at) { by_id.remove(id) } else { by_id.get(id).cloned() };
+        Ok(ids.iter().enumerate().filter_map(&mut take).collect())
         }).await
     }
 
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
-        self.shared.patience.bounded(async {
-        let mut tx = self.begin_for(scope).await?;
-        let sql = "SELECT q.id, v.embedding FROM UNNEST($3::uuid[]) AS q (id), LATERAL (SELECT embedding FROM memory_vectors \
+        self.shared
+            .patience
+            .bounded(async {
+                let mut tx = self.begin_for(scope).await?;
+                let sql = "SELECT q.id, v.embedding FROM UNNEST($3::uuid[]) AS q (id), LATERAL (SELECT embedding FROM memory_vectors \
                    WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
-        let found = sqlx::query(sql)
-            .bind(scope.as_str())
-            .bind(&self.shared.space.name)
-            .bind(uuids(ids))
-            .fetch_all(&mut *tx)
+                let found = sqlx::query(sql)
+                    .bind(scope.as_str())
+                    .bind(&self.shared.space.name)
+                    .bind(uuids(ids))
+                    .fetch_all(&mut *tx)
+                    .await
+                    .map_err(driver)?;
+                let vectors: HashMap<NodeId, Vec<f32>> = found
+                    .iter()
+                    .map(|row| Ok((NodeId(get(row, 0)?), get::<Vector>(row, 1)?.to_vec())))
+                    .collect::<Result<_, StoreError>>()?;
+                Ok(ids.iter().filter_map(|id| vectors.get(id).map(|vector| (*id, vector.clone()))).collect())
+            })
             .await
-            .map_err(driver)?;
-        let vectors: HashMap<NodeId, Vec<f32>> = found
-            .iter()
-            .map(|row| Ok((NodeId(get(row, 0)?), get::<Vector>(row, 1)?.to_vec())))
-            .collect::<Result<_, StoreError>>()?;
-        Ok(ids.iter().filter_map(|id| vectors.get(id).map(|vector| (*id, vector.clone()))).collect())
-        }).await
     }
 }
 

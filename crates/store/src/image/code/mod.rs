@@ -4,10 +4,11 @@
 //! matrix and coded with three bits per coordinate, which count its level from below; the highest is its sign. The signs of
 //! the first 512 coordinates are compared with all vectors, the other signs with those that may be near by the first, and
 //! what may be near by all signs is estimated by all bits: as the rotation is random, some coordinates are a fair sample of
-//! all. The inner product of a rotated question with the coded vector, divided by that of the vector with its own code,
-//! estimates the cosine without bias, with an error that shrinks with the square root of the dimension (Gao and Long,
-//! "RaBitQ", SIGMOD 2024; Gao and others, "Practical and asymptotically optimal quantization", SIGMOD 2025). Either way
-//! candidates are scored again from the vectors themselves.
+//! all. The best of those are estimated once more with a question that is rounded less. The inner product of a rotated
+//! question with the coded vector, divided by that of the vector with its own code, estimates the cosine without bias, with
+//! an error that shrinks with the square root of the dimension (Gao and Long, "RaBitQ", SIGMOD 2024; Gao and others,
+//! "Practical and asymptotically optimal quantization", SIGMOD 2025). Either way candidates are scored again from the
+//! vectors themselves, but those far down the list that the caller need not have scored.
 
 mod pages;
 mod question;

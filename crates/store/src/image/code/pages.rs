@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 use super::{
     BITS,
-    question::{BitQuestion, HALF, PLANES, Planes},
+    question::{BitQuestion, FINE, HALF, PLANES, Planes},
 };
 
 /// Words of signs that are compared with all codes: a cache line of each.
@@ -13,6 +13,8 @@ pub(super) const FIRST: usize = 8;
 pub(super) const BLOCK: usize = 8;
 /// Codes that are stored together. Pages never move, so that a growing image needs no room for a second copy.
 pub(super) const PAGE: usize = 64;
+/// Blocks of a page.
+const BLOCKS: usize = PAGE / BLOCK;
 /// Codes that are brought into the cache before they are weighed: some kilobytes.
 const AHEAD: usize = 16;
 
@@ -20,8 +22,8 @@ const AHEAD: usize = 16;
 type Lanes = [u64; BLOCK];
 /// Middle bits of some words of a code, then their low bits.
 type Rest = [u64; 2 * HALF];
-/// By code, what its differing bits add up to; [`OUT`] if it is out of question.
-pub(super) type Sums = [u32; PAGE];
+/// By code of a block, what its differing bits add up to; [`OUT`] if it is out of question.
+pub(super) type Sums = [u32; BLOCK];
 
 /// The sum of a code that is out of question.
 pub(super) const OUT: u32 = u32::MAX;
@@ -29,7 +31,7 @@ pub(super) const OUT: u32 = u32::MAX;
 /// Codes side by side.
 struct Page {
     /// First signs, block by block, in each word by word.
-    first: Box<[[Lanes; FIRST]; PAGE / BLOCK]>,
+    first: Box<[[Lanes; FIRST]; BLOCKS]>,
     /// The signs that are not among the first, likewise.
     others: Box<[Lanes]>,
     /// The other two bits of each level, code by code.
@@ -49,7 +51,7 @@ pub(super) struct Pages {
 /// counts by reference, and so hold them in memory instead of in registers, at four times the cost.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "see above")]
-fn differing(block: &[Lanes], planes: &[Planes]) -> [u32; BLOCK] {
+fn differing(block: &[Lanes], planes: &[Planes]) -> Sums {
     let mut bits = [[0_u64; BLOCK]; PLANES];
     for (codes, planes) in block.iter().zip(planes) {
         // What is in here cannot be foretold, so it is not the words that are worked on side by side but the codes: the other
@@ -72,40 +74,47 @@ fn differing(block: &[Lanes], planes: &[Planes]) -> [u32; BLOCK] {
     sums
 }
 
-/// Sums of the first signs of all codes.
+/// The least of a block's sums.
+#[inline(always)]
+pub(super) fn least(sums: &Sums) -> u32 {
+    let mut least = OUT;
+    for sum in sums {
+        least = least.min(*sum);
+    }
+    least
+}
+
+/// Sums of the first signs of all codes, and the least of each block.
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
     "x86_64+avx+avx2+bmi1+bmi2+popcnt",
     "x86_64+popcnt",
     "aarch64+neon",
 ))]
-fn sum_first(pages: &[Page], planes: &[Planes], sums: &mut [Sums]) {
-    for (page, sums) in pages.iter().zip(sums) {
-        for (block, sums) in page.first.iter().zip(sums.as_chunks_mut::<BLOCK>().0) {
-            *sums = differing(block, planes);
-        }
+fn sum_first(pages: &[Page], planes: &[Planes], sums: &mut [Sums], leasts: &mut [u32]) {
+    let blocks = pages.iter().flat_map(|page| page.first.iter());
+    for (block, (sums, of_block)) in blocks.zip(sums.iter_mut().zip(leasts)) {
+        *sums = differing(block, planes);
+        *of_block = least(sums);
     }
 }
 
-/// Adds the sums of the other signs in those blocks where a code is within `most` by the first; other blocks are out.
+/// Adds the sums of the other signs in some blocks.
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
     "x86_64+avx+avx2+bmi1+bmi2+popcnt",
     "x86_64+popcnt",
     "aarch64+neon",
 ))]
-fn sum_others(pages: &[Page], planes: &[Planes], most: u32, sums: &mut [Sums]) {
-    for (page, sums) in pages.iter().zip(sums) {
-        let blocks = page.others.chunks_exact(planes.len());
-        for (block, sums) in blocks.zip(sums.as_chunks_mut::<BLOCK>().0) {
-            if sums.iter().fold(OUT, |least, sum| least.min(*sum)) > most {
-                *sums = [OUT; BLOCK];
-                continue;
-            }
-            for (sum, more) in sums.iter_mut().zip(differing(block, planes)) {
-                *sum = sum.saturating_add(more);
-            }
+fn sum_others(pages: &[Page], planes: &[Planes], blocks: &[u32], sums: &mut [Sums], leasts: &mut [u32]) {
+    for block in blocks {
+        let at = *block as usize;
+        let others = &pages[at / BLOCKS].others[at % BLOCKS * planes.len()..][..planes.len()];
+        let more = differing(others, planes);
+        for code in 0..BLOCK {
+            sums[at][code] = sums[at][code].saturating_add(more[code]);
         }
+        leasts[at] = least(&sums[at]);
     }
 }
 
@@ -120,7 +129,7 @@ fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mu
     for at in picked {
         // Sums per lane, so that a processor with wide registers adds them up only once at the end.
         let mut total = [0_u64; 2 * HALF];
-        for (code, planes) in code(pages, *at as usize, planes.len()).iter().zip(planes) {
+        for (code, planes) in rest_of(pages, *at as usize, planes.len()).iter().zip(planes) {
             for (power, plane) in planes.iter().enumerate() {
                 for (total, (code, plane)) in total.iter_mut().zip(code.iter().zip(plane)) {
                     *total += u64::from((code ^ plane).count_ones()) << power;
@@ -133,9 +142,23 @@ fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mu
     }
 }
 
+/// What the bits of one code add up to that differ from a question's fine bits, weighed 4 : 2 : 1.
+#[multiversion(targets("x86_64+popcnt", "aarch64+neon"))]
+fn sum_fine(pages: &Pages, at: usize, planes: &[[u64; FINE]]) -> u32 {
+    let mut sum = 0;
+    for (bits, planes) in pages.code(at).zip(planes) {
+        for (power, plane) in planes.iter().enumerate() {
+            for (weight, bits) in bits.iter().rev().enumerate() {
+                sum += (bits ^ plane).count_ones() << (weight + power);
+            }
+        }
+    }
+    sum
+}
+
 /// The bits of one code that are no signs.
 #[inline(always)]
-fn code(pages: &[Page], at: usize, groups: usize) -> &[Rest] {
+fn rest_of(pages: &[Page], at: usize, groups: usize) -> &[Rest] {
     &pages[at / PAGE].rest[at % PAGE * groups..][..groups]
 }
 
@@ -173,8 +196,8 @@ impl Pages {
         let (words, others, groups) = (self.words, self.others(), self.groups());
         if at / PAGE == self.pages.len() {
             self.pages.push(Page {
-                first: Box::new([[[0; BLOCK]; FIRST]; PAGE / BLOCK]),
-                others: vec![[0; BLOCK]; PAGE / BLOCK * others].into(),
+                first: Box::new([[[0; BLOCK]; FIRST]; BLOCKS]),
+                others: vec![[0; BLOCK]; BLOCKS * others].into(),
                 rest: vec![[0; 2 * HALF]; PAGE * groups].into(),
             });
         }
@@ -191,21 +214,22 @@ impl Pages {
         }
     }
 
+    /// A code, word by word: signs, middle bits, low bits.
+    #[inline(always)]
+    fn code(&self, at: usize) -> impl Iterator<Item = [u64; BITS]> {
+        let (others, groups) = (self.others(), self.groups());
+        let (page, at) = (&self.pages[at / PAGE], at % PAGE);
+        let (first, others) = (&page.first[at / BLOCK], &page.others[at / BLOCK * others..][..others]);
+        let rest = &page.rest[at * groups..][..groups];
+        first.iter().chain(others).take(self.words).enumerate().map(move |(word, signs)| {
+            let group = &rest[word / HALF];
+            [signs[at % BLOCK], group[word % HALF], group[HALF + word % HALF]]
+        })
+    }
+
     /// A code as it was stored.
     fn get(&self, at: usize) -> Vec<u64> {
-        let (words, others, groups) = (self.words, self.others(), self.groups());
-        let (page, at) = (&self.pages[at / PAGE], at % PAGE);
-        let mut code = vec![0; BITS * words];
-        for word in 0..words {
-            code[word] = match word.checked_sub(FIRST) {
-                None => page.first[at / BLOCK][word][at % BLOCK],
-                Some(other) => page.others[at / BLOCK * others + other][at % BLOCK],
-            };
-            let rest = &page.rest[at * groups + word / HALF];
-            code[words + word] = rest[word % HALF];
-            code[2 * words + word] = rest[HALF + word % HALF];
-        }
-        code
+        (0..BITS).flat_map(|bit| self.code(at).map(move |bits| bits[bit])).collect()
     }
 
     /// Takes a code out; the last one moves to its place.
@@ -219,17 +243,27 @@ impl Pages {
         self.pages.truncate(last.div_ceil(PAGE));
     }
 
-    /// Sums of the first signs of all codes.
-    pub(super) fn sum_first(&self, question: &BitQuestion, sums: &mut Vec<Sums>) {
-        sums.resize(self.pages.len(), [OUT; PAGE]);
-        sum_first(&self.pages, question.signs().0, sums);
+    /// Sums of the first signs of all codes, and the least of each block.
+    pub(super) fn sum_first(&self, question: &BitQuestion, sums: &mut Vec<Sums>, leasts: &mut Vec<u32>) {
+        let blocks = self.pages.len() * BLOCKS;
+        sums.resize(blocks, [OUT; BLOCK]);
+        leasts.resize(blocks, OUT);
+        sum_first(&self.pages, question.signs().0, sums, leasts);
         // Places of the last page that no code is at.
         sums.as_flattened_mut()[self.len..].fill(OUT);
+        for at in self.len / BLOCK..blocks {
+            leasts[at] = least(&sums[at]);
+        }
     }
 
-    /// Adds the sums of the other signs where a code may be within `most` by the first; what is not is out.
-    pub(super) fn sum_others(&self, question: &BitQuestion, most: u32, sums: &mut [Sums]) {
-        sum_others(&self.pages, question.signs().1, most, sums);
+    /// Adds the sums of the other signs in some blocks.
+    pub(super) fn sum_others(&self, question: &BitQuestion, blocks: &[u32], sums: &mut [Sums], leasts: &mut [u32]) {
+        sum_others(&self.pages, question.signs().1, blocks, sums, leasts);
+    }
+
+    /// What the bits of a code add up to that differ from the fine bits of a question, weighed 4 : 2 : 1.
+    pub(super) fn sum_fine(&self, question: &BitQuestion, at: usize) -> u32 {
+        sum_fine(self, at, &question.fine)
     }
 
     /// Sums of the bits of picked codes that are no signs, the middle ones weighed twice.
@@ -238,7 +272,7 @@ impl Pages {
         sums.reserve(picked.len());
         for picked in picked.chunks(AHEAD) {
             // Picked codes lie apart: read one after the other, each would be waited for.
-            let groups = |at: &u32| code(&self.pages, *at as usize, self.groups()).iter();
+            let groups = |at: &u32| rest_of(&self.pages, *at as usize, self.groups()).iter();
             let touched = picked.iter().flat_map(groups).fold(0_u64, |sum, group| sum.wrapping_add(group[0]));
             std::hint::black_box(touched);
             sum_rest(&self.pages, picked, &question.rest, sums);
@@ -284,26 +318,41 @@ mod tests {
             let question = BitQuestion::new(&vector, of);
             let (first, others) = question.signs();
             let planes = [first, others].concat();
-            let mut sums = Vec::new();
-            pages.sum_first(&question, &mut sums);
+            let (mut sums, mut leasts) = (Vec::new(), Vec::new());
+            pages.sum_first(&question, &mut sums, &mut leasts);
             let expected = |part: std::ops::Range<usize>, planes: &[Planes]| -> Vec<u32> {
                 codes.iter().map(|code| one_by_one(&code[part.clone()], planes)).collect()
             };
             assert_eq!(sums.as_flattened()[..count], expected(0..FIRST, first), "{of}");
             assert!(sums.as_flattened()[count..].iter().all(|sum| *sum == OUT));
-            let median = expected(0..FIRST, first)[count / 2];
-            let blocks: Vec<bool> =
-                sums.as_flattened().chunks(BLOCK).map(|block| block.iter().any(|sum| *sum <= median)).collect();
-            pages.sum_others(&question, median, &mut sums);
+            let least_of = |sums: &[Sums]| -> Vec<u32> { sums.iter().map(|of| *of.iter().min().unwrap()).collect() };
+            assert_eq!(leasts, least_of(&sums), "{of}");
+            let before = sums.clone();
+            let blocks: Vec<u32> = (0..sums.len() as u32).step_by(3).collect();
+            pages.sum_others(&question, &blocks, &mut sums, &mut leasts);
+            assert_eq!(leasts, least_of(&sums), "{of}");
             for (at, sum) in expected(0..of, &planes).into_iter().enumerate() {
-                assert_eq!(sums.as_flattened()[at], if blocks[at / BLOCK] { sum } else { OUT }, "{of}: {at}");
+                let summed = blocks.contains(&((at / BLOCK) as u32));
+                let expected = if summed { sum } else { before.as_flattened()[at] };
+                assert_eq!(sums.as_flattened()[at], expected, "{of}: {at}");
             }
+            assert!(sums.as_flattened()[count..].iter().all(|sum| *sum == OUT), "nobody is there");
             let picked: Vec<u32> = (0..count as u32).rev().step_by(3).collect();
             let mut rest = Vec::new();
             pages.sum_rest(&question, &picked, &mut rest);
             let (middle, low) = (expected(of..2 * of, &planes), expected(2 * of..3 * of, &planes));
             let weighed: Vec<u32> = picked.iter().map(|at| 2 * middle[*at as usize] + low[*at as usize]).collect();
             assert_eq!(rest, weighed, "{of}");
+            for (at, code) in codes.iter().enumerate() {
+                let differing = |bits: &[u64]| -> u32 {
+                    let fine = |(code, planes): (&u64, &[u64; FINE])| -> u32 {
+                        (0..FINE).map(|power| (code ^ planes[power]).count_ones() << power).sum()
+                    };
+                    bits.iter().zip(&question.fine).map(fine).sum()
+                };
+                let [signs, middle, low] = [0, 1, 2].map(|bit| differing(&code[bit * of..][..of]));
+                assert_eq!(pages.sum_fine(&question, at), 4 * signs + 2 * middle + low, "{of}: {at}");
+            }
         }
     }
 

@@ -4,8 +4,12 @@ use super::{MIDDLE, pages::FIRST, rotation::rotate, step};
 
 /// Bits a coordinate of a question is rounded to.
 pub(super) const PLANES: usize = 4;
+/// Further bits of a coordinate, for the few codes that are left in the end.
+pub(super) const FINE: usize = 2;
 /// What the planes of a coordinate add up to.
 const LEVELS: u32 = (1 << PLANES) - 1;
+/// The same with the fine ones.
+const FINE_LEVELS: u32 = (1 << (PLANES + FINE)) - 1;
 /// Distance of the question's levels in deviations of its coordinates: the best one for sixteen levels of a normal
 /// distribution (Max, 1960).
 const WIDTH: f32 = 0.3352;
@@ -18,13 +22,15 @@ pub(super) type Planes = [u64; PLANES];
 /// A question, rotated and rounded.
 ///
 /// A coordinate is `width / 2` times the sum of its bits' powers of two, a bit counting 1 when set and else -1. A code's
-/// bits count likewise. So the inner product of the question with one bit of each of a code's coordinates is what all bits
+/// bits count likewise; the fine bits halve it twice. So the inner product of the question with one bit of each of a code's coordinates is what all bits
 /// would add up to if they agreed, less twice the powers of those that differ.
 pub(super) struct BitQuestion {
     /// Bits by word.
     words: Vec<Planes>,
     /// The same for the code's other two bits: of [`HALF`] words, once for the middle bits and once for the low ones.
     pub(super) rest: Vec<[[u64; 2 * HALF]; PLANES]>,
+    /// The fine bits by word.
+    pub(super) fine: Vec<[u64; FINE]>,
     width: f32,
     step: f32,
 }
@@ -34,13 +40,15 @@ impl BitQuestion {
         let rotated = rotate(vector, words);
         let width = WIDTH / super::root(words);
         let (mut by_word, mut rest) = (vec![[0; PLANES]; words], vec![[[0; 2 * HALF]; PLANES]; words.div_ceil(HALF)]);
+        let mut fine = vec![[0; FINE]; words];
+        #[expect(clippy::cast_precision_loss, reason = "a few levels")]
+        let (middle, most) = (FINE_LEVELS as f32 / 2.0, FINE_LEVELS as f32);
+        let fine_width = width / (1 << FINE) as f32;
         for ((at, coordinates), planes) in rotated.chunks(64).enumerate().zip(&mut by_word) {
             for (bit, x) in coordinates.iter().enumerate() {
-                #[expect(clippy::cast_precision_loss, reason = "a few levels")]
-                let middle = LEVELS as f32 / 2.0;
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 15 by construction")]
-                let rounded = (x / width + middle).round().clamp(0.0, LEVELS as f32) as u64;
-                for (power, plane) in planes.iter_mut().enumerate() {
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 63 by construction")]
+                let rounded = (x / fine_width + middle).round().clamp(0.0, most) as u64;
+                for (power, plane) in fine[at].iter_mut().chain(planes.iter_mut()).enumerate() {
                     *plane |= (rounded >> power & 1) << bit;
                 }
             }
@@ -49,7 +57,7 @@ impl BitQuestion {
                 both[HALF + at % HALF] = *plane;
             }
         }
-        Self { words: by_word, rest, width, step: step(words) }
+        Self { words: by_word, rest, fine, width, step: step(words) }
     }
 
     /// The planes of the first words, and of the others.
@@ -84,8 +92,17 @@ impl BitQuestion {
     /// Estimated cosine with a coded vector, from the sums over its signs, its middle and its low bits, weighed 4 : 2 : 1,
     /// and its inner product with what its code stands for. A level stands for `step · (level - 7/2)`.
     pub(super) fn estimate(&self, sum: u32, own: f32) -> f32 {
-        #[expect(clippy::cast_precision_loss, reason = "sums of some thousand bits, weighed by at most 105")]
-        let agreeing = MIDDLE * Self::most(self.words.len()) as f32 - sum as f32;
-        self.step * self.width / 2.0 * agreeing / own.max(f32::MIN_POSITIVE)
+        self.cosine(LEVELS, self.width, sum, own)
+    }
+
+    /// The same from the sum of [`estimate`](Self::estimate) and that of the fine bits, weighed likewise.
+    pub(super) fn refined(&self, sum: u32, fine: u32, own: f32) -> f32 {
+        self.cosine(FINE_LEVELS, self.width / (1 << FINE) as f32, (sum << FINE) + fine, own)
+    }
+
+    fn cosine(&self, levels: u32, width: f32, sum: u32, own: f32) -> f32 {
+        #[expect(clippy::cast_precision_loss, reason = "sums of some thousand bits, weighed by at most 441")]
+        let agreeing = MIDDLE * (levels * 64 * self.words.len() as u32) as f32 - sum as f32;
+        self.step * width / 2.0 * agreeing / own.max(f32::MIN_POSITIVE)
     }
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::{
     BITS,
-    pages::{FIRST, OUT, Pages, Sums},
+    pages::{BLOCK, FIRST, OUT, Pages, Sums, least},
     question::BitQuestion,
     root,
     tally::Tally,
@@ -15,16 +15,22 @@ use crate::image::Slot;
 /// `sqrt(1 / (1 - d) - 1)` with the distortion `d = 0.0374` of eight levels.
 const ERROR: f32 = 0.197;
 /// How many deviations below the best a code may be and still be looked at: by the first signs, by all signs, by all bits.
+// The last was chosen with SCORED_SURE: a larger one brings more of what is far down the list, each at the price of a row.
 const ERRORS_OF_FIRST: f32 = 3.5;
 const ERRORS_OF_SIGNS: f32 = 2.25;
-const ERRORS: f32 = 2.5;
-/// Best ones that must not be missed; what comes after them is chosen by estimate alone.
+const ERRORS: f32 = 2.2;
+/// Best ones that must not be missed by their signs, and by all bits; what comes after them is chosen by estimate alone.
 const SURE: usize = 20;
+const SCORED_SURE: usize = 16;
 /// Codes that are estimated by all bits, at least.
 const ESTIMATED_MIN: usize = 512;
 /// Share of the codes that are estimated by all bits, at most: where so many are about equally far, the question has no
 /// near ones.
 const ESTIMATED_SHARE: usize = 32;
+/// Blocks of which one is looked at to tell what the sums of all are like.
+const SAMPLED: usize = 32;
+/// Blocks from which on that is worth it.
+const SAMPLED_FROM: usize = 1_024;
 /// Candidates beyond the limit, at least.
 const MORE_MIN: usize = 16;
 /// Candidates at most, unless the limit is higher: each costs the database some microseconds.
@@ -32,17 +38,35 @@ const CANDIDATES_MAX: usize = 320;
 
 thread_local! {
     /// Kept from question to question: among many codes it is some hundred kilobytes.
-    static ROOM: RefCell<Room> = const { RefCell::new(Room { sums: Vec::new(), picked: Vec::new(), rest: Vec::new() }) };
+    static ROOM: RefCell<Room> = const { RefCell::new(Room::new()) };
 }
 
 /// Room for what is known of each code while a question is answered.
 struct Room {
-    /// What its differing signs add up to.
+    /// What its differing signs add up to, block by block.
     sums: Vec<Sums>,
+    /// The least of each block.
+    leasts: Vec<u32>,
+    /// Blocks in which a code may be near by the first signs.
+    blocks: Vec<u32>,
     /// Codes that are not ruled out.
     picked: Vec<u32>,
     /// What the differing bits of those add up to that are no signs.
     rest: Vec<u32>,
+}
+
+impl Room {
+    const fn new() -> Self {
+        Self { sums: Vec::new(), leasts: Vec::new(), blocks: Vec::new(), picked: Vec::new(), rest: Vec::new() }
+    }
+}
+
+/// What is known of a code that its signs do not rule out.
+struct Estimate {
+    cosine: f32,
+    at: u32,
+    /// What its differing bits add up to.
+    sum: u32,
 }
 
 /// Owners of the codes a question is likely near, best first.
@@ -127,28 +151,32 @@ impl BitCodes {
         let question = BitQuestion::new(vector, self.pages.words());
         let mut found = ROOM.with_borrow_mut(|room| self.estimated(&question, room, limit, passes));
         let (least_many, most_many) = (limit + MORE_MIN, CANDIDATES_MAX.max(limit + MORE_MIN));
-        let best_first = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        let best_first = |a: &Estimate, b: &Estimate| b.cosine.total_cmp(&a.cosine).then(a.at.cmp(&b.at));
         if found.len() > most_many {
             found.select_nth_unstable_by(most_many, best_first);
             found.truncate(most_many);
         }
+        for code in &mut found {
+            let fine = self.pages.sum_fine(&question, code.at as usize);
+            code.cosine = question.refined(code.sum, fine, self.own[code.at as usize]);
+        }
         found.sort_unstable_by(best_first);
-        let owner = |at: u32| self.owners[at as usize];
+        let owner = |code: Estimate| self.owners[code.at as usize];
         if scored < limit {
             found.truncate(least_many);
             let estimated = found.split_off(found.len().min(scored + MORE_MIN));
             return Nearest {
-                candidates: found.into_iter().map(|(_, at)| owner(at)).collect(),
-                estimated: estimated.into_iter().map(|(estimate, at)| (owner(at), estimate)).collect(),
+                candidates: found.into_iter().map(owner).collect(),
+                estimated: estimated.into_iter().map(|code| (self.owners[code.at as usize], code.cosine)).collect(),
             };
         }
         if found.len() > limit {
-            let least = found[limit.min(SURE) - 1].0;
+            let least = found[limit.min(SCORED_SURE) - 1].cosine;
             let error = ERROR / root(self.pages.words()) * (1.0 - least * least).max(0.0).sqrt();
-            let likely = found.partition_point(|entry| entry.0 >= least - ERRORS * error);
+            let likely = found.partition_point(|code| code.cosine >= least - ERRORS * error);
             found.truncate(likely.clamp(least_many, most_many));
         }
-        Nearest { candidates: found.into_iter().map(|(_, at)| owner(at)).collect(), estimated: Vec::new() }
+        Nearest { candidates: found.into_iter().map(owner).collect(), estimated: Vec::new() }
     }
 
     /// Estimates of those codes whose signs do not rule them out.
@@ -158,42 +186,89 @@ impl BitCodes {
         room: &mut Room,
         limit: usize,
         passes: impl Fn(Slot) -> bool,
-    ) -> Vec<(f32, u32)> {
-        let Room { sums, picked, rest } = room;
+    ) -> Vec<Estimate> {
+        let Room { sums, leasts, blocks, picked, rest } = room;
         let (sure, least, words) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit), self.pages.words());
-        self.pages.sum_first(question, sums);
-        let mut tally = Tally::new(BitQuestion::most(FIRST));
-        for (sum, owner) in sums.as_flattened_mut().iter_mut().zip(&self.owners) {
-            if passes(*owner) {
-                tally.count(*sum);
-            } else {
-                *sum = OUT;
-            }
-        }
+        self.pages.sum_first(question, sums, leasts);
+        let tally = self.tally(FIRST, 0..leasts.len(), (sums, leasts), 2 * least, &passes);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
-        self.pages.sum_others(question, most, sums);
-        let mut tally = Tally::new(BitQuestion::most(words));
-        let sums = &sums.as_flattened()[..self.owners.len()];
-        sums.iter().for_each(|sum| tally.count(*sum));
+        blocks.clear();
+        pick(leasts.iter().enumerate().map(|(block, least)| (block as u32, least)), most, blocks);
+        self.pages.sum_others(question, blocks, sums, leasts);
         let share = self.owners.len() / ESTIMATED_SHARE;
+        let swept = blocks.iter().map(|block| *block as usize);
+        let tally = self.tally(words, swept.clone(), (sums, leasts), share.max(least), &passes);
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share);
-        pick(sums, most, picked);
+        picked.clear();
+        for block in swept.filter(|block| leasts[*block] <= most) {
+            pick(sums[block].iter().enumerate().map(|(code, sum)| (position(block, code), sum)), most, picked);
+        }
         self.pages.sum_rest(question, picked, rest);
         let estimate = |(at, rest): (&u32, &u32)| {
-            let of = *at as usize;
-            (question.estimate(4 * sums[of] + rest, self.own[of]), *at)
+            let sum = 4 * sums.as_flattened()[*at as usize] + rest;
+            Estimate { cosine: question.estimate(sum, self.own[*at as usize]), at: *at, sum }
         };
         picked.iter().zip(&*rest).map(estimate).collect()
     }
+
+    /// How the sums over so many words of those codes of some blocks are spread that pass, as far as the `wanted` least of
+    /// them; the others up to there are put out of question.
+    fn tally(
+        &self,
+        words: usize,
+        blocks: impl ExactSizeIterator<Item = usize> + Clone,
+        (sums, leasts): (&mut [Sums], &mut [u32]),
+        wanted: usize,
+        passes: impl Fn(Slot) -> bool,
+    ) -> Tally {
+        let most = BitQuestion::most(words);
+        let count = |tally: &mut Tally, sums: &mut Sums, block: usize| {
+            for (code, sum) in sums.iter_mut().enumerate() {
+                // Nobody is at some places of the last block.
+                if self.owners.get(block * BLOCK + code).is_some_and(|owner| passes(*owner)) {
+                    tally.count(*sum);
+                } else {
+                    *sum = OUT;
+                }
+            }
+        };
+        let mut bound = most;
+        if blocks.len() >= SAMPLED_FROM {
+            let mut sample = Tally::new(most);
+            for block in blocks.clone().step_by(SAMPLED) {
+                count(&mut sample, &mut sums[block], block);
+            }
+            // Half as many more, so that the sample seldom misleads.
+            bound = sample.reach(wanted.div_ceil(SAMPLED) * 3 / 2);
+        }
+        loop {
+            let mut tally = Tally::new(most);
+            for block in blocks.clone() {
+                if leasts[block] <= bound {
+                    count(&mut tally, &mut sums[block], block);
+                    leasts[block] = least(&sums[block]);
+                }
+            }
+            if bound >= most || tally.within(bound) >= wanted {
+                return tally;
+            }
+            bound = most;
+        }
+    }
 }
 
-/// Positions of the sums that are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
-fn pick(sums: &[u32], most: u32, picked: &mut Vec<u32>) {
-    picked.clear();
-    picked.resize(sums.len(), 0);
-    let mut count = 0;
-    for (at, sum) in (0_u32..).zip(sums) {
-        picked[count] = at;
+/// Which code is at a place of a block.
+#[expect(clippy::cast_possible_truncation, reason = "slots are of 32 bits")]
+const fn position(block: usize, place: usize) -> u32 {
+    (block * BLOCK + place) as u32
+}
+
+/// Adds the names of the sums that are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
+fn pick<'a>(sums: impl ExactSizeIterator<Item = (u32, &'a u32)>, most: u32, picked: &mut Vec<u32>) {
+    let mut count = picked.len();
+    picked.resize(count + sums.len(), 0);
+    for (name, sum) in sums {
+        picked[count] = name;
         count += usize::from(*sum <= most);
     }
     picked.truncate(count);
@@ -207,10 +282,6 @@ mod tests {
     };
     use crate::image::quantised::cosine;
 
-    const fn room() -> Room {
-        Room { sums: Vec::new(), picked: Vec::new(), rest: Vec::new() }
-    }
-
     #[test]
     fn estimates_are_close_to_the_cosine() {
         for dim in [700, 768, 1536] {
@@ -218,13 +289,20 @@ mod tests {
             let coding = Coding::of(dim);
             let Coding::Bits { words, .. } = coding else { panic!("{coding:?}") };
             let question = BitQuestion::new(&vectors[0], words);
+            let mut squares = [0.0, 0.0];
             for vector in &vectors {
                 let mut codes = BitCodes::new(words);
                 codes.put(None, &coding.encode(vector), 0);
-                let estimate = codes.estimated(&question, &mut room(), 1, |_| true)[0].0;
+                let found = &codes.estimated(&question, &mut Room::new(), 1, |_| true)[0];
+                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.own[0]);
                 let cosine = cosine(&vectors[0], vector);
-                assert!((f64::from(estimate) - cosine).abs() < 0.03, "{dim}: {estimate} {cosine}");
+                for (estimate, squares) in [found.cosine, refined].into_iter().zip(&mut squares) {
+                    let error = f64::from(estimate) - cosine;
+                    assert!(error.abs() < 0.03, "{dim}: {estimate} {cosine}");
+                    *squares += error * error;
+                }
             }
+            assert!(squares[1] < 0.9 * squares[0], "the fine bits tell more: {squares:?}");
         }
     }
 
@@ -308,7 +386,7 @@ mod tests {
                 took += started.elapsed();
                 candidates += near.len();
                 let asked = BitQuestion::new(&question, dim / 64);
-                estimated += codes.estimated(&asked, &mut room(), 30, |_| true).len();
+                estimated += codes.estimated(&asked, &mut Room::new(), 30, |_| true).len();
                 found += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
             }
             eprintln!(

@@ -22,8 +22,14 @@ impl Tally {
         self.counts[((sum >> self.shift) as usize).min(last)] += 1;
     }
 
-    /// The smallest sum that so many codes are within.
-    fn reach(&self, wanted: usize) -> u32 {
+    /// How many codes are within a sum, about.
+    pub(super) fn within(&self, sum: u32) -> usize {
+        let counts = self.counts.split_last().map_or(&[][..], |(_, counts)| counts);
+        counts.iter().take((sum >> self.shift) as usize + 1).map(|count| *count as usize).sum()
+    }
+
+    /// The smallest sum that so many codes are within; the largest there is if there are fewer.
+    pub(super) fn reach(&self, wanted: usize) -> u32 {
         let mut counted = 0;
         let reached = self.counts.split_last().map_or(&[][..], |(_, counts)| counts).iter().position(|count| {
             counted += *count as usize;
@@ -50,6 +56,7 @@ mod tests {
         let mut tally = Tally::new(1_000);
         (0..=1_000).for_each(|sum| tally.count(sum));
         assert_eq!(tally.reach(100), 99);
+        assert_eq!((tally.within(0), tally.within(99), tally.within(5_000)), (1, 100, 1_001));
         assert_eq!(tally.likely(20, 100.0, 10, 500), 119, "so much more than the best twenty");
         assert_eq!(tally.likely(20, 100.0, 300, 500), 299, "but so many at least");
         assert_eq!(tally.likely(20, 900.0, 300, 500), 499, "and so many at most");
