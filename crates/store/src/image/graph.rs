@@ -1,6 +1,6 @@
 //! Edges around nodes.
 
-use super::{ScopeImage, Slot};
+use super::{ScopeImage, Slot, gate};
 use aionis_core::{
     ids::{EdgeId, NodeId},
     model::{EdgeType, Viewer},
@@ -93,7 +93,11 @@ impl ScopeImage {
         // A node named twice is one node: its edges must not use up the limit.
         let filter = self.viewer(viewer);
         let shows = |slot: Slot| {
-            self.nodes[slot as usize].is_shown() && filter.sees(self.gates[slot as usize]) && !self.is_alias(slot)
+            let gate = self.gates[slot as usize];
+            // Who may be a seed is shown: only for others the node, which lies anywhere, is looked at.
+            (gate.bits & gate::SEED != 0 || self.nodes[slot as usize].is_shown())
+                && filter.sees(gate)
+                && !self.is_alias(slot)
         };
         let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         slots.retain(|slot| shows(*slot));

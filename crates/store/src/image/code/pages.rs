@@ -48,7 +48,7 @@ pub(super) struct Pages {
 /// What the differing bits of a block's codes add up to, by code.
 ///
 /// Plain loops all the way: an iterator's adapter or a closure that the compiler decides not to inline here would take the
-/// counts by reference, and so hold them in memory instead of in registers, at four times the cost.
+/// counts by reference, and so hold them in memory instead of in registers, at three times the cost.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "see above")]
 fn differing(block: &[Lanes], planes: &[Planes]) -> Sums {
