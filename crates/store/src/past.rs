@@ -10,11 +10,11 @@ use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::{EmbeddingStatus, Viewer},
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallReader, ScopeStatus,
-        StoreError,
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NodeFilter, NodeRow, RecallReader, ScopeStatus, StoreError,
+        SurroundingsQuery,
     },
     read::FoundNode,
-    recall::{EdgeView, NodeVitals, bm25::LexicalHits},
+    recall::{EdgeView, NodeVitals, Surroundings, bm25::LexicalHits},
     write::DerivedText,
 };
 use async_trait::async_trait;
@@ -163,17 +163,16 @@ impl RecallReader for PastScope {
         Ok(self.image.lexical(&query.filter, &query.terms, query.limit))
     }
 
-    async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError> {
-        Ok(self.image.named(&query.names, &query.among))
-    }
-
     async fn quoted(&self, _: &ScopeKey, filter: &NodeFilter, literals: &[String]) -> Result<Vec<NodeId>, StoreError> {
         Ok(self.image.quoted(filter, literals))
     }
 
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
-        let floor = (query.min_weight, query.min_confidence);
-        Ok(self.image.edges_around(&query.viewer, &query.around, floor, query.limit))
+        Ok(self.image.edges_around(&query))
+    }
+
+    async fn surroundings(&self, query: SurroundingsQuery) -> Result<Surroundings, StoreError> {
+        Ok(self.image.surroundings(&query))
     }
 
     async fn vitals(&self, _: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {

@@ -12,6 +12,7 @@ pub mod fuse;
 pub mod policy;
 pub mod profile;
 pub mod subgraph;
+pub mod surroundings;
 
 pub use activate::{Ranked, Seed, activate};
 pub use adaptive::{Adaptation, Adaptive, AdaptiveReason};
@@ -20,6 +21,7 @@ pub use expand::{hop_limit, keep_best, select_edges};
 pub use policy::{ProfilePolicy, ProfileSource, RecallEndpoint, ResolvedProfile};
 pub use profile::{KnobOverrides, Knobs, Profile};
 pub use subgraph::{Subgraph, assemble};
+pub use surroundings::{Link, Surroundings};
 
 use crate::{
     ids::{EdgeId, NodeId},

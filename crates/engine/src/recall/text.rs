@@ -5,7 +5,7 @@ use std::time::Instant;
 use aionis_core::{
     error::DomainError,
     ids::NodeId,
-    ports::store::{DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, SeedRules},
+    ports::store::{DenseHit, DenseQuery, EdgeQuery, LexicalQuery, SeedRules, SurroundingsQuery},
     recall::{
         Seed,
         bm25::LexicalHits,
@@ -150,41 +150,18 @@ impl Run<'_> {
         candidates.extend(&quoted);
         candidates.sort_unstable();
         candidates.dedup();
-        let edges = self
-            .store
-            .edges_around(EdgeQuery {
-                scope: self.request.scope.clone(),
-                viewer: self.request.viewer.clone(),
-                around: candidates.clone(),
-                min_weight: self.knobs.min_edge_weight,
-                min_confidence: self.knobs.min_edge_confidence,
-                limit: CANDIDATE_EDGES_MAX,
-            })
-            .await?;
-        let known: HashSet<NodeId> = candidates.iter().copied().collect();
-        let mut neighbours: Vec<NodeId> =
-            edges.iter().flat_map(|edge| [edge.src, edge.dst]).filter(|id| !known.contains(id)).collect();
-        neighbours.sort_unstable();
-        neighbours.dedup();
-        // Candidates passed the filter already; their neighbours have still to.
-        let vitals = self.store.vitals(&self.request.scope, &neighbours, &self.request.viewer).await?;
-        let seen = vitals.into_iter().filter(|node| !node.draft_topic).map(|node| node.id);
-        let allowed: HashSet<NodeId> = known.into_iter().chain(seen).collect();
-        // A name alone is a preference, not a match: only candidates and their neighbours are asked for theirs.
-        let names = NameQuery {
+        let edges = EdgeQuery {
             scope: self.request.scope.clone(),
-            names: names_in(question),
-            among: allowed.iter().copied().collect(),
+            viewer: self.request.viewer.clone(),
+            around: candidates,
+            min_weight: self.knobs.min_edge_weight,
+            min_confidence: self.knobs.min_edge_confidence,
+            limit: CANDIDATE_EDGES_MAX,
         };
-        let named = self.store.named(names).await?.into_iter().collect();
-        let arms = Arms {
-            allowed,
-            lexical,
-            dense: dense.map(|hits| hits.into_iter().map(|hit| (hit.id, hit.similarity)).collect()),
-            named,
-            quoted,
-            edges: &edges,
-        };
+        // A name alone is a preference, not a match: only candidates and their neighbours are asked for theirs.
+        let around = self.store.surroundings(SurroundingsQuery { edges, names: names_in(question) }).await?;
+        let dense = dense.map(|hits| hits.into_iter().map(|hit| (hit.id, hit.similarity)).collect());
+        let arms = Arms { lexical, dense, quoted, around };
         Ok(fuse(&arms, self.knobs.limit))
     }
 }

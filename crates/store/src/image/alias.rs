@@ -88,20 +88,8 @@ impl ScopeImage {
         resolved.collect()
     }
 
-    /// Names of aliases count for what they stand for.
-    pub(super) fn named_by_alias(&self, names: &HashSet<&str>, among: &[NodeId]) -> Vec<NodeId> {
-        if !self.has_aliases() {
-            return Vec::new();
-        }
-        let among: HashSet<Slot> = among.iter().filter_map(|id| self.slot_of(id.0)).collect();
-        let named = self.aliases.keys().filter(|slot| {
-            let name = &self.nodes[**slot as usize].name;
-            name.as_ref().is_some_and(|name| names.contains(&**name))
-        });
-        let named = named.map(|slot| self.stands_for(*slot)).filter(|to| among.contains(to));
-        let mut found: Vec<NodeId> = named.map(|to| NodeId(self.nodes[to as usize].id)).collect();
-        found.sort_unstable();
-        found.dedup();
-        found
+    /// What the aliases stand for that have one of some names.
+    pub(super) fn named_by_alias(&self, is_named: impl Fn(Slot) -> bool) -> impl Iterator<Item = Slot> {
+        self.aliases.keys().copied().filter(move |slot| is_named(*slot)).map(|slot| self.stands_for(slot))
     }
 }

@@ -3,7 +3,8 @@
 use super::{ScopeImage, Slot, gate};
 use aionis_core::{
     ids::{EdgeId, NodeId},
-    model::{EdgeType, Viewer},
+    model::EdgeType,
+    ports::store::EdgeQuery,
     recall::EdgeView,
 };
 use uuid::Uuid;
@@ -74,6 +75,19 @@ impl EdgeImage {
         self.id
     }
 
+    /// Both ends: from, to.
+    pub(super) const fn between(&self) -> [Slot; 2] {
+        [self.src, self.dst]
+    }
+
+    pub(super) const fn edge_type(&self) -> EdgeType {
+        self.edge_type
+    }
+
+    pub(super) const fn weight(&self) -> f64 {
+        self.weight
+    }
+
     /// The edge after this one in a list.
     pub(super) const fn next(&self, entering: bool) -> u32 {
         if entering { self.next_entering } else { self.next_leaving }
@@ -83,15 +97,17 @@ impl EdgeImage {
 impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once, and only between what the
     /// viewer may be shown.
-    pub(crate) fn edges_around(
-        &self,
-        viewer: &Viewer,
-        around: &[NodeId],
-        (min_weight, min_confidence): (f64, f64),
-        limit: usize,
-    ) -> Vec<EdgeView> {
+    pub(crate) fn edges_around(&self, query: &EdgeQuery) -> Vec<EdgeView> {
+        let mut slots: Vec<Slot> = query.around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         // A node named twice is one node: its edges must not use up the limit.
-        let filter = self.viewer(viewer);
+        slots.sort_unstable();
+        slots.dedup();
+        self.strongest(query, slots).into_iter().map(|at| self.edge_view(&self.edges[at as usize])).collect()
+    }
+
+    /// The edges of [`ScopeImage::edges_around`] as positions in the list of edges, around distinct slots.
+    pub(super) fn strongest(&self, query: &EdgeQuery, mut slots: Vec<Slot>) -> Vec<u32> {
+        let filter = self.viewer(&query.viewer);
         let shows = |slot: Slot| {
             let gate = self.gates[slot as usize];
             // Who may be a seed is shown: only for others the node, which lies anywhere, is looked at.
@@ -99,10 +115,8 @@ impl ScopeImage {
                 && filter.sees(gate)
                 && !self.is_alias(slot)
         };
-        let mut slots: Vec<Slot> = around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         slots.retain(|slot| shows(*slot));
-        slots.sort_unstable();
-        slots.dedup();
+        let limit = query.limit;
         let strongest = |first: fn(Around) -> u32, next: fn(&EdgeImage) -> u32, far: fn(&EdgeImage) -> Slot| {
             let mut found: Vec<u32> = Vec::new();
             for slot in &slots {
@@ -110,8 +124,8 @@ impl ScopeImage {
                 while let Some(edge) = self.edges.get(at as usize) {
                     // The near end is one of the nodes asked for.
                     if edge.weight > REMOVED
-                        && edge.weight >= min_weight
-                        && edge.confidence >= min_confidence
+                        && edge.weight >= query.min_weight
+                        && edge.confidence >= query.min_confidence
                         && shows(far(edge))
                     {
                         found.push(at);
@@ -129,7 +143,7 @@ impl ScopeImage {
         both.extend(strongest(|around| around.entering, |edge| edge.next_entering, |edge| edge.src));
         both.sort_unstable();
         both.dedup();
-        both.into_iter().map(|at| self.edge_view(&self.edges[at as usize])).collect()
+        both
     }
 
     fn edge_view(&self, edge: &EdgeImage) -> EdgeView {

@@ -17,6 +17,7 @@ mod postings;
 mod quantised;
 mod router;
 mod stored_index;
+mod surroundings;
 
 use aionis_core::{
     clock::Timestamp,
@@ -27,7 +28,7 @@ use aionis_core::{
     recall::NodeVitals,
     slots::{DRAFT_TOPIC, SUPERSEDED},
 };
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use uuid::Uuid;
 
 use self::{
@@ -319,19 +320,6 @@ impl ScopeImage {
             .filter(|node| node.is_shown())
             .map(NodeImage::vitals)
             .collect()
-    }
-
-    /// Those of `among` whose whole analysed title is one of `names`.
-    pub(crate) fn named(&self, names: &[String], among: &[NodeId]) -> Vec<NodeId> {
-        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let is_named = |node: &NodeImage| node.name.as_ref().is_some_and(|name| names.contains(&**name));
-        let mut found: Vec<NodeId> = among.iter().copied().filter(|id| self.slot(*id).is_some_and(is_named)).collect();
-        for id in self.named_by_alias(&names, among) {
-            if !found.contains(&id) {
-                found.push(id);
-            }
-        }
-        found
     }
 
     /// Nodes whose id or client id is one of `literals`, ordered by id.

@@ -9,10 +9,10 @@ use aionis_core::{
     model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
     operate::merged_slots,
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
-        RecallStore, ScopeStatus, StoreError,
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
+        ScopeStatus, StoreError, SurroundingsQuery,
     },
-    recall::{EdgeView, NodeVitals, bm25::LexicalHits, context::ContextRule},
+    recall::{EdgeView, NodeVitals, Surroundings, bm25::LexicalHits, context::ContextRule},
 };
 use async_trait::async_trait;
 use hashbrown::HashMap;
@@ -78,11 +78,6 @@ impl RecallReader for PostgresStore {
         Ok(image.read(|image| image.lexical(&query.filter, &query.terms, query.limit)))
     }
 
-    async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError> {
-        let image = self.image(&query.scope, Freshness::Known).await?;
-        Ok(image.read(|image| image.named(&query.names, &query.among)))
-    }
-
     async fn quoted(
         &self,
         scope: &ScopeKey,
@@ -95,8 +90,12 @@ impl RecallReader for PostgresStore {
 
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
         let image = self.image(&query.scope, Freshness::Known).await?;
-        let floor = (query.min_weight, query.min_confidence);
-        Ok(image.read(|image| image.edges_around(&query.viewer, &query.around, floor, query.limit)))
+        Ok(image.read(|image| image.edges_around(&query)))
+    }
+
+    async fn surroundings(&self, query: SurroundingsQuery) -> Result<Surroundings, StoreError> {
+        let image = self.image(&query.edges.scope, Freshness::Known).await?;
+        Ok(image.read(|image| image.surroundings(&query)))
     }
 
     async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {

@@ -7,10 +7,10 @@ use aionis_core::{
     ids::{CommitId, NodeId, ScopeKey},
     model::{NodeType, Viewer},
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NameQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
-        RecallStore, ScopeStatus, StoreError,
+        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
+        ScopeStatus, StoreError, SurroundingsQuery,
     },
-    recall::{EdgeView, NodeVitals, bm25::LexicalHits},
+    recall::{EdgeView, NodeVitals, Surroundings, bm25::LexicalHits},
 };
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -128,11 +128,6 @@ impl RecallReader for SqliteStore {
         .await
     }
 
-    async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError> {
-        let scope = query.scope.clone();
-        self.on_image(&scope, move |image| image.named(&query.names, &query.among)).await
-    }
-
     async fn quoted(
         &self,
         scope: &ScopeKey,
@@ -145,8 +140,12 @@ impl RecallReader for SqliteStore {
 
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError> {
         let scope = query.scope.clone();
-        let floor = (query.min_weight, query.min_confidence);
-        self.on_image(&scope, move |image| image.edges_around(&query.viewer, &query.around, floor, query.limit)).await
+        self.on_image(&scope, move |image| image.edges_around(&query)).await
+    }
+
+    async fn surroundings(&self, query: SurroundingsQuery) -> Result<Surroundings, StoreError> {
+        let scope = query.edges.scope.clone();
+        self.on_image(&scope, move |image| image.surroundings(&query)).await
     }
 
     async fn vitals(&self, scope: &ScopeKey, ids: &[NodeId], viewer: &Viewer) -> Result<Vec<NodeVitals>, StoreError> {

@@ -23,6 +23,7 @@ pub mod reports;
 pub mod retention;
 pub mod rows;
 mod subject;
+pub mod surroundings;
 pub mod topics;
 pub mod write;
 
@@ -103,6 +104,9 @@ macro_rules! store_conformance {
                 a_stronger_edge_is_seen_at_once,
                 hidden_ends_do_not_use_up_the_limit,
                 other_scopes_have_other_edges,
+            ];
+            surroundings: [
+                neighbours_follow_the_candidates_and_are_open_if_they_may_be_seeds,
             ];
             rows: [
                 who_sees_what_by_lane_owner_and_team,

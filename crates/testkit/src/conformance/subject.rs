@@ -6,10 +6,10 @@ use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::{EmbeddingStatus, RuleState, Viewer},
     ports::store::{
-        ClaimRequest, DenseHit, DenseQuery, EmbeddedNode, LexicalQuery, NameQuery, NodeFilter, NodeRow, OutboxItem,
-        ScopeStatus, Store, StoreError,
+        ClaimRequest, DenseHit, DenseQuery, EdgeQuery, EmbeddedNode, LexicalQuery, NodeFilter, NodeRow, OutboxItem,
+        ScopeStatus, Store, StoreError, SurroundingsQuery,
     },
-    recall::bm25::LexicalHits,
+    recall::{Surroundings, bm25::LexicalHits},
     text,
     write::WriteOutcome,
 };
@@ -152,11 +152,27 @@ impl Subject {
         self.words(scope, question).await.docs.into_iter().map(|doc| doc.id).collect()
     }
 
+    /// Candidates, and what is around them for everyone's eyes.
+    pub async fn surroundings(&self, scope: &ScopeKey, candidates: &[NodeId], names: &[&str]) -> Surroundings {
+        let mut around = candidates.to_vec();
+        around.sort_unstable();
+        let edges = EdgeQuery {
+            scope: scope.clone(),
+            viewer: anyone(),
+            around,
+            min_weight: 0.0,
+            min_confidence: 0.0,
+            limit: 100,
+        };
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        self.store.surroundings(SurroundingsQuery { edges, names }).await.expect("surroundings can be read")
+    }
+
     /// Those of some nodes with one of these analysed titles.
     pub async fn named(&self, scope: &ScopeKey, names: &[&str], among: &[NodeId]) -> Vec<NodeId> {
-        let names = names.iter().map(|&name| name.to_owned()).collect();
-        let query = NameQuery { scope: scope.clone(), names, among: among.to_vec() };
-        self.store.named(query).await.expect("names can be searched")
+        let around = self.surroundings(scope, among, names).await;
+        let is_named = |id: &&NodeId| around.candidate(**id).is_some_and(|at| around.is_named[at]);
+        among.iter().filter(is_named).copied().collect()
     }
 
     /// Nodes with one of these ids or client ids, for everyone's eyes.

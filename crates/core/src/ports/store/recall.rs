@@ -7,7 +7,7 @@ use crate::{
     ids::{CommitId, NodeId, ScopeKey},
     lifecycle::DecayBasis,
     model::{EmbeddingStatus, Lane, NodeType, Tier, Viewer},
-    recall::{EdgeView, NodeVitals, bm25::LexicalHits, context::ContextRule},
+    recall::{EdgeView, NodeVitals, Surroundings, bm25::LexicalHits, context::ContextRule},
 };
 
 /// State of a scope as a reader sees it.
@@ -82,17 +82,6 @@ pub struct LexicalQuery {
     pub limit: usize,
 }
 
-/// Which of some nodes a question names by their whole title.
-#[derive(Clone, Debug)]
-pub struct NameQuery {
-    /// Scope.
-    pub scope: ScopeKey,
-    /// Analysed titles to look for: every run of one to five terms of the question, joined by one space.
-    pub names: Vec<String>,
-    /// The nodes.
-    pub among: Vec<NodeId>,
-}
-
 /// Edges around nodes.
 #[derive(Clone, Debug)]
 pub struct EdgeQuery {
@@ -108,6 +97,15 @@ pub struct EdgeQuery {
     pub min_confidence: f64,
     /// Strongest edges (weight, confidence, id) per direction.
     pub limit: usize,
+}
+
+/// Candidates of a text question and what is around them.
+#[derive(Clone, Debug)]
+pub struct SurroundingsQuery {
+    /// Edges around the candidates, which are distinct and ordered by id.
+    pub edges: EdgeQuery,
+    /// Analysed titles the question may name nodes by: every run of one to five of its terms, joined by one space.
+    pub names: Vec<String>,
 }
 
 /// A node in full, as responses show it.
@@ -207,12 +205,6 @@ pub trait RecallReader: Send + Sync {
     /// A failure of storage.
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError>;
 
-    /// Those of some nodes that a question names by title, in the order asked.
-    ///
-    /// # Errors
-    /// A failure of storage.
-    async fn named(&self, query: NameQuery) -> Result<Vec<NodeId>, StoreError>;
-
     /// Nodes whose id or client id is one of `literals`, ordered by id.
     ///
     /// # Errors
@@ -229,6 +221,14 @@ pub trait RecallReader: Send + Sync {
     /// # Errors
     /// A failure of storage.
     async fn edges_around(&self, query: EdgeQuery) -> Result<Vec<EdgeView>, StoreError>;
+
+    /// Candidates with the strongest edges leaving and entering them, what those lead to, and which of all the question
+    /// names by title, an alias's title being one of what it stands for. A neighbour is open if a candidate of everything
+    /// ([`SeedRules::Everything`]) could be it.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn surroundings(&self, query: SurroundingsQuery) -> Result<Surroundings, StoreError>;
 
     /// Vitals of those of `ids` that the viewer may see and recall may show (draft topics included, marked as such), in
     /// the order asked.

@@ -15,8 +15,8 @@ use aionis_core::{
     ids::{NodeId, ScopeKey},
     model::{EdgeType, NodeType, Tier},
     ports::store::{
-        ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, LexicalQuery, NameQuery, NodeFilter, OutboxItem,
-        RecallReader, Store, StoreError, WriteStore,
+        ClaimRequest, DenseQuery, EdgeQuery, EmbeddedNode, FailedItem, LexicalQuery, NodeFilter, OutboxItem,
+        RecallReader, Store, StoreError, SurroundingsQuery, WriteStore,
     },
     text,
 };
@@ -239,8 +239,20 @@ async fn answer(store: &dyn Store, s: &ScopeKey, which: u64) -> String {
             let names = ["alder", "birch run", "cedar elm 2024"].map(str::to_owned).to_vec();
             let literals: Vec<String> = (0..rng.below(4)).map(|_| key(rng.below(KEYS))).collect();
             let quoted = store.quoted(s, &filter, &literals).await.unwrap();
-            let query = NameQuery { scope: s.clone(), names, among: ids };
-            format!("{query:?} {filter:?} {literals:?}: {:?} {quoted:?}", store.named(query.clone()).await.unwrap())
+            let mut around: Vec<NodeId> = (0..rng.below(6)).map(|_| ids[rng.below(KEYS)]).collect();
+            around.sort_unstable();
+            around.dedup();
+            let limit = [3, 50][rng.below(2)];
+            let edges = EdgeQuery { scope: s.clone(), viewer, around, min_weight: 0.0, min_confidence: 0.0, limit };
+            let query = SurroundingsQuery { edges, names };
+            let mut found = store.surroundings(query.clone()).await.unwrap();
+            found.links.sort_by(|a, b| {
+                (a.src, a.dst)
+                    .cmp(&(b.src, b.dst))
+                    .then(a.weight.total_cmp(&b.weight))
+                    .then(a.edge_type.cmp(&b.edge_type))
+            });
+            format!("{query:?} {filter:?} {literals:?}: {found:?} {quoted:?}")
         }
         5 => {
             let around = (0..rng.below(5)).map(|_| ids[rng.below(KEYS)]).collect();
