@@ -352,6 +352,17 @@ mod tests {
     }
 
     #[test]
+    fn a_neighbour_that_is_no_window_enters_by_its_name_alone() {
+        let edges = [edge(EdgeType::PartOf, 1, 2)];
+        let mut input = arms(lexical(&[(1, &[1])]), None, &edges);
+        assert_eq!(fuse(&input).len(), 1);
+        input.around.is_named[1] = true;
+        assert!(similarity(&fuse(&input), 2) > 0.0);
+        input.around.is_open[1] = false;
+        assert_eq!(fuse(&input).len(), 1);
+    }
+
+    #[test]
     fn what_may_not_be_seen_never_enters() {
         let edges = [edge(EdgeType::RelatedTo, 1, 2)];
         let mut input = arms(lexical(&[(1, &[1])]), None, &edges);

@@ -52,7 +52,8 @@ impl ScopeImage {
         neighbours.sort_unstable();
         let slots: Vec<Option<Slot>> =
             slots.into_iter().chain(neighbours.iter().map(|(_, slot)| Some(*slot))).collect();
-        position.extend(neighbours.iter().zip(0..).map(|((_, slot), at)| (*slot, candidates.len() as u32 + at)));
+        let beyond = slots.iter().zip(0..).skip(candidates.len());
+        position.extend(beyond.filter_map(|(slot, at)| Some(((*slot)?, at))));
         let links = edges.iter().map(|at| {
             let edge = &self.edges[*at as usize];
             let [src, dst] = edge.between().map(|slot| position[&slot]);

@@ -16,7 +16,7 @@ fn links(around: &Surroundings) -> Vec<(EdgeType, NodeId, NodeId, f64)> {
     let node = |at: u32| around.nodes[at as usize];
     let mut links: Vec<_> =
         around.links.iter().map(|link| (link.edge_type, node(link.src), node(link.dst), link.weight)).collect();
-    links.sort_unstable_by(|a, b| (a.1, a.2).cmp(&(b.1, b.2)));
+    links.sort_unstable_by_key(|link| (link.1, link.2));
     links
 }
 
@@ -62,7 +62,7 @@ pub async fn neighbours_follow_the_candidates_and_are_open_if_they_may_be_seeds(
         (EdgeType::PartOf, b, draft, 0.25),
         (EdgeType::RelatedTo, near, b, 0.75),
     ];
-    expected.sort_unstable_by(|a, b| (a.1, a.2).cmp(&(b.1, b.2)));
+    expected.sort_unstable_by_key(|link| (link.1, link.2));
     assert_eq!(links(&found), expected, "edges between neighbours are not asked for");
     assert_eq!(subject.surroundings(&s, &[], &["ann muller"]).await, Surroundings::default());
     let elsewhere = subject.surroundings(&scope("t"), &[a], &["ann muller"]).await;

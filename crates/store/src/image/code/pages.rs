@@ -18,8 +18,10 @@ const BLOCKS: usize = PAGE / BLOCK;
 /// Codes that are brought into the cache before they are weighed: some kilobytes.
 const AHEAD: usize = 16;
 
-/// One word of each code of a block.
-type Lanes = [u64; BLOCK];
+/// One word of each code of a block: a line of the cache, read in one go.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Lanes([u64; BLOCK]);
 /// Middle bits of some words of a code, then their low bits.
 type Rest = [u64; 2 * HALF];
 /// By code of a block, what its differing bits add up to; [`OUT`] if it is out of question.
@@ -59,7 +61,7 @@ fn differing(block: &[Lanes], planes: &[Planes]) -> Sums {
         let planes = std::hint::black_box(planes);
         for power in 0..PLANES {
             for at in 0..BLOCK {
-                bits[power][at] += u64::from((codes[at] ^ planes[power]).count_ones());
+                bits[power][at] += u64::from((codes.0[at] ^ planes[power]).count_ones());
             }
         }
     }
@@ -196,8 +198,8 @@ impl Pages {
         let (words, others, groups) = (self.words, self.others(), self.groups());
         if at / PAGE == self.pages.len() {
             self.pages.push(Page {
-                first: Box::new([[[0; BLOCK]; FIRST]; BLOCKS]),
-                others: vec![[0; BLOCK]; BLOCKS * others].into(),
+                first: Box::new([[Lanes([0; BLOCK]); FIRST]; BLOCKS]),
+                others: vec![Lanes([0; BLOCK]); BLOCKS * others].into(),
                 rest: vec![[0; 2 * HALF]; PAGE * groups].into(),
             });
         }
@@ -205,8 +207,8 @@ impl Pages {
         let (page, at) = (&mut self.pages[at / PAGE], at % PAGE);
         for word in 0..words {
             match word.checked_sub(FIRST) {
-                None => page.first[at / BLOCK][word][at % BLOCK] = code(word),
-                Some(other) => page.others[at / BLOCK * others + other][at % BLOCK] = code(word),
+                None => page.first[at / BLOCK][word].0[at % BLOCK] = code(word),
+                Some(other) => page.others[at / BLOCK * others + other].0[at % BLOCK] = code(word),
             }
             let rest = &mut page.rest[at * groups + word / HALF];
             rest[word % HALF] = code(words + word);
@@ -223,7 +225,7 @@ impl Pages {
         let rest = &page.rest[at * groups..][..groups];
         first.iter().chain(others).take(self.words).enumerate().map(move |(word, signs)| {
             let group = &rest[word / HALF];
-            [signs[at % BLOCK], group[word % HALF], group[HALF + word % HALF]]
+            [signs.0[at % BLOCK], group[word % HALF], group[HALF + word % HALF]]
         })
     }
 
