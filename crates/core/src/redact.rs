@@ -643,7 +643,8 @@ mod tests {
             let text = format!("+1 ({}", unit.repeat(2_000_000 / unit.len()));
             let start = std::time::Instant::now();
             let _ = Redactor::unkeyed().redact(&text, &mut RedactionCounts::default());
-            assert!(start.elapsed().as_millis() < 1_500, "{unit:?} took {:?}", start.elapsed());
+            // Quadratic work would take hours.
+            assert!(start.elapsed().as_secs() < 60, "{unit:?} took {:?}", start.elapsed());
         }
     }
 

@@ -414,7 +414,8 @@ mod tests {
             let _ = term_counts(&[&text]);
             let _ = normalize(&text, 1000);
             let _ = normalize(&text, 1_999_999);
-            assert!(start.elapsed().as_secs() < 5, "{unit:?} took {:?}", start.elapsed());
+            // Quadratic work would take hours.
+            assert!(start.elapsed().as_secs() < 60, "{unit:?} took {:?}", start.elapsed());
         }
     }
 

@@ -101,7 +101,8 @@ async fn a_long_call_does_not_cost_the_lease_of_what_waits() {
     let watching = async {
         place.embedder.called(1).await;
         place.clock.advance(lease - Duration::from_millis(1));
-        pass(Duration::from_millis(100)).await;
+        // Many heartbeats long, of which the first may be held up.
+        pass(Duration::from_millis(500)).await;
         place.clock.advance(lease - Duration::from_millis(1));
         others_get_nothing(&place, lease).await;
         release.notify_one();

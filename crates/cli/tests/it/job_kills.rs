@@ -262,7 +262,9 @@ impl Home {
             match ended.code {
                 Some(0) => Some(ended.json()),
                 _ => {
-                    assert!(ended.stderr.contains("is at it"), "{}: {ended:#?}", case.job);
+                    // The lease is so short that a moment without the processor loses it to a worker.
+                    let is_busy = ["is at it", "another process took"].iter().any(|why| ended.stderr.contains(why));
+                    assert!(is_busy, "{}: {ended:#?}", case.job);
                     None
                 }
             }
@@ -392,18 +394,18 @@ impl Drop for Workers<'_> {
     }
 }
 
-/// What undisturbed runs leave, and how long the first one takes.
+/// What undisturbed runs leave, and how long the quickest one takes.
 fn undisturbed(case: &Case, on_postgres: bool) -> (Vec<String>, Duration) {
     let home = Home::new(on_postgres);
     home.fill(case);
     let before = home.state(case);
     let workers = home.workers();
-    let mut took = Duration::ZERO;
+    let mut took = Duration::MAX;
     for scope in scopes() {
         let flags = (case.flags)(&home, &scope);
         let started = Instant::now();
         home.finish(case, &scope, &flags);
-        took = took.max(started.elapsed());
+        took = took.min(started.elapsed());
     }
     let state = home.state(case);
     let changes = ALL.iter().any(|info| info.name == case.job && info.changes);
@@ -432,7 +434,7 @@ fn killed_runs_converge(case: &Case, on_postgres: bool) {
         let under_way = status.code().is_none();
         killed += u64::from(under_way);
         // How long a run takes depends on what else the machine does: the span follows it.
-        most = if under_way { most * 5 / 4 } else { most / 2 };
+        most = if under_way { most * 5 / 4 } else { most / 3 };
         if round % 3 == 2 {
             workers.replace(round % 2);
         }

@@ -242,9 +242,11 @@ fn keys_on_postgres_take_effect_while_services_run() {
     let fixed = ("MEMORY_API_KEYS_JSON", r#"{"fixed":{"tenant_id":"acme","role":"reader"}}"#);
     let servers = [store.serve(&[fixed]), other.serve(&[fixed])];
     let [reader, writer, admin] = ["reader", "writer", "admin"].map(|role| store.create(role, &[]));
-    let brief = store.create("reader", &["--expires-in", "3s"]);
+    let brief = store.create("reader", &["--expires-in", "10s"]);
     for server in &servers {
         ask(server.port, secret(&brief), RECALL, &question()).ok();
+    }
+    for server in &servers {
         roles_are_kept(server.port, secret(&reader), secret(&writer), secret(&admin));
         ask(server.port, "fixed", RECALL, &question()).ok();
     }

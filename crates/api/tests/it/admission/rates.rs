@@ -150,7 +150,7 @@ async fn a_tenant_that_can_be_none_is_refused_before_it_costs() {
 #[tokio::test]
 async fn a_request_that_waits_for_its_token_holds_no_place() {
     let service = Service::with(|setup| {
-        setup.limits.tenants = Some(rates(Rate { per_second: 5.0, burst: 1, wait_max: Duration::from_secs(1) }));
+        setup.limits.tenants = Some(rates(Rate { per_second: 0.5, burst: 1, wait_max: Duration::from_secs(5) }));
         setup.write_gate = gate(1, 0);
     });
     let of = |tenant: &str| {

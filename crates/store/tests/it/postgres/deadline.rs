@@ -51,7 +51,6 @@ async fn a_lock_that_is_not_had_leaves_no_broken_connection_behind() {
     let database = TempDatabase::new().await;
     let mut small = options(&database.url());
     small.connections_max = 2;
-    small.statement_timeout = Duration::from_millis(200);
     let store = PostgresStore::open(&small, FakeClock::new()).await.unwrap();
     let write = |name: &str| WriteBuilder::new(&scope("s")).input(name).node(name, name).prepared();
     store.write(write("first")).await.unwrap();
@@ -59,7 +58,8 @@ async fn a_lock_that_is_not_had_leaves_no_broken_connection_behind() {
     let mut tx = owner.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM memory_scopes FOR UPDATE").execute(&mut *tx).await.unwrap();
     for round in 0..4 {
-        let cut_short = store.write(write(&format!("waits {round}"))).await;
+        let soon = Instant::now() + Duration::from_millis(200);
+        let cut_short = deadline::within(soon, store.write(write(&format!("waits {round}")))).await;
         assert!(matches!(&cut_short, Err(StoreError::Unavailable(why)) if why.contains("57014")), "{cut_short:?}");
     }
     tx.rollback().await.unwrap();

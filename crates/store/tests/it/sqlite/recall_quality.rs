@@ -114,7 +114,7 @@ async fn of_an_index_over_a_hundred_thousand_vectors_in_one_scope() {
 
 async fn indexed(store: &SqliteStore, scope: &ScopeKey) -> (usize, usize) {
     let wait = store.wait_for_index(scope);
-    tokio::time::timeout(std::time::Duration::from_secs(60), wait).await.expect("no index came").unwrap()
+    tokio::time::timeout(std::time::Duration::from_secs(300), wait).await.expect("no index came").unwrap()
 }
 
 async fn mean_recall(store: &SqliteStore, scope: &ScopeKey, questions: &[Vec<f32>]) -> f64 {
