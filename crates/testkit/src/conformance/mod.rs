@@ -5,6 +5,7 @@ pub mod backfill;
 pub mod chain;
 pub mod consolidation;
 pub mod dense;
+pub mod derivation;
 pub mod forget;
 pub mod graph;
 pub mod integrity;
@@ -119,18 +120,7 @@ macro_rules! store_conformance {
                 the_status_of_a_scope_follows_its_vectors,
                 recalls_are_audited,
             ];
-            outbox: [
-                a_claim_leases_an_item,
-                an_expired_lease_is_claimed_again_and_the_late_one_stores_nothing,
-                an_extended_lease_lasts_longer,
-                claims_at_once_share_the_items_out,
-                oldest_items_come_first,
-                a_tenant_with_many_items_does_not_starve_others,
-                a_failure_is_tried_again_when_it_says,
-                counted_failures_end_in_the_dead_letters,
-                a_final_failure_goes_to_the_dead_letters_at_once,
-                failures_that_do_not_count_burn_no_attempt,
-                a_failed_claim_is_no_longer_held,
+            derivation: [
                 w_12_vectors_of_changed_content_are_dropped,
                 vectors_of_nodes_outside_the_claim_are_dropped,
                 a_node_that_cannot_be_embedded_fails_alone,
@@ -143,8 +133,21 @@ macro_rules! store_conformance {
                 a_vector_brought_by_the_caller_queues_nothing,
                 a_vector_brought_while_one_is_derived_stays,
                 a_touched_node_has_waited_since_it_was_written,
-                an_unreadable_item_holds_up_no_other,
                 one_node_named_by_several_items_gets_one_vector,
+            ];
+            outbox: [
+                a_claim_leases_an_item,
+                an_expired_lease_is_claimed_again_and_the_late_one_stores_nothing,
+                an_extended_lease_lasts_longer,
+                claims_at_once_share_the_items_out,
+                oldest_items_come_first,
+                a_tenant_with_many_items_does_not_starve_others,
+                a_failure_is_tried_again_when_it_says,
+                counted_failures_end_in_the_dead_letters,
+                a_final_failure_goes_to_the_dead_letters_at_once,
+                failures_that_do_not_count_burn_no_attempt,
+                a_failed_claim_is_no_longer_held,
+                an_unreadable_item_holds_up_no_other,
                 waiting_workers_are_woken_by_work,
                 the_queue_reports_its_state,
             ];
