@@ -37,9 +37,14 @@ fn scopes() -> Vec<String> {
     (0..rounds()).map(|round| format!("s{round}")).collect()
 }
 
+/// Tenant and scope of a name like `acme/s0`; one without a tenant is of the default one.
+fn place_of(scope: &str) -> [&str; 2] {
+    scope.split_once('/').map_or(["default", scope], |(tenant, scope)| [tenant, scope])
+}
+
 /// A job that is killed.
-struct Case {
-    job: &'static str,
+pub(crate) struct Case {
+    pub(crate) job: &'static str,
     /// Whether vectors are derived before, so that the job finds the same in every store.
     derived: bool,
     /// What each scope is written.
@@ -52,9 +57,9 @@ struct Case {
     /// changes memory commits once per batch.
     same_commits: bool,
     /// Whether it is asked for in a scope.
-    scoped: bool,
+    pub(crate) scoped: bool,
     /// Its flags, beside those of all jobs.
-    flags: fn(&Home, &str) -> Vec<String>,
+    pub(crate) flags: fn(&Home, &str) -> Vec<String>,
 }
 
 const PLAIN: Case = Case {
@@ -74,7 +79,7 @@ const CLUSTER: &[&str] = &["job", "topic-cluster", "--all"];
 const MOVE: &[&str] = &["job", "consolidation-redirect-edges", "--all", "--apply"];
 
 /// Jobs that are killed; one each.
-const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         job: "compression-rollup",
         body: tens,
@@ -160,26 +165,28 @@ const PUBLISHED_LONG_AGO: &str = "UPDATE memory_outbox SET published_at = 1; \
                                   UPDATE job_runs SET started_at = 1, finished_at = 1 WHERE finished_at IS NOT NULL";
 
 fn of_the_merging_run(home: &Home, scope: &str) -> Vec<String> {
-    let look = ["job", "runs", "--job", "consolidation-apply", "--tenant", "default", "--scope", scope, "--json"];
+    let [tenant, scope] = place_of(scope);
+    let look = ["job", "runs", "--job", "consolidation-apply", "--tenant", tenant, "--scope", scope, "--json"];
     let runs = run(&mut home.command(&look)).exits(0).json();
     vec!["--all-of".to_owned(), runs["runs"][0]["run_id"].as_str().unwrap().to_owned()]
 }
 
 fn by_plan(home: &Home, scope: &str) -> Vec<String> {
-    let look = ["job", "scope-purge", "--tenant", "default", "--scope", scope, "--json"];
+    let [tenant, scope] = place_of(scope);
+    let look = ["job", "scope-purge", "--tenant", tenant, "--scope", scope, "--json"];
     let planned = run(&mut home.command(&look)).exits(0).json();
     let hash = planned["targets"][0]["plan_hash"].as_str().unwrap().to_owned();
     ["--apply", "--by", "ops", "--batch-size", "100", "--plan"].map(str::to_owned).into_iter().chain([hash]).collect()
 }
 
 /// A store, whichever engine.
-struct Home {
+pub(crate) struct Home {
     place: Place,
-    postgres: Option<PrivateServer>,
+    pub(crate) postgres: Option<PrivateServer>,
 }
 
 impl Home {
-    fn new(on_postgres: bool) -> Self {
+    pub(crate) fn new(on_postgres: bool) -> Self {
         Self { place: Place::new(), postgres: on_postgres.then(|| PrivateServer::start(false)) }
     }
 
@@ -206,7 +213,7 @@ impl Home {
         }
     }
 
-    fn lines(&self, sql: &str) -> Vec<String> {
+    pub(crate) fn lines(&self, sql: &str) -> Vec<String> {
         match &self.postgres {
             Some(server) => server.lines(sql),
             None => texts(&db::read_only(&self.place.data()), sql),
@@ -215,12 +222,21 @@ impl Home {
 
     /// Writes every scope, and leaves it as the case wants it.
     fn fill(&self, case: &Case) {
+        let scopes = scopes();
+        self.fill_scopes(case, scopes.iter().map(String::as_str).chain([BESIDE]));
+    }
+
+    /// Writes some scopes, and leaves all as the case wants them.
+    pub(crate) fn fill_scopes<'s>(&self, case: &Case, scopes: impl Iterator<Item = &'s str>) {
         let server = Server::start_with(&self.place.data(), |command| {
             self.set(command.arg("--no-worker"));
         });
-        for scope in scopes().iter().map(String::as_str).chain([BESIDE]) {
+        for scope in scopes {
+            let [tenant, scope] = place_of(scope);
             for write in 0..WRITES {
-                server.write(&(case.body)(scope, write));
+                let mut body = (case.body)(scope, write);
+                body["tenant_id"] = json!(tenant);
+                server.write(&body);
             }
         }
         server.stop();
@@ -249,14 +265,15 @@ impl Home {
     fn job(&self, case: &Case, scope: &str, flags: &[String]) -> Command {
         let mut command = self.command(&["job", case.job, "--lease-ms", "300", "--json"]);
         if case.scoped {
-            command.args(["--tenant", "default", "--scope", scope]);
+            let [tenant, scope] = place_of(scope);
+            command.args(["--tenant", tenant, "--scope", scope]);
         }
         command.args(flags);
         command
     }
 
     /// Runs the job to its end; a run that was killed may hold the lease a moment longer.
-    fn finish(&self, case: &Case, scope: &str, flags: &[String]) -> Value {
+    pub(crate) fn finish(&self, case: &Case, scope: &str, flags: &[String]) -> Value {
         until("the job comes to its end", PATIENCE, || {
             let ended = run(&mut self.job(case, scope, flags));
             match ended.code {

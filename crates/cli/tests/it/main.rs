@@ -15,6 +15,7 @@ mod eval;
 mod found_at_once;
 mod gates;
 mod healthcheck;
+mod job_isolation;
 mod job_kills;
 mod job_purge;
 mod keys;
