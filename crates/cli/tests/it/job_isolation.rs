@@ -1,6 +1,9 @@
 //! Jobs in one tenant's scope: nothing of another tenant changes, who has the same memories under the same names.
 
-use crate::job_kills::{CASES, Home};
+use crate::{
+    job_kills::{CASES, Home},
+    support::program::run,
+};
 
 const TENANTS: [&str; 2] = ["acme", "globex"];
 
@@ -43,6 +46,11 @@ fn each_job_in_one_tenant_leaves_another_alone(on_postgres: bool) {
             assert_ne!(before[own], after[own], "{}: it did something, or at least was recorded", case.job);
         }
     }
+    // One that is asked for everywhere is noticed: the rows that are compared would tell.
+    let before = TENANTS.map(|tenant| rows_of(&home, tenant));
+    run(&mut home.command(&["job", "salience-decay", "--all"])).exits(0);
+    let after = TENANTS.map(|tenant| rows_of(&home, tenant));
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "each tenant's rows changed");
 }
 
 #[test]

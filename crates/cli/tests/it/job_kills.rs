@@ -200,7 +200,7 @@ impl Home {
         };
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = aionis(self.place.path());
         self.set(command.args(args));
         command

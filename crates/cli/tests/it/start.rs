@@ -14,7 +14,7 @@ fn resident_mib(pid: u32) -> f64 {
 }
 
 #[test]
-fn an_empty_store_answers_soon() {
+fn an_empty_store_answers_and_says_how_soon() {
     let place = Place::new();
     let server = Server::start(&place.data());
     println!("cold start on an empty store: {:?}; resident {:.1} MiB", server.started_in, resident_mib(server.pid()));
