@@ -9,7 +9,7 @@ mod deployment;
 mod facts;
 mod forget;
 mod gauges;
-mod image;
+
 mod integrity;
 mod jobs;
 mod keys;
@@ -43,5 +43,5 @@ pub fn purged_tables(embedded: bool) -> (Vec<&'static str>, &'static [&'static s
 /// The code that `memory_vectors.code` holds of a vector, for tests that load many rows by SQL.
 #[doc(hidden)]
 pub fn vector_code(vector: &[f32]) -> Vec<u8> {
-    image::Coding::of(vector.len()).encode(vector)
+    aionis_image::Coding::of(vector.len()).encode(vector)
 }

@@ -22,10 +22,8 @@ use hashbrown::HashMap;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::{
-    image::{Near, NodeFacts, ScopeImage},
-    space::EmbeddingSpace,
-};
+use crate::space::EmbeddingSpace;
+use aionis_image::{Near, NodeFacts, ScopeImage};
 
 /// A scope at a commit.
 pub(crate) struct PastScope {

@@ -16,7 +16,8 @@ use super::{
     rows::get,
     session::{For, begin, literal},
 };
-use crate::{image::gate, space::EmbeddingSpace};
+use crate::space::EmbeddingSpace;
+use aionis_image::gate;
 
 /// Candidates the index is asked for beyond the limit: a quarter and so many, scored again in full precision.
 const MORE_CANDIDATES: usize = 16;

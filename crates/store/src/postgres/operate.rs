@@ -28,10 +28,10 @@ use super::{
 };
 use crate::{
     decay::basis,
-    image::gate_bits,
     operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
     purge::{check_state, purging},
 };
+use aionis_image::gate_bits;
 
 /// How often a transaction that lost against another one is run again.
 const TRIES: u32 = 4;

@@ -8,7 +8,8 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::error::driver;
-use crate::{deployment::not_prepared, image::Coding};
+use crate::deployment::not_prepared;
+use aionis_image::Coding;
 
 /// The form of [`Coding::encode`]'s codes. A new form gets a new number.
 const CODE_FORM: &str = "3";

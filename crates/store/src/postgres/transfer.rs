@@ -27,13 +27,11 @@ use super::{
     session::{For, begin},
     write::terms_text,
 };
-use crate::{
-    image::{Coding, gate_bits},
-    transfer::{
-        Cell, Head, IMPORTING, KeyPart, Kind, Progress, Row, Snapshot, Table, Transfer, id, progress_key,
-        read_progress, taken, text, write_progress,
-    },
+use crate::transfer::{
+    Cell, Head, IMPORTING, KeyPart, Kind, Progress, Row, Snapshot, Table, Transfer, id, progress_key, read_progress,
+    taken, text, write_progress,
 };
+use aionis_image::{Coding, gate_bits};
 
 /// One transaction that sees the database as it was when it began.
 struct Frozen(Transaction<'static, Postgres>);

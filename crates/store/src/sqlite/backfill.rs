@@ -23,7 +23,7 @@ use super::{
     purge::is_purging,
     rows::{blob, choice, digest, signed, unreadable, uuid, vector},
 };
-use crate::image::Delta;
+use aionis_image::Delta;
 
 const LACKING: &str = "\
 SELECT n.id, n.type, n.title, n.text_summary, n.digest, NOT EXISTS (SELECT 1 FROM memory_vectors v \

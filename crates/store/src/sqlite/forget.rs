@@ -26,7 +26,8 @@ use super::{
     rows::{blob, choice, digest, edge_type, json, signed, unreadable, unsigned, uuid},
     write::{answered, append, remember},
 };
-use crate::{forget::made, image::Delta, purge::check_state};
+use crate::{forget::made, purge::check_state};
+use aionis_image::Delta;
 
 /// Characters of an id as it is written.
 const ID_LEN: usize = 36;

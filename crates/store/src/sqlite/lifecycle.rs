@@ -15,10 +15,8 @@ use super::{
     error::driver,
     rows::{blob, choice, decay_basis, signed, unreadable, unsigned, uuid},
 };
-use crate::{
-    decay::{first_after, noted},
-    image::Delta,
-};
+use crate::decay::{first_after, noted};
+use aionis_image::Delta;
 
 const PAGE: &str = "SELECT id, type, salience, salience_at, last_activated, created_at, \
                         CASE WHEN instr(slots, '\"pin\"') > 0 OR instr(slots, '\"legal_hold\"') > 0 \

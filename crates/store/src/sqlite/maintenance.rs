@@ -21,7 +21,8 @@ use super::{
     rows::{blob, choice, digest, signed, unreadable, unsigned, uuid},
     write::{prune_requests, put_vector},
 };
-use crate::{image::Delta, maintenance::NODES_PER_ITEM, space};
+use crate::{maintenance::NODES_PER_ITEM, space};
+use aionis_image::Delta;
 
 #[async_trait]
 impl MaintenanceStore for SqliteStore {

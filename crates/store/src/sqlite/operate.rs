@@ -24,10 +24,10 @@ use super::{
     write::{answered, append, remember},
 };
 use crate::{
-    image::Delta,
     operate::{DECISION_COLUMNS, DecisionColumns, FORGOTTEN_METADATA, FORGOTTEN_POLICY, text},
     purge::{check_state, purging},
 };
+use aionis_image::Delta;
 
 const RULES: &str = "\
 SELECT r.rule_node_id, r.state, r.rule_scope, r.target_agent_id, r.target_team_id, r.if_json, r.then_json, \

@@ -20,7 +20,8 @@ use super::{
     rows::{blob, choice, digest, signed, unreadable, unsigned, uuid},
     write::put_vector,
 };
-use crate::{image::Delta, space::EmbeddingSpace};
+use crate::space::EmbeddingSpace;
+use aionis_image::Delta;
 
 #[async_trait]
 impl OutboxStore for SqliteStore {

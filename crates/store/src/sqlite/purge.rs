@@ -19,12 +19,12 @@ use super::{
     rows::{digest, signed, unreadable, unsigned},
 };
 use crate::{
-    image::Delta,
     purge::{
         OPEN, PURGES_HEAD, PURGING, ScopeTable, TABLES, of_plan, read_head, read_state, write_head, write_pending,
     },
     transfer::{IMPORTING, progress_key},
 };
+use aionis_image::Delta;
 
 const RECORD_COLUMNS: &str = "seq, scope_key, plan_sha256, head_seq, head_hash, mode, row_counts, purged_by, began_at, \
                               purged_at, parent_digest, digest";

@@ -22,7 +22,7 @@ use super::{
     purge::is_purging,
     rows::{NODE_COLUMNS, blob, node_row, rule_of, signed, unreadable, uuid, vector},
 };
-use crate::image::{Near, ScopeImage, exact_cosine, scoped_term};
+use aionis_image::{Near, ScopeImage, exact_cosine, scoped_term};
 
 /// How often posting lists are read again because the scope was written meanwhile. After that the image is held still
 /// for the reading: a busy writer waits for a reader rather than starving it.

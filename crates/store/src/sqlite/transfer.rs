@@ -18,13 +18,11 @@ use super::{
     error::{driver, inconsistent},
     rows::{digest, signed, unsigned, vector, vector_bytes},
 };
-use crate::{
-    image::document,
-    transfer::{
-        Cell, Head, IMPORTING, KeyPart, Kind, Progress, Row, Snapshot, Table, Transfer, progress_key, read_progress,
-        taken, text, write_progress,
-    },
+use crate::transfer::{
+    Cell, Head, IMPORTING, KeyPart, Kind, Progress, Row, Snapshot, Table, Transfer, progress_key, read_progress, taken,
+    text, write_progress,
 };
+use aionis_image::document;
 
 /// The store itself: whoever copies has the directory to itself, so that nothing changes meanwhile.
 struct Still {

@@ -7,10 +7,8 @@ use super::{
     error::driver,
     rows::{digest, signed, vector, vector_bytes},
 };
-use crate::{
-    image::{StoredIndex, StoredRouter},
-    space::EmbeddingSpace,
-};
+use crate::space::EmbeddingSpace;
+use aionis_image::{StoredIndex, StoredRouter};
 
 /// Bytes of one member: its vector's row number and its list.
 const MEMBER: usize = 10;

@@ -22,10 +22,8 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, oneshot};
 
 use super::{Shared, error::driver, readers::millis, residue::Residue};
-use crate::{
-    image::Delta,
-    maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from},
-};
+use crate::maintenance::{FORGOTTEN_AT_ONCE, GROUPS_BETWEEN_PRUNING, kept_from};
+use aionis_image::Delta;
 
 /// Answers the caller: with nothing when its transaction is durable, or with why it is not.
 type Answer = Box<dyn FnOnce(Option<StoreError>) + Send>;

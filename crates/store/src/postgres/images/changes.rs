@@ -17,9 +17,9 @@ use super::super::{
 };
 use crate::{
     decay::basis,
-    image::{NodeFacts, ScopeImage},
     purge::{PURGING, check_state},
 };
+use aionis_image::{NodeFacts, ScopeImage};
 
 /// Kind of the rows that name forgotten nodes.
 const ERASED: i16 = 3;

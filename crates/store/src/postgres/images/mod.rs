@@ -27,10 +27,8 @@ use super::{
     rows::get,
     session::{For, begin, glance, literal},
 };
-use crate::{
-    gauges::{evicted, looked_up},
-    image::{Coding, ScopeImage},
-};
+use crate::gauges::{evicted, looked_up};
+use aionis_image::{Coding, ScopeImage};
 
 /// Images by scope.
 pub(crate) struct Images {

@@ -16,15 +16,13 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{HELD, columns};
-use crate::{
-    image::{Coding, gate_bits},
-    postgres::{
-        PostgresStore,
-        error::driver,
-        rows::{choice, get},
-        session::{For, begin},
-    },
+use crate::postgres::{
+    PostgresStore,
+    error::driver,
+    rows::{choice, get},
+    session::{For, begin},
 };
+use aionis_image::{Coding, gate_bits};
 
 /// A node whose vector is about to be stored, as it is now.
 pub(crate) struct Target {

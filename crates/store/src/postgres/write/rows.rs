@@ -14,10 +14,8 @@ use pgvector::Vector;
 use uuid::Uuid;
 
 use super::stored::Held;
-use crate::{
-    image::{Coding, gate_bits},
-    postgres::rows::signed,
-};
+use crate::postgres::rows::signed;
+use aionis_image::{Coding, gate_bits};
 
 /// Everything a group stores in one scope.
 #[derive(Default)]

@@ -25,9 +25,9 @@ use super::{
 };
 use crate::{
     consolidation::conflict,
-    image::Delta,
     purge::{check_state, purging},
 };
+use aionis_image::Delta;
 
 /// The columns of [`candidate`], in its order.
 const CANDIDATE: &str = "pair_key, low_id, high_id, type, low_digest, high_digest, score, vector_similarity, \

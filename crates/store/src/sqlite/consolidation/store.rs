@@ -11,12 +11,12 @@ use rusqlite::{Connection, params};
 use super::run;
 use crate::{
     consolidation::aliases_after,
-    image::{Delta, EdgeDelta},
     sqlite::{
         rows::{blob, signed},
         write::append,
     },
 };
+use aionis_image::{Delta, EdgeDelta};
 
 pub(super) fn store(
     connection: &Connection,

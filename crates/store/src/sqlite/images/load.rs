@@ -14,10 +14,10 @@ use crate::sqlite::{
     vector_index,
 };
 use crate::{
-    image::{NodeFacts, Router, ScopeImage},
     purge::{PURGING, check_state},
     space::EmbeddingSpace,
 };
+use aionis_image::{NodeFacts, Router, ScopeImage};
 
 /// Reads everything of a scope but its posting lists, which are read when a question needs them.
 pub(super) fn load(

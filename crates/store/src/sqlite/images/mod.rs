@@ -14,9 +14,9 @@ use rusqlite::Connection;
 use super::indexer::IndexRequests;
 use crate::{
     gauges::{evicted, looked_up},
-    image::{Delta, Router, ScopeImage, StoredIndex},
     space::EmbeddingSpace,
 };
+use aionis_image::{Delta, Router, ScopeImage, StoredIndex};
 
 /// Images by scope key.
 pub(crate) struct ImageCache {

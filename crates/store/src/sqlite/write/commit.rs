@@ -8,7 +8,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    image::Delta,
     purge::purging,
     sqlite::{
         error::{driver, inconsistent},
@@ -16,6 +15,7 @@ use crate::{
         rows::{blob, digest, signed},
     },
 };
+use aionis_image::Delta;
 
 /// Appends a commit and moves the head; returns the scope's short number.
 pub(crate) fn append(

@@ -29,7 +29,7 @@ use super::{
     forget::narrow,
     rows::{blob, signed},
 };
-use crate::image::{Delta, EdgeDelta};
+use aionis_image::{Delta, EdgeDelta};
 
 #[async_trait]
 impl WriteStore for SqliteStore {

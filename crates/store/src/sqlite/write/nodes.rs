@@ -12,11 +12,11 @@ use aionis_core::{
 use rusqlite::{Connection, params};
 
 use super::{Application, vectors::put_vector};
-use crate::image::{Delta, NodeDelta};
 use crate::sqlite::{
     error::driver,
     rows::{blob, choice, decay_basis, signed},
 };
+use aionis_image::{Delta, NodeDelta};
 
 /// Where a node is written.
 pub(super) struct Place<'a> {

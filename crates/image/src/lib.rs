@@ -1,7 +1,8 @@
-//! Scope images: what recall scans, held in memory per scope and derived from the database.
+//! Scope images of Aionis: what recall scans, held in memory per scope and derived from the database.
 //!
 //! An image is loaded when a scope is first read and kept up to date by deltas. Every delta states its full result, so
 //! applying one that the load has already seen changes nothing.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 mod alias;
 mod code;
@@ -38,14 +39,14 @@ use self::{
     lists::{Place, Vectors},
     postings::Postings,
 };
-pub(crate) use self::{
+pub use self::{
     code::Coding,
     delta::{Delta, EdgeDelta, NodeDelta, document},
     dense::Near,
     lexical::scoped_term,
     load::NodeFacts,
-    quantised::cosine as exact_cosine,
-    router::{Router, StoredRouter},
+    quantised::{Codes, cosine as exact_cosine},
+    router::{Router, StoredRouter, Trained},
     stored_index::StoredIndex,
 };
 
@@ -53,9 +54,11 @@ pub(crate) use self::{
 pub(crate) type Slot = u32;
 
 /// Everything recall scans of one scope.
-pub(crate) struct ScopeImage {
-    pub(crate) scope_no: Option<i64>,
-    pub(crate) head_seq: u64,
+pub struct ScopeImage {
+    /// Row number of the scope, where rows have one and the scope is known.
+    pub scope_no: Option<i64>,
+    /// Number of the newest commit it has seen.
+    pub head_seq: u64,
     nodes: Vec<NodeImage>,
     /// Per node, always of its present state.
     gates: Vec<Gate>,
@@ -98,13 +101,13 @@ struct Gate {
 }
 
 /// The bits of a gate.
-pub(crate) mod gate {
+pub mod gate {
     /// May be a seed of the text endpoint, owners aside.
-    pub(crate) const SEED: u8 = 1;
+    pub const SEED: u8 = 1;
     /// Its kind may be a seed of the vector endpoint.
-    pub(crate) const REFERENCE: u8 = 2;
+    pub const REFERENCE: u8 = 2;
     /// Everyone in the scope may see it.
-    pub(crate) const SHARED: u8 = 4;
+    pub const SHARED: u8 = 4;
 }
 
 impl Gate {
@@ -113,7 +116,7 @@ impl Gate {
 }
 
 /// The bits of a node's gate, which storage may hold beside its vector.
-pub(crate) fn gate_bits(node_type: NodeType, tier: Tier, lane: Lane, flags: u8, live_rule: bool) -> u8 {
+pub fn gate_bits(node_type: NodeType, tier: Tier, lane: Lane, flags: u8, live_rule: bool) -> u8 {
     let mut bits = 0;
     if flags & DRAFT_TOPIC == 0 && is_shown(node_type, tier, flags, live_rule) {
         bits |= gate::SEED;
@@ -247,7 +250,9 @@ impl Filter {
 }
 
 impl ScopeImage {
-    pub(crate) fn empty(dim: usize, exact_bytes_max: usize) -> Self {
+    /// The image of a scope without nodes, for vectors of a dimension. Beside their codes, vectors are held in full precision while
+    /// they take at most so many bytes.
+    pub fn empty(dim: usize, exact_bytes_max: usize) -> Self {
         Self {
             scope_no: None,
             head_seq: 0,
@@ -292,7 +297,7 @@ impl ScopeImage {
     }
 
     /// Where a node is, if it is known.
-    pub(crate) fn slot_of(&self, id: Uuid) -> Option<Slot> {
+    pub fn slot_of(&self, id: Uuid) -> Option<Slot> {
         self.slots.get(id, |slot| self.nodes[slot as usize].id)
     }
 
@@ -301,17 +306,17 @@ impl ScopeImage {
     }
 
     /// Nodes and how many of them wait for their vector.
-    pub(crate) fn counts(&self) -> (u64, u64) {
+    pub fn counts(&self) -> (u64, u64) {
         (self.nodes.len() as u64 - self.erased, self.pending)
     }
 
     /// Database row number of a node.
-    pub(crate) fn node_no(&self, id: NodeId) -> Option<i64> {
+    pub fn node_no(&self, id: NodeId) -> Option<i64> {
         self.slot_of(id.0).and_then(|slot| self.rows.get(slot as usize)).map(|rows| rows.node_no)
     }
 
     /// Vitals of those nodes the viewer may see and recall may show.
-    pub(crate) fn vitals(&self, ids: &[NodeId], viewer: &Viewer) -> Vec<NodeVitals> {
+    pub fn vitals(&self, ids: &[NodeId], viewer: &Viewer) -> Vec<NodeVitals> {
         let filter = self.viewer(viewer);
         ids.iter()
             .filter_map(|id| self.slot_of(id.0))
@@ -323,7 +328,7 @@ impl ScopeImage {
     }
 
     /// Nodes whose id or client id is one of `literals`, ordered by id.
-    pub(crate) fn quoted(&self, filter: &NodeFilter, literals: &[String]) -> Vec<NodeId> {
+    pub fn quoted(&self, filter: &NodeFilter, literals: &[String]) -> Vec<NodeId> {
         let filter = self.filter(filter);
         let mut found: Vec<NodeId> = literals
             .iter()
@@ -341,7 +346,7 @@ impl ScopeImage {
     }
 
     /// Gives back what growing took too much, after a load.
-    pub(crate) fn shrink(&mut self) {
+    pub fn shrink(&mut self) {
         self.nodes.shrink_to_fit();
         self.gates.shrink_to_fit();
         self.rows.shrink_to_fit();
@@ -354,7 +359,7 @@ impl ScopeImage {
     }
 
     /// Rough memory of the image in bytes.
-    pub(crate) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         let postings: usize = self.postings.values().map(Postings::bytes).sum();
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
         1024 + self.nodes.capacity() * (size_of::<NodeImage>() + size_of::<Gate>() + 48)

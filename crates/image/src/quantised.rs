@@ -9,7 +9,7 @@ use multiversion::multiversion;
 use super::Slot;
 
 /// Quantised unit vectors of one dimension, one after the other.
-pub(crate) struct Codes {
+pub struct Codes {
     dim: usize,
     codes: Vec<i8>,
     factors: Vec<f32>,
@@ -268,7 +268,7 @@ fn scaled_products(codes: &[i8], question: &[i16], factors: &[f32], factor: f32,
 }
 
 /// Cosine of two vectors in double precision.
-pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let (mut product, mut a2, mut b2) = (0.0_f64, 0.0_f64, 0.0_f64);
     for (x, y) in a.iter().zip(b) {
         let (x, y) = (f64::from(*x), f64::from(*y));

@@ -24,12 +24,12 @@ impl ScopeImage {
     }
 
     /// Whether any node is an alias.
-    pub(crate) fn has_aliases(&self) -> bool {
+    pub fn has_aliases(&self) -> bool {
         !self.aliases.is_empty()
     }
 
     /// How many hits to look for so that `limit` are left when several stand for one node.
-    pub(crate) fn reach(&self, limit: usize) -> usize {
+    pub fn reach(&self, limit: usize) -> usize {
         limit.saturating_add(self.aliases.len().min(limit))
     }
 
@@ -49,7 +49,7 @@ impl ScopeImage {
     }
 
     /// Hits with aliases replaced by what they stand for, each node once with its best similarity.
-    pub(crate) fn resolved(&self, filter: &NodeFilter, hits: Vec<DenseHit>) -> Vec<DenseHit> {
+    pub fn resolved(&self, filter: &NodeFilter, hits: Vec<DenseHit>) -> Vec<DenseHit> {
         if !self.has_aliases() {
             return hits;
         }

@@ -97,7 +97,7 @@ impl EdgeImage {
 impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once, and only between what the
     /// viewer may be shown.
-    pub(crate) fn edges_around(&self, query: &EdgeQuery) -> Vec<EdgeView> {
+    pub fn edges_around(&self, query: &EdgeQuery) -> Vec<EdgeView> {
         let mut slots: Vec<Slot> = query.around.iter().filter_map(|id| self.slot_of(id.0)).collect();
         // A node named twice is one node: its edges must not use up the limit.
         slots.sort_unstable();
@@ -165,7 +165,7 @@ impl ScopeImage {
     }
 
     /// Takes edges out. Their places stay, of no weight at all, until the image is loaded anew.
-    pub(crate) fn remove_edges(&mut self, ids: &[EdgeId]) {
+    pub fn remove_edges(&mut self, ids: &[EdgeId]) {
         for id in ids {
             let Some(at) = self.edge_slots.get(id.0, |at| self.edges[at as usize].id) else { continue };
             self.edge_slots.remove(id.0, |at| self.edges[at as usize].id);
@@ -174,7 +174,7 @@ impl ScopeImage {
     }
 
     /// Adds an edge or brings a known one up to date. Its ends and its kind never change.
-    pub(crate) fn put_edge(&mut self, edge: EdgeView) {
+    pub fn put_edge(&mut self, edge: EdgeView) {
         if let Some(at) = self.edge_slots.get(edge.id.0, |at| self.edges[at as usize].id) {
             let known = &mut self.edges[at as usize];
             (known.weight, known.confidence, known.commit_seq) = (edge.weight, edge.confidence, edge.commit_seq.into());

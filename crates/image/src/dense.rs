@@ -42,7 +42,7 @@ impl Ord for Candidate {
 }
 
 /// What a scan found.
-pub(crate) enum Near {
+pub enum Near {
     /// Candidates with exact cosines, in no order.
     Scored(Vec<DenseHit>),
     /// Candidates with the row numbers of their stored vectors, still to be scored.
@@ -50,17 +50,17 @@ pub(crate) enum Near {
 }
 
 /// What the codes found.
-pub(crate) struct Candidates {
+pub struct Candidates {
     /// Nodes whose stored vectors are still to be compared.
-    pub(crate) ids: Vec<NodeId>,
+    pub ids: Vec<NodeId>,
     /// Nodes that are no nearer than those, with estimated cosines.
-    pub(crate) estimated: Vec<DenseHit>,
+    pub estimated: Vec<DenseHit>,
 }
 
 impl ScopeImage {
     /// The best candidates by their quantised vectors, with the number of their stored vector: a quarter and fifty more than
     /// asked, so that scoring them exactly finds the exact best.
-    pub(crate) fn near(&self, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> Near {
+    pub fn near(&self, filter: &NodeFilter, vector: &[f32], limit: usize, exact: bool) -> Near {
         let filter = self.filter(filter);
         let keep = if exact { self.vectors.len() } else { limit + limit / 4 + 50 };
         if keep == 0 || limit == 0 {
@@ -108,29 +108,32 @@ impl ScopeImage {
     }
 
     /// Whether an index should be built for the vectors there are.
-    pub(crate) fn is_due_for_index(&self, from: usize) -> bool {
+    pub fn is_due_for_index(&self, from: usize) -> bool {
         self.vectors.is_due_for_router(from)
     }
 
     /// Lists of the index, and how many of them a question visits; none without one.
-    pub(crate) fn index_shape(&self) -> Option<(usize, usize)> {
+    pub fn index_shape(&self) -> Option<(usize, usize)> {
         self.vectors.router().map(|router| (router.lists(), router.probes()))
     }
 
-    pub(crate) fn begin_training(&mut self) {
+    /// Notes which vectors change from now on, as an index that is being trained knows only those of now.
+    pub fn begin_training(&mut self) {
         self.vectors.begin_training();
     }
 
-    pub(crate) fn vector_codes(&self) -> Codes {
+    /// A copy of the codes, to train an index on.
+    pub fn vector_codes(&self) -> Codes {
         self.vectors.snapshot()
     }
 
-    pub(crate) fn training_failed(&mut self) {
+    /// Says that the trained index did not pass its test, or that there was none.
+    pub fn training_failed(&mut self) {
         self.vectors.training_failed();
     }
 
     /// Puts a trained index in; returns what is to be stored of it.
-    pub(crate) fn install_index(
+    pub fn install_index(
         &mut self,
         trained: Trained,
         centroids: Vec<f32>,
@@ -148,14 +151,14 @@ impl ScopeImage {
     }
 
     /// From now on the image holds codes of vectors, not vectors.
-    pub(crate) fn hold_codes(&mut self, coding: Coding) {
+    pub fn hold_codes(&mut self, coding: Coding) {
         if let Coding::Bits { words, .. } = coding {
             self.bits = Some(BitCodes::new(words));
         }
     }
 
     /// Stores the code of a node's vector, or takes it out.
-    pub(crate) fn put_code(&mut self, slot: Slot, code: Option<&[u8]>) {
+    pub fn put_code(&mut self, slot: Slot, code: Option<&[u8]>) {
         let held = self.nodes[slot as usize].vector;
         match (&mut self.bits, code) {
             (Some(bits), Some(code)) => {
@@ -182,7 +185,7 @@ impl ScopeImage {
 
     /// The nodes whose vectors are likely nearest, so many more than asked that the exact best are among them. Those that need
     /// not be scored may come with an estimate instead.
-    pub(crate) fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize, scored: usize) -> Candidates {
+    pub fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize, scored: usize) -> Candidates {
         let Some(codes) = &self.bits else {
             let ids = match self.near(filter, vector, limit, false) {
                 Near::Candidates(found) => found.into_iter().map(|(id, _)| id).collect(),

@@ -7,7 +7,7 @@ use super::{Gate, ScopeImage, Slot, graph::Around};
 
 impl ScopeImage {
     /// Takes nodes out, with their words, vectors and edges. Their slots stay, empty, until the image is loaded anew.
-    pub(crate) fn erase(&mut self, ids: &[NodeId]) {
+    pub fn erase(&mut self, ids: &[NodeId]) {
         let slots: HashSet<Slot> = ids.iter().filter_map(|id| self.slot_of(id.0)).collect();
         if slots.is_empty() {
             return;
@@ -52,7 +52,7 @@ impl ScopeImage {
     }
 
     /// Ids of all edges at some nodes, whether recall shows them or not.
-    pub(crate) fn edge_ids_at(&self, ids: &[NodeId]) -> Vec<uuid::Uuid> {
+    pub fn edge_ids_at(&self, ids: &[NodeId]) -> Vec<uuid::Uuid> {
         let slots = ids.iter().filter_map(|id| self.slot_of(id.0));
         let mut found: Vec<uuid::Uuid> = slots
             .flat_map(|slot| self.edges_at(self.around[slot as usize]))

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// One change.
-pub(crate) enum Delta {
+pub enum Delta {
     /// The scope's chain grew.
     Head { scope: String, scope_no: i64, seq: u64 },
     /// A node has this content.
@@ -47,7 +47,7 @@ pub(crate) enum Delta {
 }
 
 /// A node's content, as far as an image holds it.
-pub(crate) struct NodeDelta {
+pub struct NodeDelta {
     scope: String,
     scope_no: i64,
     id: NodeId,
@@ -68,7 +68,9 @@ pub(crate) struct NodeDelta {
 }
 
 impl NodeDelta {
-    pub(crate) fn new(
+    /// The content of a prepared node that was stored in a row of the scope's, with its tier, its salience, importance and
+    /// confidence as stored, and what is derived from its text.
+    pub fn new(
         node: &PreparedNode,
         (scope, scope_no): (&str, i64),
         node_no: i64,
@@ -99,23 +101,23 @@ impl NodeDelta {
 
 impl NodeDelta {
     /// Row number of the node.
-    pub(crate) const fn node_no(&self) -> i64 {
+    pub const fn node_no(&self) -> i64 {
         self.node_no
     }
 
     /// Whether the node had other content before.
-    pub(crate) const fn replaces(&self) -> bool {
+    pub const fn replaces(&self) -> bool {
         self.replaced_terms.is_some()
     }
 
     /// The node's text as the inverted index takes it: every term as often as it occurs. None without terms.
-    pub(crate) fn document(&self) -> Option<String> {
+    pub fn document(&self) -> Option<String> {
         document(self.scope_no, &self.terms.counts)
     }
 }
 
 /// A text as the inverted index takes it: every term as often as it occurs. None without terms.
-pub(crate) fn document(scope_no: i64, counts: &TermCounts) -> Option<String> {
+pub fn document(scope_no: i64, counts: &TermCounts) -> Option<String> {
     let mut document = String::with_capacity(counts.len as usize * 12);
     for (term, count) in &counts.terms {
         let scoped = super::scoped_term(scope_no, term);
@@ -130,13 +132,14 @@ pub(crate) fn document(scope_no: i64, counts: &TermCounts) -> Option<String> {
 }
 
 /// An edge's values.
-pub(crate) struct EdgeDelta {
+pub struct EdgeDelta {
     scope: String,
     edge: EdgeView,
 }
 
 impl EdgeDelta {
-    pub(crate) fn new(edge: &PreparedEdge, scope: &str, commit_seq: u64) -> Self {
+    /// The values of a prepared edge that a commit stored.
+    pub fn new(edge: &PreparedEdge, scope: &str, commit_seq: u64) -> Self {
         let edge = EdgeView {
             id: EdgeId(edge.id.0),
             edge_type: edge.edge_type,
@@ -150,7 +153,7 @@ impl EdgeDelta {
     }
 
     /// An edge that a merge moved or put back.
-    pub(crate) fn of(edge: &MergeEdge, scope: &str) -> Self {
+    pub fn of(edge: &MergeEdge, scope: &str) -> Self {
         let edge = EdgeView {
             id: edge.id,
             edge_type: edge.edge_type,
@@ -166,7 +169,7 @@ impl EdgeDelta {
 
 impl Delta {
     /// The scope it concerns.
-    pub(crate) fn scope(&self) -> &str {
+    pub fn scope(&self) -> &str {
         match self {
             Self::Head { scope, .. }
             | Self::Vitals { scope, .. }
@@ -185,14 +188,14 @@ impl Delta {
     }
 
     /// Whether a worker may have something to do.
-    pub(crate) const fn is_work(&self) -> bool {
+    pub const fn is_work(&self) -> bool {
         matches!(self, Self::Work { .. })
     }
 }
 
 impl ScopeImage {
     /// Applies a change.
-    pub(crate) fn apply(&mut self, delta: &Delta) {
+    pub fn apply(&mut self, delta: &Delta) {
         self.version += 1;
         match delta {
             Delta::Head { seq, scope_no, .. } => {
@@ -234,7 +237,7 @@ impl ScopeImage {
     }
 
     /// Nodes were used at a time.
-    pub(crate) fn used(&mut self, ids: &[NodeId], at: Timestamp) {
+    pub fn used(&mut self, ids: &[NodeId], at: Timestamp) {
         for id in ids {
             if let Some(slot) = self.slot_of(id.0) {
                 let node = &mut self.nodes[slot as usize];
@@ -352,7 +355,8 @@ impl ScopeImage {
         }
     }
 
-    pub(crate) fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
+    /// Gives a node its vector, which is in a row of this number.
+    pub fn put_vector(&mut self, id: NodeId, vector_no: i64, vector: &[f32]) {
         let Some(slot) = self.slot_of(id.0) else { return };
         let (place, moved) = self.vectors.put(self.nodes[slot as usize].vector, vector, slot);
         self.record_move(moved);
@@ -360,7 +364,7 @@ impl ScopeImage {
     }
 
     /// Stores the first vector of a node in the list it is known to belong to.
-    pub(crate) fn put_vector_in(&mut self, list: u16, id: NodeId, vector_no: i64, vector: &[f32]) {
+    pub fn put_vector_in(&mut self, list: u16, id: NodeId, vector_no: i64, vector: &[f32]) {
         let Some(slot) = self.slot_of(id.0) else { return };
         let place = self.vectors.put_in(list, vector, slot);
         self.has_vector(id, slot, vector_no, place);

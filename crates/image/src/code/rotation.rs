@@ -58,7 +58,7 @@ fn hadamard(values: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::vectors, *};
-    use crate::image::quantised::cosine;
+    use crate::quantised::cosine;
 
     #[test]
     fn a_rotation_keeps_lengths_and_angles() {

@@ -9,7 +9,7 @@ use super::{
     root,
     tally::Tally,
 };
-use crate::image::Slot;
+use crate::Slot;
 
 /// Deviation of an estimate by all bits times the root of the dimension, for vectors at right angles:
 /// `sqrt(1 / (1 - d) - 1)` with the distortion `d = 0.0374` of eight levels.
@@ -73,9 +73,9 @@ struct Estimate {
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
     /// Those whose vectors are still to be compared.
-    pub(crate) candidates: Vec<Slot>,
+    pub candidates: Vec<Slot>,
     /// Those after them, with their estimated cosines.
-    pub(crate) estimated: Vec<(Slot, f32)>,
+    pub estimated: Vec<(Slot, f32)>,
 }
 
 /// Codes of many vectors, three bits per coordinate.
@@ -280,7 +280,7 @@ mod tests {
         super::{Coding, tests::vectors},
         *,
     };
-    use crate::image::quantised::cosine;
+    use crate::quantised::cosine;
 
     #[test]
     fn estimates_are_close_to_the_cosine() {

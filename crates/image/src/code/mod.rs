@@ -28,7 +28,7 @@ const MIDDLE: f32 = 3.5;
 
 /// How vectors of a dimension are coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Coding {
+pub enum Coding {
     /// Integers, then the factor.
     Integers { dim: usize },
     /// Signs, then the other two bits of each level, 64 coordinates to a word, then the inner product with what they stand for.
@@ -36,12 +36,13 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    pub(crate) fn of(dim: usize) -> Self {
+    /// That of vectors of a dimension.
+    pub fn of(dim: usize) -> Self {
         if dim <= INTEGER_DIM_MAX { Self::Integers { dim } } else { Self::Bits { dim, words: dim.div_ceil(64) } }
     }
 
     /// Bytes of a code.
-    pub(crate) const fn len(self) -> usize {
+    pub const fn len(self) -> usize {
         4 + match self {
             Self::Integers { dim } => dim,
             Self::Bits { words, .. } => 8 * BITS * words,
@@ -49,7 +50,7 @@ impl Coding {
     }
 
     /// Codes a vector of the coding's dimension.
-    pub(crate) fn encode(self, vector: &[f32]) -> Vec<u8> {
+    pub fn encode(self, vector: &[f32]) -> Vec<u8> {
         match self {
             Self::Integers { .. } => {
                 let (codes, factor) = super::quantised::quantise(vector);

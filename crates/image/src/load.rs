@@ -10,33 +10,38 @@ use uuid::Uuid;
 use super::{Gate, NodeImage, Router, ScopeImage, Slot, client_id_at};
 
 /// A node as stored, as far as an image holds it.
-pub(crate) struct NodeFacts<'a> {
-    pub(crate) id: Uuid,
+pub struct NodeFacts<'a> {
+    pub id: Uuid,
     /// Row number where rows have one, else zero.
-    pub(crate) node_no: i64,
-    pub(crate) node_type: NodeType,
-    pub(crate) tier: Tier,
-    pub(crate) lane: Lane,
-    pub(crate) owner_agent: Option<&'a str>,
-    pub(crate) owner_team: Option<&'a str>,
-    pub(crate) flags: u8,
-    pub(crate) terms: u32,
-    pub(crate) live_rule: bool,
-    pub(crate) pending: bool,
+    pub node_no: i64,
+    pub node_type: NodeType,
+    pub tier: Tier,
+    pub lane: Lane,
+    pub owner_agent: Option<&'a str>,
+    pub owner_team: Option<&'a str>,
+    /// What its slots say, as bits (`aionis_core::slots`).
+    pub flags: u8,
+    /// Length of its text in terms.
+    pub terms: u32,
+    /// Whether it is a rule that is enforced or shown.
+    pub live_rule: bool,
+    /// Whether it waits for its vector.
+    pub pending: bool,
     /// Whether it has a vector that the image does not hold.
-    pub(crate) ready: bool,
-    pub(crate) salience: f64,
-    pub(crate) decay: DecayBasis,
-    pub(crate) confidence: f64,
-    pub(crate) name_key: Option<&'a str>,
-    pub(crate) client_id: Option<&'a str>,
+    pub ready: bool,
+    pub salience: f64,
+    pub decay: DecayBasis,
+    pub confidence: f64,
+    /// By which its name is found in a question.
+    pub name_key: Option<&'a str>,
+    pub client_id: Option<&'a str>,
     /// The node it is an alias of.
-    pub(crate) alias_of: Option<Uuid>,
+    pub alias_of: Option<Uuid>,
 }
 
 impl ScopeImage {
     /// Makes room for so many nodes.
-    pub(crate) fn reserve(&mut self, nodes: usize) {
+    pub fn reserve(&mut self, nodes: usize) {
         self.nodes.reserve_exact(nodes);
         self.gates.reserve_exact(nodes);
         self.around.reserve_exact(nodes);
@@ -48,7 +53,7 @@ impl ScopeImage {
     }
 
     /// Makes room for so many nodes with vectors, and with row numbers.
-    pub(crate) fn reserve_with_vectors(&mut self, nodes: usize) {
+    pub fn reserve_with_vectors(&mut self, nodes: usize) {
         self.reserve(nodes);
         self.rows.reserve_exact(nodes);
         self.numbers.reserve(nodes, |slot| self.rows[slot as usize].node_no);
@@ -56,7 +61,7 @@ impl ScopeImage {
     }
 
     /// Takes a node in, or brings a known one up to date: everything but its vector and its words.
-    pub(crate) fn put_facts(&mut self, facts: &NodeFacts<'_>) -> Slot {
+    pub fn put_facts(&mut self, facts: &NodeFacts<'_>) -> Slot {
         let owner_agent = self.strings.number(facts.owner_agent);
         let owner_team = self.strings.number(facts.owner_team);
         let known = self.slot_of(facts.id);
@@ -101,7 +106,7 @@ impl ScopeImage {
     }
 
     /// Takes a stored router over, before any vector is in.
-    pub(crate) fn adopt_router(&mut self, router: Router, vectors: usize) {
+    pub fn adopt_router(&mut self, router: Router, vectors: usize) {
         self.vectors.adopt(router, vectors);
     }
 }

@@ -35,7 +35,7 @@ impl<'a> Names<'a> {
 
 impl ScopeImage {
     /// Candidates with the strongest edges around them, what those lead to, and which of all are named.
-    pub(crate) fn surroundings(&self, query: &SurroundingsQuery) -> Surroundings {
+    pub fn surroundings(&self, query: &SurroundingsQuery) -> Surroundings {
         let candidates = &query.edges.around;
         debug_assert!(candidates.is_sorted(), "candidates are looked for by halves");
         let slots: Vec<Option<Slot>> = candidates.iter().map(|id| self.slot_of(id.0)).collect();

@@ -3,19 +3,20 @@
 use super::router::StoredRouter;
 
 /// An index as it is stored.
-pub(crate) struct StoredIndex {
-    pub(crate) router: StoredRouter,
+pub struct StoredIndex {
+    /// Its centroids.
+    pub router: StoredRouter,
     /// Row number and list of every vector that was there when it was built, ordered by row number.
-    pub(crate) members: Vec<(i64, u16)>,
+    pub members: Vec<(i64, u16)>,
     /// Recall@10 in its test.
-    pub(crate) recall: f64,
+    pub recall: f64,
     /// When its vectors were read, in microseconds: those stored since are not in it.
-    pub(crate) built_at: i64,
+    pub built_at: i64,
 }
 
 impl StoredIndex {
     /// The list of a vector that has not changed since the index was built.
-    pub(crate) fn list_of(&self, vector_no: i64, created_at: i64) -> Option<u16> {
+    pub fn list_of(&self, vector_no: i64, created_at: i64) -> Option<u16> {
         if created_at > self.built_at {
             return None;
         }

@@ -6,7 +6,7 @@
 //! many lists a question visits is not a setting but the outcome of that test.
 
 use super::quantised::{Codes, Question};
-use crate::space::EmbeddingSpace;
+use aionis_core::ports::embed::EmbeddingSpace;
 
 /// Share of the exact scan's best ten that a router has to find.
 const RECALL_AT_10_MIN: f64 = 0.995;
@@ -23,29 +23,32 @@ const PROBES_MIN: usize = 4;
 const PROBED_SHARE_MAX: f64 = 0.4;
 
 /// Centroids, and how many of their lists a question visits.
-pub(crate) struct Router {
+pub struct Router {
     centroids: Codes,
     probes: usize,
 }
 
 /// What training was given and what came of it.
-pub(crate) struct Trained {
-    pub(crate) router: Router,
+pub struct Trained {
+    /// The index, which passed its test.
+    pub router: Router,
     /// List of every vector, in the order of the snapshot.
-    pub(crate) lists: Vec<u16>,
+    pub lists: Vec<u16>,
     /// Recall@10 against the exact scan in the test.
-    pub(crate) recall: f64,
+    pub recall: f64,
 }
 
 /// The centroids as they are stored.
-pub(crate) struct StoredRouter {
-    pub(crate) centroids: Vec<f32>,
-    pub(crate) probes: usize,
+pub struct StoredRouter {
+    /// One after the other, each of the space's dimension.
+    pub centroids: Vec<f32>,
+    /// How many lists a question visits.
+    pub probes: usize,
 }
 
 impl Router {
     /// Builds a router from stored centroids; nothing when they do not fit the space.
-    pub(crate) fn from_stored(stored: &StoredRouter, space: &EmbeddingSpace) -> Option<Self> {
+    pub fn from_stored(stored: &StoredRouter, space: &EmbeddingSpace) -> Option<Self> {
         let count = stored.centroids.len() / space.dim.max(1);
         let fits = count > 1 && count * space.dim == stored.centroids.len() && count <= usize::from(u16::MAX);
         if !fits || stored.probes == 0 || stored.probes > count || stored.centroids.iter().any(|x| !x.is_finite()) {
@@ -55,12 +58,12 @@ impl Router {
     }
 
     /// Lists there are.
-    pub(crate) fn lists(&self) -> usize {
+    pub fn lists(&self) -> usize {
         self.centroids.len()
     }
 
     /// Lists a question without filter visits.
-    pub(crate) const fn probes(&self) -> usize {
+    pub const fn probes(&self) -> usize {
         self.probes
     }
 
@@ -96,7 +99,7 @@ impl Router {
 
     /// Trains and tests a router for the vectors of a snapshot. Nothing when no number of visited lists finds what the
     /// exact scan finds, or when `stop` says so.
-    pub(crate) fn train(vectors: &Codes, stop: impl Fn() -> bool) -> Option<(Trained, Vec<f32>)> {
+    pub fn train(vectors: &Codes, stop: impl Fn() -> bool) -> Option<(Trained, Vec<f32>)> {
         let count = list_count(vectors.len());
         let centroids = centroids(vectors, count, &stop)?;
         let mut router = Self { centroids: codes_of(&centroids, vectors.dim()), probes: 1 };

@@ -35,18 +35,18 @@ impl Scores {
 }
 
 /// A term as the inverted index holds it.
-pub(crate) fn scoped_term(scope_no: i64, term: &str) -> String {
+pub fn scoped_term(scope_no: i64, term: &str) -> String {
     format!("{scope_no}_{term}")
 }
 
 impl ScopeImage {
     /// Version of the image, to tell whether a posting list read meanwhile still fits.
-    pub(crate) const fn version(&self) -> u64 {
+    pub const fn version(&self) -> u64 {
         self.version
     }
 
     /// Terms whose posting list is not in memory.
-    pub(crate) fn missing(&self, terms: &[String]) -> Vec<String> {
+    pub fn missing(&self, terms: &[String]) -> Vec<String> {
         if self.postings_complete {
             return Vec::new();
         }
@@ -55,7 +55,7 @@ impl ScopeImage {
 
     /// Keeps a posting list that was read while the image had `version`. False when the image has moved on, or the list
     /// names a row the image does not know yet: then it must be read again.
-    pub(crate) fn keep_postings(&mut self, term: &str, rows: &[(i64, u16)], version: u64) -> bool {
+    pub fn keep_postings(&mut self, term: &str, rows: &[(i64, u16)], version: u64) -> bool {
         if version != self.version {
             return false;
         }
@@ -76,7 +76,7 @@ impl ScopeImage {
     }
 
     /// Keeps the part of a posting list whose rows the image knows; the rest arrives as deltas.
-    pub(crate) fn keep_known_postings(&mut self, term: &str, rows: &[(i64, u16)]) {
+    pub fn keep_known_postings(&mut self, term: &str, rows: &[(i64, u16)]) {
         let known = rows.iter().filter_map(|(node_no, count)| self.numbered(*node_no).map(|slot| (slot, *count)));
         self.postings.insert(term.into(), Postings::new(known.collect()));
     }
@@ -96,19 +96,19 @@ impl ScopeImage {
     }
 
     /// From now on every posting list is in memory: what is not there does not occur.
-    pub(crate) fn hold_all_postings(&mut self) {
+    pub fn hold_all_postings(&mut self) {
         self.postings_complete = true;
     }
 
     /// Takes documents out of all posting lists, in one pass.
-    pub(crate) fn forget_documents(&mut self, slots: &hashbrown::HashSet<Slot>) {
+    pub fn forget_documents(&mut self, slots: &hashbrown::HashSet<Slot>) {
         if !slots.is_empty() {
             self.postings.values_mut().for_each(|list| list.forget(slots));
         }
     }
 
     /// Adds one term of a document.
-    pub(crate) fn add_term(&mut self, slot: Slot, term: &str, count: u32) {
+    pub fn add_term(&mut self, slot: Slot, term: &str, count: u32) {
         let count = u16::try_from(count).unwrap_or(u16::MAX);
         match self.postings.get_mut(term) {
             Some(list) => list.set(slot, count),
@@ -117,7 +117,7 @@ impl ScopeImage {
     }
 
     /// Adds a document to the posting lists of its terms, which come as "term count term count …".
-    pub(crate) fn add_document(&mut self, slot: Slot, terms: &str) {
+    pub fn add_document(&mut self, slot: Slot, terms: &str) {
         let mut words = terms.split_ascii_whitespace();
         while let (Some(term), Some(count)) = (words.next(), words.next()) {
             self.add_term(slot, term, count.parse().unwrap_or(u32::MAX));
@@ -125,7 +125,7 @@ impl ScopeImage {
     }
 
     /// The best documents by BM25 among those a filter lets pass. All terms' lists must be in memory.
-    pub(crate) fn lexical(&self, filter: &NodeFilter, terms: &[String], limit: usize) -> LexicalHits {
+    pub fn lexical(&self, filter: &NodeFilter, terms: &[String], limit: usize) -> LexicalHits {
         let seen_by = filter;
         let filter = self.filter(filter);
         let empty = Postings::default();
