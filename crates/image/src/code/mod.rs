@@ -42,7 +42,7 @@ impl Coding {
     }
 
     /// Bytes of a code.
-    pub const fn len(self) -> usize {
+    pub const fn bytes(self) -> usize {
         4 + match self {
             Self::Integers { dim } => dim,
             Self::Bits { words, .. } => 8 * BITS * words,
@@ -62,7 +62,7 @@ impl Coding {
                 let rotated = rotate(vector, words);
                 let step = step(words);
                 let levels: Vec<u8> = rotated.iter().map(|x| level(*x, step)).collect();
-                let mut code = Vec::with_capacity(self.len());
+                let mut code = Vec::with_capacity(self.bytes());
                 for bit in (0..BITS).rev() {
                     for word in levels.chunks(64) {
                         let bits =
@@ -111,7 +111,7 @@ mod tests {
     fn a_code_has_its_length() {
         for dim in [384, 512, 513, 700, 1536] {
             let coding = super::Coding::of(dim);
-            assert_eq!(coding.encode(&vectors(1, dim)[0]).len(), coding.len(), "{dim}");
+            assert_eq!(coding.encode(&vectors(1, dim)[0]).len(), coding.bytes(), "{dim}");
         }
     }
 }
