@@ -242,7 +242,8 @@ impl Both {
             tokio::join!(self.embedded.post_with(path, headers, body), self.postgres.post_with(path, headers, body));
         prop_assert_eq!(a.status, b.status, "{} {}: {} and {}", path, body, a.text(), b.text());
         if let Some(difference) = difference(&a.json(), &b.json(), "") {
-            return Err(TestCaseError::fail(format!("{path} {body} is answered differently at {difference}")));
+            let whole = format!("{} and {}", a.text(), b.text());
+            return Err(TestCaseError::fail(format!("{path} {body} is answered differently at {difference}: {whole}")));
         }
         Ok(a.status.as_u16())
     }

@@ -165,6 +165,8 @@ impl Service {
         setup: Setup,
         home: Box<dyn std::any::Any + Send + Sync>,
     ) -> Self {
+        // What a test that fails has to tell of an answer of 500. One subscriber per process: the next call changes nothing.
+        _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::ERROR).try_init();
         let (embedder, queries, status): (_, QuerySource, _) = match setup.vectors {
             Vectors::From(embedder) => {
                 let queries = QueryEmbedder::new(Arc::clone(&embedder), setup.queries);

@@ -178,8 +178,11 @@ impl Shared {
                 if now.saturating_sub(self.dense.estimated_at.load(Ordering::Relaxed)) < ESTIMATE_US {
                     return Ok(self.dense.estimate.load(Ordering::Relaxed));
                 }
-                let estimate: f32 =
-                    sqlx::query(ESTIMATE).fetch_one(&self.pool).await.and_then(|row| row.try_get(0)).map_err(driver)?;
+                let estimate: f32 = sqlx::query(ESTIMATE)
+                    .fetch_one(&*self.pool)
+                    .await
+                    .and_then(|row| row.try_get(0))
+                    .map_err(driver)?;
                 #[expect(
                     clippy::cast_possible_truncation,
                     clippy::cast_sign_loss,

@@ -43,7 +43,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use aionis_core::{clock::Clock, ids::ScopeKey, ports::store::StoreError};
 use sqlx::{
-    ConnectOptions, Executor, PgPool, Row,
+    ConnectOptions, Executor, Row,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -55,7 +55,7 @@ use self::{
     images::{Freshness, Images},
     layout::Layout,
     patience::Patience,
-    session::For,
+    session::{Connections, For},
     wake::Wake,
 };
 use crate::{deployment::not_prepared, migration::MigrationReport, space::EmbeddingSpace};
@@ -155,7 +155,7 @@ pub struct PostgresStore {
 
 /// What all parts use.
 pub(crate) struct Shared {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Connections,
     pub(crate) space: EmbeddingSpace,
     pub(crate) images: Images,
     pub(crate) dense: Dense,
@@ -239,6 +239,7 @@ impl PostgresStore {
         let wake = Wake::start(pool.clone(), Arc::clone(&patience), layout);
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
+        let pool = Connections { pool, patience: Arc::clone(&patience) };
         let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });
         let groups = Groups::new(Arc::clone(&shared));
         Ok(Self { shared, groups })
@@ -287,10 +288,10 @@ impl PostgresStore {
     /// A failure of storage.
     pub async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
         let insert = "INSERT INTO aionis_meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
-        sqlx::query(insert).bind(key).bind(fresh).execute(&self.shared.pool).await.map_err(driver)?;
+        sqlx::query(insert).bind(key).bind(fresh).execute(&*self.shared.pool).await.map_err(driver)?;
         sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
             .bind(key)
-            .fetch_one(&self.shared.pool)
+            .fetch_one(&*self.shared.pool)
             .await
             .and_then(|row| row.try_get(0))
             .map_err(driver)
@@ -303,7 +304,7 @@ impl PostgresStore {
     pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
         sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
             .bind(key)
-            .fetch_optional(&self.shared.pool)
+            .fetch_optional(&*self.shared.pool)
             .await
             .and_then(|row| row.map(|row| row.try_get(0)).transpose())
             .map_err(driver)

@@ -12,9 +12,9 @@ use std::{
 };
 
 use aionis_core::ports::store::StoreError;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, Error, PgConnection};
 
-use super::error::no_answer;
+use super::error::{driver, no_answer};
 
 /// For so long connections are tested when they are given back, after one was given up on.
 const SUSPICION: Duration = Duration::from_secs(60);
@@ -43,13 +43,31 @@ impl Patience {
         done
     }
 
-    /// Whether a connection that is given back is worth keeping.
+    /// Begins a transaction. The driver takes one for begun when it hears that it is: if nobody waits for that any more, it
+    /// gives the connection back with a transaction that nothing will ever end, and whatever is done there next is done in it.
+    pub(crate) async fn beginning<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, StoreError> {
+        let work = pin!(work);
+        let mut watch = Watch { patience: self, pending: true };
+        let begun = work.await;
+        watch.pending = begun.is_err();
+        begun.map_err(driver)
+    }
+
+    /// Whether a connection that is given back is worth keeping. A transaction that was left open on it is rolled back.
     pub(crate) async fn is_sound(&self, connection: &mut PgConnection) -> bool {
         let given_up_at = *self.given_up_at.lock().unwrap_or_else(PoisonError::into_inner);
         if given_up_at.is_none_or(|at| at.elapsed() > SUSPICION) {
             return true;
         }
-        matches!(tokio::time::timeout(TEST, connection.ping()).await, Ok(Ok(())))
+        let test = async {
+            // A statement that begins nothing: the driver says so, unless a transaction is open. One that failed refuses it.
+            match connection.begin_with("SELECT").await {
+                Err(Error::BeginFailed) => Ok(()),
+                Ok(left_open) => left_open.rollback().await,
+                Err(error) => Err(error),
+            }
+        };
+        matches!(tokio::time::timeout(TEST, test).await, Ok(Ok(())))
     }
 }
 

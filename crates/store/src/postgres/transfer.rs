@@ -140,7 +140,7 @@ impl Transfer for PostgresStore {
     async fn progress(&self, scope: &ScopeKey) -> Result<Option<Progress>, StoreError> {
         let row = sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
             .bind(progress_key(scope))
-            .fetch_optional(&self.shared.pool)
+            .fetch_optional(&*self.shared.pool)
             .await
             .map_err(driver)?;
         row.map(|row| read_progress(get(&row, 0)?)).transpose()

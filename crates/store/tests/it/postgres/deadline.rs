@@ -1,11 +1,16 @@
 //! A statement gets no more time than the request it works for has left.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use aionis_core::{
     clock::Clock,
     deadline,
-    ports::store::{ClaimRequest, EmbeddedNode, OutboxStore, StoreError, WriteStore},
+    ports::store::{ClaimRequest, EmbeddedNode, IntegrityStore, OutboxStore, StoreError, WriteStore},
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
@@ -67,4 +72,59 @@ async fn a_lock_that_is_not_had_leaves_no_broken_connection_behind() {
     for round in 0..8 {
         store.write(write(&format!("goes on {round}"))).await.unwrap();
     }
+}
+
+/// Gives work up at the time it would be polled once more than so many times. Whether it was done before.
+async fn polled(times: u32, work: impl Future) -> bool {
+    let (mut work, mut left) = (pin!(work), times);
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(false);
+        }
+        left -= 1;
+        work.as_mut().poll(context).map(|_| true)
+    })
+    .await
+}
+
+/// Nobody waits for the answer to a request whose client is gone, nor for a heartbeat whose work is done. Wherever it is given
+/// up, no transaction stays open on the connection, in which others would do what they take to be stored at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_given_up_anywhere_leaves_no_transaction_open() {
+    let database = TempDatabase::new().await;
+    let mut small = options(&database.url());
+    // One to hear of work, so that all else is done on the other one.
+    small.connections_max = 2;
+    let clock = FakeClock::new();
+    let (mut owner, mut given_up_in_all) = (database.owner().await, 0);
+    for work in ["claim", "purges"] {
+        let store = PostgresStore::open(&small, clock.clone()).await.unwrap();
+        let listens = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity \
+                       WHERE datname = current_database() AND state = 'idle' AND query LIKE 'LISTEN %')";
+        while !sqlx::query_scalar::<_, bool>(listens).fetch_one(&mut owner).await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Which is made now, and not while something is given up.
+        assert_eq!(store.meta("noted").await.unwrap(), None);
+        // Where a poll gets to depends on when the answer comes.
+        for _ in 0..5 {
+            let (mut given_up, mut is_done) = (0, false);
+            while !is_done {
+                let now = clock.now();
+                let claim = ClaimRequest { worker: "w".to_owned(), now, lease: Duration::from_secs(60), limit: 1 };
+                is_done = match work {
+                    "claim" => polled(given_up + 1, store.claim(claim)).await,
+                    _ => polled(given_up + 1, store.purges_head()).await,
+                };
+                store.meta_or_insert("noted", "value".to_owned()).await.unwrap();
+                let delete = "DELETE FROM aionis_meta WHERE key = 'noted'";
+                let stored = sqlx::query(delete).execute(&mut owner).await.unwrap();
+                assert_eq!(stored.rows_affected(), 1, "{work}: it was given up after {} polls", given_up + 1);
+                given_up += u32::from(!is_done);
+            }
+            given_up_in_all += given_up;
+        }
+        store.close().await;
+    }
+    assert!(given_up_in_all > 0, "nothing was ever given up");
 }
