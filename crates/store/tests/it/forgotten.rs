@@ -1,6 +1,10 @@
 //! What was forgotten is in no table, no index and no file.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+    sync::Arc,
+};
 
 use aionis_core::{
     canon::{Digest, canonical_sha256},
@@ -29,6 +33,8 @@ use sqlx::{Connection as _, Executor as _, Row as _};
 /// Words that stand nowhere else. What is looked for are their bytes, as they are written and as they are analysed.
 const SECRETS: [&str; 7] =
     ["quetzalcoatlus", "xylophonist", "Zwetschgendatschi", "borborygmus", "kakistocracy", "ipsedixitism", "冷蔵庫掃除"];
+/// How often files are looked through again because one of them went away meanwhile.
+const LOOKS_MAX: usize = 10;
 
 fn clock() -> Arc<FakeClock> {
     FakeClock::new()
@@ -176,18 +182,27 @@ async fn purge(store: &dyn Deployment, s: &ScopeKey) {
     while store.purge_step(s, plan.hash, 10, Timestamp(2)).await.unwrap().done.is_none() {}
 }
 
-/// The secrets that stand in some file below a directory.
+/// The secrets that stand in some file below a directory. A running server removes and renames files: whoever was shown one that
+/// is no longer there looks at all of them again.
 fn found_in(dir: &Path) -> Vec<(String, &'static str)> {
+    let look = |_| match look_for(dir) {
+        Err(gone) if gone.kind() == ErrorKind::NotFound => None,
+        found => Some(found.unwrap()),
+    };
+    (0..LOOKS_MAX).find_map(look).expect("a look during which no file went away")
+}
+
+fn look_for(dir: &Path) -> io::Result<Vec<(String, &'static str)>> {
     let mut found = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
             if path.is_dir() {
                 open.push(path);
                 continue;
             }
-            let bytes = std::fs::read(&path).unwrap();
+            let bytes = std::fs::read(&path)?;
             for secret in SECRETS {
                 if holds(&bytes, secret) {
                     found.push((path.display().to_string(), secret));
@@ -195,7 +210,7 @@ fn found_in(dir: &Path) -> Vec<(String, &'static str)> {
             }
         }
     }
-    found
+    Ok(found)
 }
 
 /// Whether bytes hold a word, as it is or in lower case, or its first letters as a stem would keep them.

@@ -87,7 +87,7 @@ async fn polled(times: u32, work: impl Future) -> bool {
     .await
 }
 
-/// Nobody waits for the answer to a request whose client is gone, nor for a heartbeat whose work is done. Wherever it is given
+/// Nobody waits for the answer to a request whose client is gone, nor for a commit longer than was asked. Wherever work is given
 /// up, no transaction stays open on the connection, in which others would do what they take to be stored at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn work_that_is_given_up_anywhere_leaves_no_transaction_open() {
