@@ -49,7 +49,8 @@ impl Patience {
         let work = pin!(work);
         let mut watch = Watch { patience: self, pending: true };
         let begun = work.await;
-        watch.pending = begun.is_err();
+        // One that failed may have begun as well, unless there was no connection for it.
+        watch.pending = matches!(&begun, Err(error) if !matches!(error, Error::PoolTimedOut));
         begun.map_err(driver)
     }
 
