@@ -41,3 +41,4 @@ mod tamper;
 mod topics;
 #[cfg(feature = "otlp")]
 mod traces;
+mod workspace;
