@@ -14,6 +14,7 @@ use aionis_core::{
 use super::{
     Around, Gate, NodeFacts, NodeImage, RowNumbers, ScopeImage, Slot, client_id_at,
     lists::{Moved, Place},
+    row_places::RowPlaces,
 };
 
 /// One change.
@@ -262,6 +263,9 @@ impl ScopeImage {
         if node_no != 0 {
             self.rows.push(RowNumbers { node_no, vector_no: 0 });
             self.numbers.insert(node_no, slot, |slot| self.rows[slot as usize].node_no);
+        }
+        if self.holds_row_places {
+            self.row_places.push(RowPlaces::default());
         }
         self.pending += u64::from(node.pending);
         self.count_terms(gate.terms, true);

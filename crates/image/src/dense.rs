@@ -51,8 +51,8 @@ pub enum Near {
 
 /// What the codes found.
 pub struct Candidates {
-    /// Nodes whose stored vectors are still to be compared.
-    pub ids: Vec<NodeId>,
+    /// Nodes whose stored vectors are still to be compared, with where their rows were seen last.
+    pub unscored: Vec<(NodeId, u64)>,
     /// Nodes that are no nearer than those, with estimated cosines.
     pub estimated: Vec<DenseHit>,
 }
@@ -187,11 +187,12 @@ impl ScopeImage {
     /// not be scored may come with an estimate instead.
     pub fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize, scored: usize) -> Candidates {
         let Some(codes) = &self.bits else {
-            let ids = match self.near(filter, vector, limit, false) {
-                Near::Candidates(found) => found.into_iter().map(|(id, _)| id).collect(),
-                Near::Scored(found) => found.into_iter().map(|hit| hit.id).collect(),
+            let seen = |id: NodeId| (id, self.slot_of(id.0).map_or(0, |slot| self.vector_place(slot)));
+            let unscored = match self.near(filter, vector, limit, false) {
+                Near::Candidates(found) => found.into_iter().map(|(id, _)| seen(id)).collect(),
+                Near::Scored(found) => found.into_iter().map(|hit| seen(hit.id)).collect(),
             };
-            return Candidates { ids, estimated: Vec::new() };
+            return Candidates { unscored, estimated: Vec::new() };
         };
         let filter = self.filter(filter);
         let Nearest { candidates, estimated } =
@@ -199,7 +200,7 @@ impl ScopeImage {
         let id = |slot: Slot| NodeId(self.nodes[slot as usize].id);
         let hit = |(slot, estimate): (Slot, f32)| DenseHit { id: id(slot), similarity: f64::from(estimate) };
         Candidates {
-            ids: candidates.into_iter().map(id).collect(),
+            unscored: candidates.into_iter().map(|slot| (id(slot), self.vector_place(slot))).collect(),
             estimated: estimated.into_iter().map(hit).collect(),
         }
     }

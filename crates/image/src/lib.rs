@@ -17,6 +17,7 @@ mod load;
 mod postings;
 mod quantised;
 mod router;
+mod row_places;
 mod stored_index;
 mod surroundings;
 
@@ -38,6 +39,7 @@ use self::{
     index::Index,
     lists::{Place, Vectors},
     postings::Postings,
+    row_places::RowPlaces,
 };
 pub use self::{
     code::Coding,
@@ -64,6 +66,9 @@ pub struct ScopeImage {
     gates: Vec<Gate>,
     /// Per node, where rows have numbers; else empty.
     rows: Vec<RowNumbers>,
+    /// Per node, where rows have places; else empty.
+    row_places: Vec<RowPlaces>,
+    holds_row_places: bool,
     slots: Index,
     /// By row number, where rows have one.
     numbers: Index,
@@ -259,6 +264,8 @@ impl ScopeImage {
             nodes: Vec::new(),
             gates: Vec::new(),
             rows: Vec::new(),
+            row_places: Vec::new(),
+            holds_row_places: false,
             slots: Index::default(),
             numbers: Index::default(),
             strings: Interner::default(),
@@ -350,6 +357,7 @@ impl ScopeImage {
         self.nodes.shrink_to_fit();
         self.gates.shrink_to_fit();
         self.rows.shrink_to_fit();
+        self.row_places.shrink_to_fit();
         self.edges.shrink_to_fit();
         self.around.shrink_to_fit();
         self.postings.values_mut().for_each(Postings::shrink);
@@ -364,6 +372,7 @@ impl ScopeImage {
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
         1024 + self.nodes.capacity() * (size_of::<NodeImage>() + size_of::<Gate>() + 48)
             + self.rows.capacity() * size_of::<RowNumbers>()
+            + self.row_places.capacity() * size_of::<RowPlaces>()
             + self.slots.bytes()
             + self.numbers.bytes()
             + self.clients.bytes()

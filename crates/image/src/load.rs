@@ -44,6 +44,9 @@ impl ScopeImage {
     pub fn reserve(&mut self, nodes: usize) {
         self.nodes.reserve_exact(nodes);
         self.gates.reserve_exact(nodes);
+        if self.holds_row_places {
+            self.row_places.reserve_exact(nodes);
+        }
         self.around.reserve_exact(nodes);
         self.slots.reserve(nodes, |slot| self.nodes[slot as usize].id);
         self.clients.reserve(nodes, |slot| client_id_at(&self.nodes, slot));

@@ -1,7 +1,10 @@
 //! Nearest vectors: exact through the primary key in a small scope, by the HNSW index in a large one, filters always inside
 //! the search.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{
+    LazyLock,
+    atomic::{AtomicI64, AtomicU64, Ordering},
+};
 
 use aionis_core::{
     ids::NodeId,
@@ -13,8 +16,9 @@ use sqlx::{AssertSqlSafe, Row};
 use super::{
     Shared,
     error::driver,
+    place::{RowPlace, at_place_or_by_key},
     rows::get,
-    session::{For, begin, literal},
+    session::{ASKER, For, ask, begin, literal},
 };
 use crate::space::EmbeddingSpace;
 use aionis_image::gate;
@@ -83,38 +87,48 @@ pub(super) fn index_settings(candidates: usize) -> String {
 }
 
 impl Shared {
-    /// The nearest of some candidates, best first, ties by id.
+    /// The nearest of some candidates, best first, ties by id. Tells of rows that were not where they had been seen.
     pub(crate) async fn rescore(
         &self,
         query: &DenseQuery,
-        candidates: Vec<NodeId>,
+        candidates: &[(NodeId, u64)],
+        moved: impl Fn(NodeId, RowPlace),
     ) -> Result<Vec<DenseHit>, StoreError> {
-        self.patience
-            .bounded(async {
-                if candidates.is_empty() || query.limit == 0 {
-                    return Ok(Vec::new());
-                }
-                let tenant = For::Tenant(query.scope.tenant());
-                let mut tx = begin(&self.pool, tenant, self.options.statement_timeout, "").await?;
-                // Key by key: without statistics, `= ANY` would be planned as a scan of the whole scope.
-                let sql = "SELECT q.id, v.similarity FROM UNNEST($4::uuid[]) AS q (id), LATERAL ( \
-                       SELECT 1 - (embedding <=> $3) AS similarity FROM memory_vectors \
-                       WHERE scope_key = $1 AND node_id = q.id AND model = $2 LIMIT 1) v";
-                let rows = sqlx::query(sql)
-                    .bind(query.scope.as_str())
-                    .bind(&self.space.name)
-                    .bind(Vector::from(query.vector.clone()))
-                    .bind(candidates.iter().map(|id| id.0).collect::<Vec<_>>())
-                    .fetch_all(&mut *tx)
-                    .await
-                    .map_err(driver)?;
-                let hits: Result<Vec<DenseHit>, StoreError> = rows
-                    .iter()
-                    .map(|row| Ok(DenseHit { id: NodeId(get(row, 0)?), similarity: get(row, 1)? }))
-                    .collect();
-                Ok(best_first(hits?, query.limit))
-            })
-            .await
+        static SQL: LazyLock<String> = LazyLock::new(|| {
+            let vector = at_place_or_by_key(
+                "1 - (embedding <=> $4) AS similarity",
+                "memory_vectors",
+                "scope_key = $1 AND tenant_id = asker.tenant AND node_id = q.id AND model = $3",
+            );
+            format!(
+                "SELECT q.id, v.similarity, NULLIF(v.row_place, q.row_place) \
+                 FROM {ASKER} CROSS JOIN UNNEST($5::uuid[], $6::tid[]) AS q (id, row_place) CROSS JOIN LATERAL {vector} v"
+            )
+        });
+        if candidates.is_empty() || query.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let vector = Vector::from(query.vector.clone());
+        let (ids, places): (Vec<_>, Vec<_>) = candidates.iter().map(|(id, at)| (id.0, RowPlace(*at))).unzip();
+        let question = || {
+            sqlx::query(AssertSqlSafe(SQL.as_str()))
+                .bind(query.scope.as_str())
+                .bind(query.scope.tenant())
+                .bind(&self.space.name)
+                .bind(&vector)
+                .bind(&ids)
+                .bind(&places)
+        };
+        let asked = ask(&self.pool, query.scope.tenant(), self.options.statement_timeout, question);
+        let rows = self.patience.bounded(asked).await?;
+        let hit = |row| {
+            let id = NodeId(get(row, 0)?);
+            if let Some(place) = get(row, 2)? {
+                moved(id, place);
+            }
+            Ok(DenseHit { id, similarity: get(row, 1)? })
+        };
+        Ok(best_first(rows.iter().map(hit).collect::<Result<_, StoreError>>()?, query.limit))
     }
 
     /// The nearest vectors by the database alone, best first, ties by id.

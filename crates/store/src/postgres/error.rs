@@ -48,6 +48,17 @@ pub(crate) fn is_transient(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(text) if text != NO_CONNECTION && text != NO_ANSWER)
 }
 
+/// Whether what failed is the connection, and not what was asked on it.
+pub(crate) fn is_disconnected(error: &Error) -> bool {
+    match error {
+        Error::Io(_) | Error::Tls(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
+        Error::Database(reported) => {
+            reported.code().is_some_and(|code| code.starts_with("57P0") || code.starts_with("08"))
+        }
+        _ => false,
+    }
+}
+
 /// The row that a writer waited for is gone: a purge ended meanwhile. Another try makes the row anew.
 pub(crate) fn vanished(scope: &str) -> StoreError {
     StoreError::Unavailable(format!("{scope} was purged meanwhile"))

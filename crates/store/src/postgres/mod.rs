@@ -25,6 +25,7 @@ mod outbox;
 pub mod partition;
 mod past;
 mod patience;
+mod place;
 mod purge;
 mod read;
 mod recall;
@@ -142,6 +143,9 @@ const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqsca
 const PLANS_BY_LAYOUT: &str = "SELECT set_config('plan_cache_mode', 'force_custom_plan', false) FROM pg_class \
                                WHERE oid = to_regclass('memory_nodes') AND relkind = 'p'";
 
+/// Finds the extension that spreads tables over servers.
+const CITUS: &str = "SELECT 1 FROM pg_extension WHERE extname = 'citus'";
+
 /// How much longer than the server an answer is waited for.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How long connections may take to be closed at the end.
@@ -198,11 +202,15 @@ impl PostgresStore {
             }
             space
         };
+        let sets_by_function = owner.fetch_optional(CITUS).await.map_err(driver)?.is_none();
         let _ = sqlx::Connection::close(owner).await;
         let patience = Arc::new(Patience::new(options.acquire_timeout + options.statement_timeout + ANSWER_GRACE));
         // A transaction whose client has fallen silent holds locks that others wait for.
         let idle_max = (options.statement_timeout + ANSWER_GRACE).as_millis();
-        let settings = format!("{PLANS}; SET idle_in_transaction_session_timeout = {idle_max}");
+        let statement_max = options.statement_timeout.as_millis().max(1);
+        let settings = format!(
+            "{PLANS}; SET idle_in_transaction_session_timeout = {idle_max}; SET statement_timeout = {statement_max}"
+        );
         let tester = Arc::clone(&patience);
         let layout = Arc::new(Layout::default());
         let current = Arc::clone(&layout);
@@ -239,7 +247,7 @@ impl PostgresStore {
         let wake = Wake::start(pool.clone(), Arc::clone(&patience), layout);
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
-        let pool = Connections { pool, patience: Arc::clone(&patience) };
+        let pool = Connections { pool, patience: Arc::clone(&patience), sets_by_function };
         let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });
         let groups = Groups::new(Arc::clone(&shared));
         Ok(Self { shared, groups })

@@ -1,6 +1,9 @@
 //! Reading for recall: words, graph and filters from the scope's image, vectors and rows from the database.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use aionis_core::{
     clock::Timestamp,
@@ -17,7 +20,7 @@ use aionis_core::{
 use async_trait::async_trait;
 use hashbrown::HashMap;
 use pgvector::Vector;
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -25,8 +28,9 @@ use super::{
     dense::best_first,
     error::driver,
     images::{Entry, Freshness},
+    place::{RowPlace, at_place_or_by_key},
     rows::{choice, get, json, json_of, parsed, signed, unsigned},
-    session::{For, begin},
+    session::{ASKER, For, ask, begin},
 };
 
 /// The audit may lose its last moments when the server crashes, as it may drop rows under load; nobody waits for its sync.
@@ -66,7 +70,8 @@ impl RecallReader for PostgresStore {
             self.shared.nearest(&query, image.vectors()).await?
         } else {
             let found = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit, query.scored));
-            let mut hits = self.shared.rescore(&query, found.ids).await?;
+            let moved = |id, place: RowPlace| image.read(|image| image.vector_moved(id, place.0));
+            let mut hits = self.shared.rescore(&query, &found.unscored, moved).await?;
             hits.extend(found.estimated);
             hits
         };
@@ -104,20 +109,41 @@ impl RecallReader for PostgresStore {
     }
 
     async fn rows(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<NodeRow>, StoreError> {
-        self.shared.patience.bounded(async {
-        let sql = format!(
-            "SELECT {NODE_COLUMNS} FROM UNNEST($2::uuid[]) AS q (id) \
-             CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND id = q.id LIMIT 1) n {RULE_OF_NODE}"
-        );
-        let mut tx = self.begin_for(scope).await?;
-        let found = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(scope.as_str()).bind(uuids(ids)).fetch_all(&mut *tx).await.map_err(driver)?;
-        let mut by_id: HashMap<NodeId, NodeRow> =
-            found.iter().map(|row| node_row(row).map(|node| (node.id, node))).collect::<Result<_, _>>()?;
+        static SQL: LazyLock<String> = LazyLock::new(|| {
+            let key = "scope_key = $1 AND tenant_id = asker.tenant AND id = q.id";
+            let node = at_place_or_by_key(STORED_COLUMNS, "memory_nodes", key);
+            format!(
+                "SELECT {NODE_COLUMNS}, NULLIF(n.row_place, q.row_place) \
+                 FROM {ASKER} CROSS JOIN UNNEST($3::uuid[], $4::tid[]) AS q (id, row_place) CROSS JOIN LATERAL {node} n {RULE_OF_NODE}"
+            )
+        });
+        let image = self.shared.images.held(scope);
+        let places: Vec<RowPlace> = match &image {
+            Some(image) => image.read(|image| ids.iter().map(|id| RowPlace(image.node_place(*id))).collect()),
+            None => vec![RowPlace::default(); ids.len()],
+        };
+        let uuids = uuids(ids);
+        let question = || {
+            sqlx::query(AssertSqlSafe(SQL.as_str()))
+                .bind(scope.as_str())
+                .bind(scope.tenant())
+                .bind(&uuids)
+                .bind(&places)
+        };
+        let asked = ask(&self.shared.pool, scope.tenant(), self.shared.options.statement_timeout, question);
+        let found = self.shared.patience.bounded(asked).await?;
+        let mut by_id: HashMap<NodeId, NodeRow> = HashMap::with_capacity(found.len());
+        for row in &found {
+            let node = node_row(row)?;
+            if let (Some(image), Some(place)) = (&image, get::<Option<RowPlace>>(row, PLACE_OF_NODE)?) {
+                image.read(|image| image.node_moved(node.id, place.0));
+            }
+            by_id.insert(node.id, node);
+        }
         // In the order asked, and as often; who is asked for once, as nearly all are, is not copied.
         let last: HashMap<NodeId, usize> = ids.iter().enumerate().map(|(at, id)| (*id, at)).collect();
         let mut take = |(at, id)| if last.get(id) == Some(&at) { by_id.remove(id) } else { by_id.get(id).cloned() };
         Ok(ids.iter().enumerate().filter_map(&mut take).collect())
-        }).await
     }
 
     async fn stored_vectors(&self, scope: &ScopeKey, ids: &[NodeId]) -> Result<Vec<(NodeId, Vec<f32>)>, StoreError> {
@@ -230,6 +256,14 @@ impl PostgresStore {
 fn uuids(ids: &[NodeId]) -> Vec<Uuid> {
     ids.iter().map(|id| id.0).collect()
 }
+
+/// What [`NODE_COLUMNS`] needs of a stored node.
+const STORED_COLUMNS: &str = "id, type, client_id, title, text_summary, slots, tier, memory_lane, producer_agent_id, \
+     owner_agent_id, owner_team_id, raw_ref, evidence_ref, embedding_status, embedding_model, salience, importance, \
+     confidence, last_activated, created_at, updated_at, commit_seq, commit_id, activity, salience_at";
+
+/// Column behind those of [`NODE_COLUMNS`]: where the row is, unless it is where it was thought to be.
+const PLACE_OF_NODE: usize = 28;
 
 /// The columns of [`node_row`], in its order; `n` is the node, `r` its rule.
 pub(crate) const NODE_COLUMNS: &str = "n.id, n.type, n.client_id, n.title, n.text_summary, n.slots::text, n.tier, \

@@ -1,5 +1,5 @@
 //! Transactions: each names the tenant it works for, so that row-level security holds, and how long its statements may
-//! take. Both travel with BEGIN in one round trip.
+//! take. Both travel with BEGIN in one round trip. A question that is asked very often travels alone.
 
 use std::{
     ops::Deref,
@@ -8,15 +8,23 @@ use std::{
 };
 
 use aionis_core::{deadline, ports::store::StoreError};
-use sqlx::{AssertSqlSafe, PgPool, Postgres, Transaction, postgres::PgRow, raw_sql};
+use sqlx::{
+    AssertSqlSafe, PgPool, Postgres, Transaction,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+    raw_sql,
+};
 
 use super::{
-    error::{driver, is_transient},
+    error::{driver, is_disconnected, is_transient},
     patience::Patience,
 };
 
 /// Closed connections that are passed over before a transaction is given up.
 const STALE_CONNECTIONS_MAX: usize = 64;
+
+/// Part of the longest time of a statement that may be gone before [`ask`] tells the server.
+const HURRY: u32 = 8;
 
 /// Makes a transaction see one state and change nothing. What was read is worked on between readings, so it may be idle.
 pub(crate) const FROZEN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
@@ -27,6 +35,8 @@ pub(crate) const FROZEN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 pub(crate) struct Connections {
     pub(crate) pool: PgPool,
     pub(crate) patience: Arc<Patience>,
+    /// Whether settings made by `set_config` hold wherever a statement is executed. Citus hands on `SET LOCAL` alone.
+    pub(crate) sets_by_function: bool,
 }
 
 impl Deref for Connections {
@@ -82,19 +92,40 @@ pub(crate) async fn begin(
     Ok(tx)
 }
 
-/// Asks one question, whose text takes no parameters, in a transaction of its own and a single round trip: statements that
-/// are sent together are one. For what is asked very often and planned at once.
-pub(crate) async fn glance(
+/// What a question of [`ask`] begins with: it says for whom it is asked, in `$2`, and gives that back as `asker.tenant`.
+///
+/// Row-level security goes by a setting, which has to be made before the first row is looked at. Whoever reads a table of a
+/// tenant therefore compares its `tenant_id` with `asker.tenant`, in a subquery that cannot be begun without it; rows that
+/// were looked at before would not be seen at all. The setting ends with the statement, as `SET LOCAL` ends with the
+/// transaction.
+pub(crate) const ASKER: &str = "(SELECT set_config('aionis.tenant', $2, true) AS tenant) AS asker";
+
+/// Asks one question of a tenant in a transaction of its own and a single round trip, planned once for each connection. Its
+/// rows are found by way of [`ASKER`]; it may be asked again on another connection.
+pub(crate) async fn ask<'q>(
     connections: &Connections,
-    tenant: For<'_>,
+    tenant: &str,
     timeout: Duration,
-    question: &str,
+    question: impl Fn() -> Query<'q, Postgres, PgArguments>,
 ) -> Result<Vec<PgRow>, StoreError> {
-    let sql = format!("{}; {question}", settings(tenant, timeout));
-    let started = Instant::now();
-    let mut connection = connections.acquire().await.map_err(driver)?;
-    metrics::histogram!("aionis_pool_wait_seconds").record(started.elapsed());
-    raw_sql(AssertSqlSafe(sql)).fetch_all(&mut *connection).await.map_err(driver)
+    // A statement cannot say itself how long it may take. Connections say the most it ever may; what has much less time
+    // says so in a transaction.
+    let is_hurried = deadline::remaining().is_some_and(|left| left < timeout - timeout / HURRY);
+    if is_hurried || !connections.sets_by_function {
+        let mut tx = begin(connections, For::Tenant(tenant), timeout, "").await?;
+        return question().fetch_all(&mut *tx).await.map_err(driver);
+    }
+    let (mut tried, started) = (0, Instant::now());
+    loop {
+        tried += 1;
+        let mut connection = connections.acquire().await.map_err(driver)?;
+        metrics::histogram!("aionis_pool_wait_seconds").record(started.elapsed());
+        match question().fetch_all(&mut *connection).await {
+            // A connection the server has closed since it was last used: the next one may be better.
+            Err(error) if is_disconnected(&error) && tried < STALE_CONNECTIONS_MAX => {}
+            done => return done.map_err(driver),
+        }
+    }
 }
 
 /// Says for whom a transaction works and how long its statements may take.

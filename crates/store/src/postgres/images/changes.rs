@@ -1,5 +1,7 @@
 //! What is asked to bring an image up to date, and how the answer is applied.
 
+use std::sync::LazyLock;
+
 use aionis_core::{
     ids::{EdgeId, NodeId, ScopeKey},
     model::{EdgeType, Lane, NodeType, RuleState, Tier},
@@ -7,13 +9,15 @@ use aionis_core::{
     recall::EdgeView,
 };
 use hashbrown::HashSet;
-use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, postgres::PgRow};
 use uuid::Uuid;
 
 use super::super::{
     Shared, VectorSearch,
     error::inconsistent,
+    place::RowPlace,
     rows::{choice, get, unsigned},
+    session::{ASKER, ask},
 };
 use crate::{
     decay::basis,
@@ -27,19 +31,21 @@ const ERASED: i16 = 3;
 const REMOVED: i16 = 4;
 
 /// The first part of [`REFRESH`] alone. Asking for all of it takes the database four times as long, even if nothing changed.
-pub(super) const HEAD: &str = "SELECT 0::int2, incarnation, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, \
-                    NULL::float8, NULL::float8, NULL::int2, NULL::int4, state FROM memory_scopes WHERE scope_key = ";
+const HEAD: &str = "\
+SELECT 0::int2, s.incarnation, NULL::uuid, NULL::uuid, s.head_seq, s.change_no, s.node_count, s.vector_count, NULL::float8, \
+       NULL::float8, NULL::int2, NULL::int4, s.state \
+FROM {asker} CROSS JOIN LATERAL (SELECT * FROM memory_scopes WHERE scope_key = $1 AND tenant_id = asker.tenant LIMIT 1) s";
 
 /// Head, then forgotten nodes, then changed nodes, then removed edges, then changed edges, in one shape. Changes are found by the number made of the scope; its key
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
 SELECT 0::int2, incarnation, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
-       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text, NULL::text \
+       NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text, NULL::text, NULL::tid, NULL::tid \
 FROM memory_scopes WHERE scope_key = $1 \
 UNION ALL \
 SELECT 3::int2, g.id, NULL, NULL, g.commit_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_erasures g WHERE $2 >= 0 AND g.scope_no = hashtextextended($1, 0) AND g.scope_key || '' = $1 \
     AND g.change_no > $2 \
 UNION ALL \
@@ -47,22 +53,29 @@ SELECT 1::int2, n.id, NULL, NULL, n.content_seq, n.salience_at, n.last_activated
        n.type, n.tier, n.memory_lane, n.embedding_status, n.owner_agent_id, n.owner_team_id, n.name_key, n.client_id, \
        n.lexical_terms, r.state, v.code, \
        CASE WHEN n.slots ?| ARRAY['pin', 'legal_hold', 'feedback_quality', 'feedback_positive', 'feedback_negative'] \
-           THEN n.slots::text END, n.activity::text, n.activity ->> 'alias_of' \
+           THEN n.slots::text END, n.activity::text, n.activity ->> 'alias_of', n.ctid, v.ctid \
 FROM memory_nodes n \
-LEFT JOIN LATERAL (SELECT code FROM memory_vectors \
+LEFT JOIN LATERAL (SELECT code, ctid FROM memory_vectors \
     WHERE $3 AND scope_key = $1 AND node_id = n.id AND model = $4 LIMIT 1) v ON true \
 LEFT JOIN LATERAL (SELECT state FROM memory_rule_defs \
     WHERE n.type = 'rule' AND scope_key = $1 AND rule_node_id = n.id LIMIT 1) r ON true \
 WHERE n.scope_no = hashtextextended($1, 0) AND n.scope_key || '' = $1 AND n.change_no > $2 \
 UNION ALL \
 SELECT 4::int2, g.edge_id, NULL, NULL, g.removed_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_removed_edges g WHERE $2 >= 0 AND g.scope_no = hashtextextended($1, 0) AND g.scope_key || '' = $1 \
     AND g.change_no > $2 \
 UNION ALL \
 SELECT 2::int2, e.id, e.src_id, e.dst_id, e.commit_seq, NULL, NULL, NULL, e.weight, e.confidence, NULL, NULL, e.type, NULL, \
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
 FROM memory_edges e WHERE e.scope_no = hashtextextended($1, 0) AND e.scope_key || '' = $1 AND e.change_no > $2";
+
+/// Asks for the head alone.
+pub(super) async fn head(shared: &Shared, scope: &ScopeKey) -> Result<Vec<PgRow>, StoreError> {
+    static SQL: LazyLock<String> = LazyLock::new(|| HEAD.replace("{asker}", ASKER));
+    let question = || sqlx::query(AssertSqlSafe(SQL.as_str())).bind(scope.as_str()).bind(scope.tenant());
+    ask(&shared.pool, scope.tenant(), shared.options.statement_timeout, question).await
+}
 
 /// Asks for the head and for what has changed since.
 pub(super) fn refresh<'q>(
@@ -174,6 +187,8 @@ impl Fresh {
                 });
                 image.add_document(slot, get(row, 20)?);
                 image.put_code(slot, get(row, 22)?);
+                let place = |at| Ok::<_, StoreError>(get::<Option<RowPlace>>(row, at)?.unwrap_or_default().0);
+                image.put_places(slot, place(26)?, place(27)?);
             }
             // Dealt with before.
             ERASED => {}

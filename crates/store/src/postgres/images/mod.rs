@@ -20,12 +20,12 @@ use futures_util::TryStreamExt;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
-use self::changes::{Fresh, HEAD, Head, incarnation, is_head, is_purged, refresh};
+use self::changes::{Fresh, Head, incarnation, is_head, is_purged, refresh};
 use super::{
     Shared,
-    error::{driver, is_transient},
+    error::driver,
     rows::get,
-    session::{For, begin, glance, literal},
+    session::{For, begin},
 };
 use crate::gauges::{evicted, looked_up};
 use aionis_image::{Coding, ScopeImage};
@@ -94,18 +94,21 @@ impl Images {
 
     /// This process has committed a change.
     pub(crate) fn note(&self, scope: &ScopeKey, change_no: i64) {
-        let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
-        if let Some(entry) = entry {
+        if let Some(entry) = self.held(scope) {
             entry.known.fetch_max(change_no, Ordering::AcqRel);
         }
     }
 
     /// Nodes were used; an image that is held learns it. It is no change that others would have to be told.
     pub(crate) fn used(&self, scope: &ScopeKey, ids: &[NodeId], at: Timestamp) {
-        let entry = self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned();
-        if let Some(entry) = entry {
+        if let Some(entry) = self.held(scope) {
             entry.image.write().unwrap_or_else(PoisonError::into_inner).used(ids, at);
         }
+    }
+
+    /// The image of a scope as it is, if it is held.
+    pub(crate) fn held(&self, scope: &ScopeKey) -> Option<Arc<Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(scope).cloned()
     }
 
     /// The image of a scope, as fresh as asked. One of a scope that was purged is let go, and another one is loaded.
@@ -258,6 +261,7 @@ impl Entry {
             let mut image = ScopeImage::empty(shared.space.dim, 0);
             image.hold_all_postings();
             image.hold_codes(Coding::of(shared.space.dim));
+            image.hold_row_places();
             let mut fresh = Fresh::default();
             let mut rows = refresh(shared, scope, seen).fetch(&mut *tx);
             let mut is_purging = false;
@@ -279,6 +283,7 @@ impl Entry {
                 image = ScopeImage::empty(shared.space.dim, 0);
                 image.hold_all_postings();
                 image.hold_codes(Coding::of(shared.space.dim));
+                image.hold_row_places();
                 (fresh.waiting, fresh.head) = (Vec::new(), Head { change_no: fresh.head.change_no, ..Head::default() });
             }
             let head = fresh.finish(&mut image);
@@ -326,14 +331,7 @@ impl Entry {
 
     /// The head, if it tells that nothing has changed.
     async fn unchanged(&self, shared: &Shared, scope: &ScopeKey, seen: i64) -> Result<Option<Head>, StoreError> {
-        let question = format!("{HEAD}{}", literal(scope.as_str()));
-        let timeout = shared.options.statement_timeout;
-        let rows = match glance(&shared.pool, For::Tenant(scope.tenant()), timeout, &question).await {
-            Ok(rows) => rows,
-            // A connection that was closed since it was last used, perhaps: the refresh tries others, or says what is wrong.
-            Err(error) if is_transient(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let rows = changes::head(shared, scope).await?;
         if incarnation(&rows)? != self.incarnation() {
             return Ok(None);
         }

@@ -10,11 +10,11 @@ use std::{
 use aionis_core::{
     clock::Clock,
     deadline,
-    ports::store::{ClaimRequest, EmbeddedNode, IntegrityStore, OutboxStore, StoreError, WriteStore},
+    ports::store::{ClaimRequest, EmbeddedNode, IntegrityStore, OutboxStore, RecallReader, StoreError, WriteStore},
 };
 use aionis_store::postgres::PostgresStore;
 use aionis_testkit::{
-    fixtures::{DIM, FakeClock, WriteBuilder, scope},
+    fixtures::{DIM, FakeClock, WriteBuilder, node_id, scope},
     postgres::{TempDatabase, options},
 };
 use sqlx::Connection;
@@ -47,6 +47,34 @@ async fn a_statement_ends_with_the_request_it_works_for() {
     assert!(started.elapsed() < Duration::from_secs(10), "statements may take 30 s otherwise");
     tx.rollback().await.unwrap();
     assert_eq!(store.complete(&items, nodes, "m", now).await.unwrap(), 1, "nothing of it was done");
+}
+
+/// What is asked in one round trip is bounded by what connections are set to, and in a transaction if the request has less
+/// time. It is not the connection's fault if that is over: it is not asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_ends_with_its_time_and_is_not_asked_again() {
+    let database = TempDatabase::new().await;
+    let mut options = options(&database.url());
+    options.statement_timeout = Duration::from_secs(1);
+    let patient = PostgresStore::open(&options, FakeClock::new()).await.unwrap();
+    options.statement_timeout = Duration::from_secs(3600);
+    let hurried = PostgresStore::open(&options, FakeClock::new()).await.unwrap();
+    let (s, mut owner) = (scope("s"), database.owner().await);
+    patient.write(WriteBuilder::new(&s).node("a", "text").prepared()).await.unwrap();
+    let ids = [node_id(&s, "a")];
+    let mut tx = owner.begin().await.unwrap();
+    sqlx::query("LOCK TABLE memory_nodes IN ACCESS EXCLUSIVE MODE").execute(&mut *tx).await.unwrap();
+    let started = Instant::now();
+    let asked = patient.rows(&s, &ids).await;
+    assert!(matches!(&asked, Err(StoreError::Unavailable(why)) if why.contains("57014")), "{asked:?}");
+    let soon = Instant::now() + Duration::from_millis(300);
+    let asked = deadline::within(soon, hurried.rows(&s, &ids)).await;
+    assert!(matches!(&asked, Err(StoreError::Unavailable(why)) if why.contains("57014")), "{asked:?}");
+    assert!(started.elapsed() < Duration::from_secs(30), "asked on every connection it would take longer");
+    tx.rollback().await.unwrap();
+    for store in [patient, hurried] {
+        assert_eq!(store.rows(&s, &ids).await.unwrap().len(), 1);
+    }
 }
 
 /// A lock that was not to be had fails its transaction and no other: the connection comes back clean. The pool is so small

@@ -200,6 +200,29 @@ async fn raw_sql_sees_one_tenant_in_every_table() {
     }
 }
 
+/// A statement may say itself for whom it is, as recall's do: it sees that tenant's rows, and who is next sees none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_says_for_whom_it_is_says_so_for_itself_alone() {
+    let database = TempDatabase::new().await;
+    let store =
+        PostgresStore::open(&options(&database.url()), aionis_testkit::fixtures::FakeClock::new()).await.unwrap();
+    let (acme, _) = (fill(&store, "acme").await, fill(&store, "globex").await);
+    let mut connection = database.owner().await;
+    as_runtime(&mut connection, None).await;
+    let sql = "SELECT n.tenant_id FROM (SELECT set_config('aionis.tenant', $2, true) AS tenant) AS asker \
+               CROSS JOIN LATERAL (SELECT * FROM memory_nodes WHERE scope_key = $1 AND tenant_id = asker.tenant LIMIT 99) n";
+    for (tenant, sees) in [("acme", true), ("globex", false), ("", false), ("*", false), ("acme", true)] {
+        let rows = sqlx::query(sql).bind(acme.as_str()).bind(tenant).fetch_all(&mut connection).await.unwrap();
+        assert_eq!(rows.is_empty(), !sees, "{tenant}");
+        assert!(rows.iter().all(|row| row.get::<&str, _>(0) == "acme"));
+        assert!(tenants_seen(&mut connection, "memory_nodes").await.is_empty(), "after {tenant}");
+    }
+    // What does not wait for it is looked at before, by nobody's eyes, or after: never by another's.
+    let sql = "SELECT COUNT(*) FROM memory_nodes, (SELECT set_config('aionis.tenant', 'acme', true)) AS asker \
+               WHERE scope_key = 'globex/s'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut connection).await.unwrap(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_programs_role_can_neither_change_the_schema_nor_switch_protection_off() {
     let database = TempDatabase::new().await;

@@ -12,6 +12,7 @@ mod partition;
 mod plans;
 mod processes;
 mod purge;
+mod reading;
 mod recall_quality;
 mod reports;
 mod topics;

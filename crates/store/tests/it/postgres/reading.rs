@@ -1,0 +1,141 @@
+//! What recall reads of the tables: where a row was seen last, or by its key, in one round trip on whatever connection.
+
+use std::sync::Arc;
+
+use aionis_core::{
+    ids::{NodeId, ScopeKey},
+    ports::store::{DenseHit, DenseQuery, NodeRow, RecallReader, WriteStore},
+};
+use aionis_store::postgres::PostgresStore;
+use aionis_testkit::{
+    fixtures::{DIM, FakeClock, Rng, WriteBuilder, anyone, everything, node_id, scope, scope_of},
+    postgres::{TempDatabase, options},
+};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use super::plans::alone;
+
+/// Nodes of a scope.
+const NODES: usize = 60;
+
+/// Fills scopes in turn, so that their rows lie among each other.
+async fn fill(store: &PostgresStore, scopes: &[&ScopeKey]) {
+    let mut rng = Rng::new(11);
+    for n in 0..NODES {
+        for s in scopes {
+            let write = WriteBuilder::new(s).node(&format!("n{n}"), &format!("text {n}")).vector(rng.vector(DIM));
+            store.write(write.prepared()).await.unwrap();
+        }
+    }
+}
+
+/// What a recall reads of rows; the rows as they are told.
+async fn read(store: &PostgresStore, s: &ScopeKey) -> (Vec<DenseHit>, Vec<String>) {
+    store.scope_status(s).await.unwrap();
+    let (scope, filter, vector) = (s.clone(), everything(anyone()), vec![1.0; DIM]);
+    let query = DenseQuery { scope, filter, vector, limit: NODES, scored: NODES, exact: false };
+    let hits = store.dense(query).await.unwrap();
+    let ids: Vec<NodeId> = (0..NODES).map(|n| node_id(s, &format!("n{n}"))).collect();
+    (hits, store.rows(s, &ids).await.unwrap().iter().map(told).collect())
+}
+
+fn told(row: &NodeRow) -> String {
+    format!("{row:?}")
+}
+
+/// How often an index was looked into, once nobody else is connected.
+async fn looked_into(owner: &mut PgConnection, index: &str) -> i64 {
+    alone(owner).await;
+    let sql = "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = $1";
+    sqlx::query_scalar(sql).bind(index).fetch_one(owner).await.unwrap()
+}
+
+async fn open(database: &TempDatabase) -> Arc<PostgresStore> {
+    Arc::new(PostgresStore::open(&options(&database.url()), FakeClock::new()).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_read_where_they_were_seen_and_found_where_they_have_moved() {
+    let database = TempDatabase::flat().await;
+    let (mut owner, s) = (database.owner().await, scope("s"));
+    let store = open(&database).await;
+    fill(&store, &[&scope_of("other", "s"), &s]).await;
+    store.close().await;
+    let before = looked_into(&mut owner, "memory_nodes_pkey").await;
+    let before_of_vectors = looked_into(&mut owner, "memory_vectors_pkey").await;
+    let store = open(&database).await;
+    let found = read(&store, &s).await;
+    assert_eq!((found.0.len(), found.1.len()), (NODES, NODES));
+    assert_eq!(read(&store, &s).await, found);
+    store.close().await;
+    assert_eq!(looked_into(&mut owner, "memory_nodes_pkey").await, before, "every row lay where it had been seen");
+    let store = open(&database).await;
+    assert_eq!(read(&store, &s).await, found);
+    // Every row moves to where another one was, some of them to where one of the other tenant was.
+    for table in ["memory_nodes", "memory_vectors"] {
+        let sql = format!("CLUSTER {table} USING {table}_pkey");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(read(&store, &s).await, found);
+    }
+    store.close().await;
+    let looked = looked_into(&mut owner, "memory_nodes_pkey").await - before;
+    assert!(looked > 0 && looked <= NODES as i64, "each row that moved is looked for once, not {looked} times");
+    // A store that is opened looks for one vector, an image that is loaded for each: two were.
+    let looked = looked_into(&mut owner, "memory_vectors_pkey").await - before_of_vectors - 2 * (NODES as i64 + 1);
+    assert!(looked > 0 && looked <= NODES as i64, "each vector that moved is looked for once, not {looked} times");
+}
+
+/// There a place is one of the partition.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_partitions_are_found_where_they_have_moved_too() {
+    let database = TempDatabase::partitioned().await;
+    let (mut owner, s) = (database.owner().await, scope("s"));
+    let store = open(&database).await;
+    fill(&store, &[&scope_of("other", "s"), &s]).await;
+    let found = read(&store, &s).await;
+    assert_eq!((found.0.len(), found.1.len()), (NODES, NODES));
+    for table in ["memory_nodes", "memory_vectors"] {
+        let sql = format!("CLUSTER {table} USING {table}_pkey");
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut owner).await.unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(read(&store, &s).await, found);
+    }
+}
+
+/// A place is learnt with every change: what is read there is what is there now, or nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_written_anew_is_read_as_it_is_now() {
+    let database = TempDatabase::flat().await;
+    let s = scope("s");
+    let (reads, writes) = (open(&database).await, open(&database).await);
+    fill(&writes, &[&s]).await;
+    read(&reads, &s).await;
+    let write = |text: &str| WriteBuilder::new(&s).node("n7", text).vector(vec![1.0; DIM]).prepared();
+    writes.write(write("another text")).await.unwrap();
+    let (hits, rows) = read(&reads, &s).await;
+    assert_eq!(hits[0].id, node_id(&s, "n7"), "its vector is the very one that is asked for");
+    assert!((hits[0].similarity - 1.0).abs() < 1e-6, "{:?}", hits[0]);
+    assert!(rows[7].contains("\"another text\""), "{}", rows[7]);
+    // The image has not heard of this one when the rows are read.
+    writes.write(write("yet another text")).await.unwrap();
+    let rows = reads.rows(&s, &[node_id(&s, "n7")]).await.unwrap();
+    assert_eq!(rows[0].text_summary.as_deref(), Some("yet another text"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_is_asked_again_when_its_connection_was_closed() {
+    let database = TempDatabase::flat().await;
+    let (mut owner, s) = (database.owner().await, scope("s"));
+    let store = open(&database).await;
+    fill(&store, &[&s]).await;
+    let found = read(&store, &s).await;
+    for _ in 0..3 {
+        let sql = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        sqlx::raw_sql(sql).execute(&mut owner).await.unwrap();
+        assert_eq!(read(&store, &s).await, found);
+    }
+}
