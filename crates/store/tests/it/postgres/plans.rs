@@ -530,23 +530,23 @@ async fn type_names(connection: &mut PgConnection, oids: &[u32]) -> Vec<String> 
 
 /// A statement as the engine sent it.
 #[derive(Clone, Debug)]
-struct Sent {
-    sql: String,
+pub(super) struct Sent {
+    pub(super) sql: String,
     /// Types of its parameters; none for one that was sent without being prepared.
     types: Option<Vec<u32>>,
     /// How session and transaction were set before it.
-    settings: Vec<String>,
+    pub(super) settings: Vec<String>,
 }
 
 /// Stands between the engine and the server and listens: texts and settings are the engine's own affair, and a copy of
 /// them in a test would not notice when they change.
-struct Tap {
-    url: String,
+pub(super) struct Tap {
+    pub(super) url: String,
     heard: Arc<Mutex<Vec<Sent>>>,
 }
 
 impl Tap {
-    async fn before(url: &str) -> Self {
+    pub(super) async fn before(url: &str) -> Self {
         let server = PgConnectOptions::from_str(url).unwrap();
         let address = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -569,7 +569,7 @@ impl Tap {
         Self { url, heard }
     }
 
-    fn heard(&self) -> Vec<Sent> {
+    pub(super) fn heard(&self) -> Vec<Sent> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -13,7 +13,7 @@ use aionis_testkit::{
 };
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::plans::alone;
+use super::plans::{Tap, alone};
 
 /// Nodes of a scope.
 const NODES: usize = 60;
@@ -137,5 +137,32 @@ async fn a_question_is_asked_again_when_its_connection_was_closed() {
                    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
         sqlx::raw_sql(sql).execute(&mut owner).await.unwrap();
         assert_eq!(read(&store, &s).await, found);
+    }
+}
+
+/// Citus hands on what `SET LOCAL` sets, and nothing else: there a transaction says for whom a question is.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_are_asked_in_transactions_where_the_database_is_distributed() {
+    for is_distributed in [false, true] {
+        let database = TempDatabase::flat().await;
+        if is_distributed {
+            let pretend = "SET allow_system_table_mods = on; INSERT INTO pg_extension \
+                           (oid, extname, extowner, extnamespace, extrelocatable, extversion) \
+                           SELECT 1, 'citus', extowner, extnamespace, false, '0' FROM pg_extension LIMIT 1";
+            sqlx::raw_sql(pretend).execute(&mut database.owner().await).await.unwrap();
+        }
+        let tap = Tap::before(&database.url()).await;
+        let store = PostgresStore::open(&options(&tap.url), FakeClock::new()).await.unwrap();
+        let s = scope("s");
+        fill(&store, &[&s]).await;
+        for _ in 0..2 {
+            assert_eq!(read(&store, &s).await.1.len(), NODES);
+        }
+        let questions: Vec<_> = tap.heard().into_iter().filter(|sent| sent.sql.contains("asker")).collect();
+        assert!(questions.len() >= 3, "the head, the vectors, the rows: {}", questions.len());
+        for sent in questions {
+            let is_said = sent.settings.iter().any(|setting| setting.contains("SET LOCAL aionis.tenant = 'default'"));
+            assert_eq!(is_said, is_distributed, "{}: {:?}", sent.sql, sent.settings);
+        }
     }
 }
