@@ -190,15 +190,16 @@ impl BitCodes {
         let Room { sums, leasts, blocks, picked, rest } = room;
         let (sure, least, words) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit), self.pages.words());
         self.pages.sum_first(question, sums, leasts);
-        let tally = self.tally(FIRST, 0..leasts.len(), (sums, leasts), 2 * least, &passes);
+        let (tally, _) = self.tally(FIRST, 0..leasts.len(), (sums, leasts), 2 * least, &passes);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
         blocks.clear();
         pick(leasts.iter().enumerate().map(|(block, least)| (block as u32, least)), most, blocks);
         self.pages.sum_others(question, blocks, sums, leasts);
         let share = self.owners.len() / ESTIMATED_SHARE;
         let swept = blocks.iter().map(|block| *block as usize);
-        let tally = self.tally(words, swept.clone(), (sums, leasts), share.max(least), &passes);
-        let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share);
+        let (tally, bound) = self.tally(words, swept.clone(), (sums, leasts), share.max(least), &passes);
+        // Beyond the bound there are codes that do not pass.
+        let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
         picked.clear();
         for block in swept.filter(|block| leasts[*block] <= most) {
             pick(sums[block].iter().enumerate().map(|(code, sum)| (position(block, code), sum)), most, picked);
@@ -212,7 +213,7 @@ impl BitCodes {
     }
 
     /// How the sums over so many words of those codes of some blocks are spread that pass, as far as the `wanted` least of
-    /// them; the others up to there are put out of question.
+    /// them; up to which sum that is. The others up to there are put out of question, beyond they are as they were.
     fn tally(
         &self,
         words: usize,
@@ -220,10 +221,14 @@ impl BitCodes {
         (sums, leasts): (&mut [Sums], &mut [u32]),
         wanted: usize,
         passes: impl Fn(Slot) -> bool,
-    ) -> Tally {
+    ) -> (Tally, u32) {
         let most = BitQuestion::most(words);
-        let count = |tally: &mut Tally, sums: &mut Sums, block: usize| {
+        let count = |tally: &mut Tally, sums: &mut Sums, block: usize, bound: u32| {
             for (code, sum) in sums.iter_mut().enumerate() {
+                // Whose code is further is not asked: to look that up is waited for.
+                if *sum > bound {
+                    continue;
+                }
                 // Nobody is at some places of the last block.
                 if self.owners.get(block * BLOCK + code).is_some_and(|owner| passes(*owner)) {
                     tally.count(*sum);
@@ -236,7 +241,7 @@ impl BitCodes {
         if blocks.len() >= SAMPLED_FROM {
             let mut sample = Tally::new(most);
             for block in blocks.clone().step_by(SAMPLED) {
-                count(&mut sample, &mut sums[block], block);
+                count(&mut sample, &mut sums[block], block, most);
             }
             // Half as many more, so that the sample seldom misleads.
             bound = sample.reach(wanted.div_ceil(SAMPLED) * 3 / 2);
@@ -245,12 +250,12 @@ impl BitCodes {
             let mut tally = Tally::new(most);
             for block in blocks.clone() {
                 if leasts[block] <= bound {
-                    count(&mut tally, &mut sums[block], block);
+                    count(&mut tally, &mut sums[block], block, bound);
                     leasts[block] = least(&sums[block]);
                 }
             }
             if bound >= most || tally.within(bound) >= wanted {
-                return tally;
+                return (tally, bound);
             }
             bound = most;
         }
@@ -325,6 +330,25 @@ mod tests {
         assert_eq!(codes.put(Some(0), &coding.encode(&vectors[1]), 399), Some(0));
         assert!(nearest(&codes, 1, 2).contains(&399));
         assert_eq!(codes.put(None, &[0; 10], 1), None, "a code of another length is none");
+    }
+
+    /// So many codes that only some are asked whether they pass.
+    #[test]
+    fn among_many_codes_none_is_found_that_does_not_pass_and_enough_that_do() {
+        let (dim, count) = (640, (SAMPLED_FROM * BLOCK + 100) as u32);
+        let vectors = vectors(500, dim);
+        let coding = Coding::of(dim);
+        let mut codes = BitCodes::new(dim / 64);
+        for owner in 0..count {
+            codes.put(None, &coding.encode(&vectors[owner as usize % vectors.len()]), owner);
+        }
+        for every in [1, 3, 50, 4_000] {
+            for question in vectors.iter().step_by(50) {
+                let found = codes.nearest(question, 100, 100, |owner| owner.is_multiple_of(every)).candidates;
+                assert!(found.iter().all(|owner| owner.is_multiple_of(every)), "{every}");
+                assert!(found.len() >= 100.min(count.div_ceil(every) as usize), "{every}: {}", found.len());
+            }
+        }
     }
 
     #[test]
