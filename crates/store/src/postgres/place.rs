@@ -19,8 +19,8 @@ const TIDS: u32 = 1010;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RowPlace(pub(crate) u64);
 
-/// Statements look for a row where it was seen, and then by its key: the second part of the union is begun only if the
-/// first had nothing. `table` has an alias that `key` goes by; both know `q.row_place`.
+/// A subquery for one row of a table: looked for at `q.row_place`, and by its key if another row is there or none. The second
+/// part of the union is begun only if the first had nothing.
 pub(crate) fn at_place_or_by_key(columns: &str, table: &str, key: &str) -> String {
     format!(
         "(SELECT {columns}, ctid AS row_place FROM {table} WHERE ctid = q.row_place AND {key} \
