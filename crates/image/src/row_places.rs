@@ -8,7 +8,7 @@ use aionis_core::ids::NodeId;
 
 use super::{ScopeImage, Slot};
 
-/// RowPlaces of one node. They are put right while others read the image.
+/// Places of one node. They are put right while others read the image.
 #[derive(Default)]
 pub(super) struct RowPlaces {
     node: AtomicU64,

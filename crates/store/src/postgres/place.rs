@@ -1,7 +1,7 @@
 //! Where rows lie in their tables, as `ctid` tells it.
 //!
 //! An image remembers where it last saw the row of a node and of its vector. A row is read there without a way through an
-//! index, four pages less. It may have moved since, or another row lie there: what is read is therefore compared with its
+//! index, three pages less. It may have moved since, or another row lie there: what is read is therefore compared with its
 //! key, and looked up by the key if it is not the one.
 
 use sqlx::{
