@@ -3,8 +3,9 @@
 use multiversion::multiversion;
 
 use super::{
-    BITS,
-    question::{BitQuestion, FINE, HALF, PLANES, Planes},
+    Levels,
+    common::Moves,
+    question::{BitQuestion, HALF, PLANES, Planes},
 };
 
 /// Words of signs that are compared with all codes: a cache line of each.
@@ -144,9 +145,9 @@ fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mu
     }
 }
 
-/// What the bits of one code add up to that differ from a question's fine bits, weighed 4 : 2 : 1.
+/// What the bits of one code add up to that differ from some bits of a question, weighed 4 : 2 : 1.
 #[multiversion(targets("x86_64+popcnt", "aarch64+neon"))]
-fn sum_fine(pages: &Pages, at: usize, planes: &[[u64; FINE]]) -> u32 {
+fn sum_code<const COUNT: usize>(pages: &Pages, at: usize, planes: &[[u64; COUNT]]) -> u32 {
     let mut sum = 0;
     for (bits, planes) in pages.code(at).zip(planes) {
         for (power, plane) in planes.iter().enumerate() {
@@ -193,8 +194,8 @@ impl Pages {
         self.pages.reserve_exact(more.div_ceil(PAGE));
     }
 
-    /// Stores a code at a position that is held, or the next one. `code` has [`BITS`] times as many words as there are.
-    pub(super) fn set(&mut self, at: usize, code: impl Fn(usize) -> u64) {
+    /// Stores a code at a position that is held, or the next one; `levels` gives those of a word's coordinates.
+    pub(super) fn set(&mut self, at: usize, levels: impl Fn(usize) -> Levels) {
         let (words, others, groups) = (self.words, self.others(), self.groups());
         if at / PAGE == self.pages.len() {
             self.pages.push(Page {
@@ -206,19 +207,19 @@ impl Pages {
         self.len = self.len.max(at + 1);
         let (page, at) = (&mut self.pages[at / PAGE], at % PAGE);
         for word in 0..words {
+            let [signs, middle, low] = levels(word);
             match word.checked_sub(FIRST) {
-                None => page.first[at / BLOCK][word].0[at % BLOCK] = code(word),
-                Some(other) => page.others[at / BLOCK * others + other].0[at % BLOCK] = code(word),
+                None => page.first[at / BLOCK][word].0[at % BLOCK] = signs,
+                Some(other) => page.others[at / BLOCK * others + other].0[at % BLOCK] = signs,
             }
             let rest = &mut page.rest[at * groups + word / HALF];
-            rest[word % HALF] = code(words + word);
-            rest[HALF + word % HALF] = code(2 * words + word);
+            (rest[word % HALF], rest[HALF + word % HALF]) = (middle, low);
         }
     }
 
-    /// A code, word by word: signs, middle bits, low bits.
+    /// A code, word by word.
     #[inline(always)]
-    fn code(&self, at: usize) -> impl Iterator<Item = [u64; BITS]> {
+    pub(super) fn code(&self, at: usize) -> impl Iterator<Item = Levels> {
         let (others, groups) = (self.others(), self.groups());
         let (page, at) = (&self.pages[at / PAGE], at % PAGE);
         let (first, others) = (&page.first[at / BLOCK], &page.others[at / BLOCK * others..][..others]);
@@ -229,16 +230,21 @@ impl Pages {
         })
     }
 
-    /// A code as it was stored.
-    fn get(&self, at: usize) -> Vec<u64> {
-        (0..BITS).flat_map(|bit| self.code(at).map(move |bits| bits[bit])).collect()
+    /// Moves the levels of all codes.
+    pub(super) fn shift(&mut self, moves: &Moves) {
+        let mut code = Vec::with_capacity(self.words);
+        for at in 0..self.len {
+            code.clear();
+            code.extend(self.code(at));
+            self.set(at, |word| moves.apply(word, code[word]));
+        }
     }
 
     /// Takes a code out; the last one moves to its place.
     pub(super) fn swap_remove(&mut self, at: usize) {
         let last = self.len - 1;
         if at != last {
-            let code = self.get(last);
+            let code: Vec<Levels> = self.code(last).collect();
             self.set(at, |word| code[word]);
         }
         self.len = last;
@@ -265,7 +271,12 @@ impl Pages {
 
     /// What the bits of a code add up to that differ from the fine bits of a question, weighed 4 : 2 : 1.
     pub(super) fn sum_fine(&self, question: &BitQuestion, at: usize) -> u32 {
-        sum_fine(self, at, &question.fine)
+        sum_code(self, at, &question.fine)
+    }
+
+    /// What all bits of a code add up to that differ from those of a question but the fine ones, weighed 4 : 2 : 1.
+    pub(super) fn sum_code(&self, question: &BitQuestion, at: usize) -> u32 {
+        sum_code(self, at, question.planes())
     }
 
     /// Sums of the bits of picked codes that are no signs, the middle ones weighed twice.
@@ -284,7 +295,10 @@ impl Pages {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{BITS, common::Common, question::FINE},
+        *,
+    };
 
     /// Words in no order, the same every time.
     fn words(count: usize) -> Vec<u64> {
@@ -304,6 +318,11 @@ mod tests {
             .sum()
     }
 
+    /// A word's levels in a code of all signs, then all middle bits, then all low ones.
+    fn levels(code: &[u64], word: usize) -> Levels {
+        [0, 1, 2].map(|bit| code[bit * code.len() / BITS + word])
+    }
+
     #[test]
     fn sums_are_those_of_the_bits_one_by_one() {
         // Lengths that fill blocks and groups, and some that do not.
@@ -313,11 +332,11 @@ mod tests {
             let mut pages = Pages::new(of);
             pages.reserve(count);
             for (at, code) in codes.iter().enumerate() {
-                pages.set(at, |word| code[word]);
+                pages.set(at, |word| levels(code, word));
             }
             assert_eq!(pages.len, count);
             let vector: Vec<f32> = (0..of * 64).map(|at| ((at * at) as f32).sin()).collect();
-            let question = BitQuestion::new(&vector, of);
+            let question = BitQuestion::new(&vector, of, &Common::nothing(of));
             let (first, others) = question.signs();
             let planes = [first, others].concat();
             let (mut sums, mut leasts) = (Vec::new(), Vec::new());
@@ -365,12 +384,15 @@ mod tests {
         let codes: Vec<&[u64]> = all.chunks(BITS * of).collect();
         let mut pages = Pages::new(of);
         for (at, code) in codes.iter().enumerate() {
-            pages.set(at, |word| code[word]);
+            pages.set(at, |word| levels(code, word));
         }
+        let get = |pages: &Pages, at: usize| -> Vec<u64> {
+            (0..BITS).flat_map(|bit| pages.code(at).map(move |levels| levels[bit])).collect()
+        };
         pages.swap_remove(3);
         assert_eq!((pages.len, pages.pages.len()), (count - 1, 2), "the page that is empty now is gone");
-        assert_eq!((pages.get(3), pages.get(4)), (codes[count - 1].to_vec(), codes[4].to_vec()));
+        assert_eq!((get(&pages, 3), get(&pages, 4)), (codes[count - 1].to_vec(), codes[4].to_vec()));
         pages.swap_remove(count - 2);
-        assert_eq!((pages.len, pages.get(3)), (count - 2, codes[count - 1].to_vec()), "the last one just goes");
+        assert_eq!((pages.len, get(&pages, 3)), (count - 2, codes[count - 1].to_vec()), "the last one just goes");
     }
 }

@@ -1,6 +1,6 @@
 //! A question in the form codes are compared with.
 
-use super::{MIDDLE, pages::FIRST, rotation::rotate, step};
+use super::{MIDDLE, common::Common, pages::FIRST, rotation::rotate, step};
 
 /// Bits a coordinate of a question is rounded to.
 pub(super) const PLANES: usize = 4;
@@ -13,6 +13,12 @@ const FINE_LEVELS: u32 = (1 << (PLANES + FINE)) - 1;
 /// Distance of the question's levels in deviations of its coordinates: the best one for sixteen levels of a normal
 /// distribution (Max, 1960).
 const WIDTH: f32 = 0.3352;
+/// Mean size of a coordinate of a normal distribution, in deviations: `sqrt(2 / π)`.
+const SIZE: f32 = 0.798;
+/// Most of what was taken out of a question counts, in sums of signs that all differ.
+const APART_MAX: u32 = 8;
+/// Least of the squares of vectors that is counted as what they do not have in common.
+const REST_MIN: f32 = 1.0 / 64.0;
 /// Words of a code's middle bits, and as many of its low ones, that lie side by side.
 pub(super) const HALF: usize = 4;
 
@@ -33,14 +39,37 @@ pub(super) struct BitQuestion {
     pub(super) fine: Vec<[u64; FINE]>,
     width: f32,
     step: f32,
+    /// Its inner product with what codes were moved by, as rounded to the planes and to the fine ones.
+    moved: [i64; 2],
+    /// How much of what the vectors have in common was taken out of it.
+    taken: f32,
+    /// What that makes of the sums, by word.
+    taken_by_word: f32,
 }
 
 impl BitQuestion {
-    pub(super) fn new(vector: &[f32], words: usize) -> Self {
-        let rotated = rotate(vector, words);
-        let width = WIDTH / super::root(words);
+    /// A question to codes of so many words whose vectors have something in common.
+    pub(super) fn new(vector: &[f32], words: usize, common: &Common) -> Self {
+        let mut rotated = rotate(vector, words);
+        let taken = common.take_from(&mut rotated);
+        let question = Self::of(&rotated, common);
+        // A sign stands for so much of the rest of a unit vector.
+        let sign = (1.0 - common.share()).max(REST_MIN).sqrt() / (SIZE * super::root(words));
+        let taken_by_word = taken.abs() / (sign * question.width * words as f32);
+        Self { taken, taken_by_word, ..question }
+    }
+
+    /// The direction that the vectors have in common as a question.
+    pub(super) fn along(common: &Common) -> Self {
+        Self::of(common.direction(), common)
+    }
+
+    fn of(rotated: &[f32], common: &Common) -> Self {
+        let words = rotated.len() / 64;
+        let length = rotated.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let width = WIDTH * length.max(f32::MIN_POSITIVE) / super::root(words);
         let (mut by_word, mut rest) = (vec![[0; PLANES]; words], vec![[[0; 2 * HALF]; PLANES]; words.div_ceil(HALF)]);
-        let mut fine = vec![[0; FINE]; words];
+        let (mut fine, mut moved, mut by) = (vec![[0; FINE]; words], [0, 0], common.moved());
         #[expect(clippy::cast_precision_loss, reason = "a few levels")]
         let (middle, most) = (FINE_LEVELS as f32 / 2.0, FINE_LEVELS as f32);
         let fine_width = width / (1 << FINE) as f32;
@@ -48,6 +77,9 @@ impl BitQuestion {
             for (bit, x) in coordinates.iter().enumerate() {
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 63 by construction")]
                 let rounded = (x / fine_width + middle).round().clamp(0.0, most) as u64;
+                let by = by.next().unwrap_or(0);
+                moved[0] += by * odd(rounded >> FINE, LEVELS);
+                moved[1] += by * odd(rounded, FINE_LEVELS);
                 for (power, plane) in fine[at].iter_mut().chain(planes.iter_mut()).enumerate() {
                     *plane |= (rounded >> power & 1) << bit;
                 }
@@ -57,7 +89,17 @@ impl BitQuestion {
                 both[HALF + at % HALF] = *plane;
             }
         }
-        Self { words: by_word, rest, fine, width, step: step(words) }
+        Self { words: by_word, rest, fine, width, step: step(words), moved, taken: 0.0, taken_by_word: 0.0 }
+    }
+
+    /// How much of what the vectors have in common was taken out of it.
+    pub(super) const fn taken(&self) -> f32 {
+        self.taken
+    }
+
+    /// Its planes, word by word.
+    pub(super) fn planes(&self) -> &[Planes] {
+        &self.words
     }
 
     /// The planes of the first words, and of the others.
@@ -65,9 +107,23 @@ impl BitQuestion {
         self.words.split_at(FIRST.min(self.words.len()))
     }
 
-    /// The most a sum over so many words can be.
-    pub(super) const fn most(words: usize) -> u32 {
-        LEVELS * 64 * words as u32
+    /// The most a sum over so many words can be, with what was taken out.
+    pub(super) fn most(&self, words: usize) -> u32 {
+        most(words) + self.apart(-self.taken.signum(), words)
+    }
+
+    /// Whether something was taken out of it.
+    pub(super) fn is_partial(&self) -> bool {
+        self.taken_by_word > 0.0
+    }
+
+    /// What is to be added to a sum over so many words for what was taken out, given a vector's inner product with the
+    /// common direction: in units of a sum, as much as signs that tell of the same distance would on average. Where next to
+    /// nothing of the question is left that is very much, so it has a bound.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most some ten thousand")]
+    pub(super) fn apart(&self, along: f32, words: usize) -> u32 {
+        let away = 1.0 - along * self.taken.signum();
+        (away * self.taken_by_word * words as f32).clamp(0.0, (APART_MAX * most(words)) as f32) as u32
     }
 
     /// Deviation of the sum over the first so many words for vectors at right angles.
@@ -78,11 +134,11 @@ impl BitQuestion {
 
     /// A quarter of the sum of the squares of the coordinates of the first words, in units of a sum.
     fn squares(&self, words: usize) -> f32 {
-        let mut sum = 0_u64;
+        let mut sum = 0;
         for planes in &self.words[..words.min(self.words.len())] {
             for bit in 0..64 {
                 let rounded: u64 = planes.iter().enumerate().map(|(power, plane)| (plane >> bit & 1) << power).sum();
-                let odd = (2 * rounded).abs_diff(u64::from(LEVELS));
+                let odd = odd(rounded, LEVELS);
                 sum += odd * odd;
             }
         }
@@ -90,19 +146,38 @@ impl BitQuestion {
     }
 
     /// Estimated cosine with a coded vector, from the sums over its signs, its middle and its low bits, weighed 4 : 2 : 1,
-    /// and its inner product with what its code stands for. A level stands for `step · (level - 7/2)`.
-    pub(super) fn estimate(&self, sum: u32, own: f32) -> f32 {
-        self.cosine(LEVELS, self.width, sum, own)
+    /// and what is known of it. A level stands for `step · (level - 7/2)`, plus what its coordinate was moved by.
+    pub(super) fn estimate(&self, sum: u32, of: Known) -> f32 {
+        self.cosine(LEVELS, self.width, self.moved[0], sum, of)
     }
 
     /// The same from the sum of [`estimate`](Self::estimate) and that of the fine bits, weighed likewise.
-    pub(super) fn refined(&self, sum: u32, fine: u32, own: f32) -> f32 {
-        self.cosine(FINE_LEVELS, self.width / (1 << FINE) as f32, (sum << FINE) + fine, own)
+    pub(super) fn refined(&self, sum: u32, fine: u32, of: Known) -> f32 {
+        self.cosine(FINE_LEVELS, self.width / (1 << FINE) as f32, self.moved[1], (sum << FINE) + fine, of)
     }
 
-    fn cosine(&self, levels: u32, width: f32, sum: u32, own: f32) -> f32 {
+    fn cosine(&self, levels: u32, width: f32, moved: i64, sum: u32, of: Known) -> f32 {
         #[expect(clippy::cast_precision_loss, reason = "sums of some thousand bits, weighed by at most 441")]
-        let agreeing = MIDDLE * (levels * 64 * self.words.len() as u32) as f32 - sum as f32;
-        self.step * width / 2.0 * agreeing / own.max(f32::MIN_POSITIVE)
+        let agreeing = MIDDLE * (levels * 64 * self.words.len() as u32) as f32 - sum as f32 + moved as f32;
+        self.step * width / 2.0 * agreeing / of.own.max(f32::MIN_POSITIVE) + self.taken * of.along
     }
+}
+
+/// What is known of a coded vector besides its code.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    /// Its inner product with what its code stands for.
+    pub own: f32,
+    /// With the direction that all have in common.
+    pub along: f32,
+}
+
+/// The most that the differing signs of so many words add up to.
+const fn most(words: usize) -> u32 {
+    LEVELS * 64 * words as u32
+}
+
+/// What a rounded coordinate's bits add up to if each counts its power of two up or down, in units of half a level.
+const fn odd(rounded: u64, levels: u32) -> i64 {
+    2 * rounded.cast_signed() - levels as i64
 }

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 
 use super::{
     BITS,
+    common::{Common, Moves},
     pages::{BLOCK, FIRST, OUT, Pages, Sums, least},
-    question::BitQuestion,
+    question::{BitQuestion, Known},
     root,
     tally::Tally,
 };
@@ -14,9 +15,13 @@ use crate::Slot;
 /// Deviation of an estimate by all bits times the root of the dimension, for vectors at right angles:
 /// `sqrt(1 / (1 - d) - 1)` with the distortion `d = 0.0374` of eight levels.
 const ERROR: f32 = 0.197;
+/// By how much more the estimates differ of vectors that are near each other, as what their codes miss is alike, and with
+/// how many of them that shows: measured.
+const CROWDED: f32 = 0.5;
+const CROWD: f32 = 2_048.0;
 /// How many deviations below the best a code may be and still be looked at: by the first signs, by all signs, by all bits.
 // The last was chosen with SCORED_SURE: a larger one brings more of what is far down the list, each at the price of a row.
-const ERRORS_OF_FIRST: f32 = 3.5;
+const ERRORS_OF_FIRST: f32 = 4.0;
 const ERRORS_OF_SIGNS: f32 = 2.25;
 const ERRORS: f32 = 2.2;
 /// Best ones that must not be missed by their signs, and by all bits; what comes after them is chosen by estimate alone.
@@ -24,17 +29,23 @@ const SURE: usize = 20;
 const SCORED_SURE: usize = 16;
 /// Codes that are estimated by all bits, at least.
 const ESTIMATED_MIN: usize = 512;
-/// Share of the codes that are estimated by all bits, at most: where so many are about equally far, the question has no
-/// near ones.
-const ESTIMATED_SHARE: usize = 32;
+/// Codes that are estimated by all bits, at most, by the root of how many there are: where so many are about equally far,
+/// the question has no near ones. If vectors lie at random, about one in a hundred of the best ten is not among so many by
+/// its signs, from some thousand to some hundred thousand vectors: the more there are, the further off are the best.
+const ESTIMATED_BY_ROOT: f32 = 14.0;
 /// Blocks of which one is looked at to tell what the sums of all are like.
 const SAMPLED: usize = 32;
 /// Blocks from which on that is worth it.
 const SAMPLED_FROM: usize = 1_024;
+/// Codes from which on it is looked for what vectors have in common, how many times as many it is looked for again with,
+/// and how many are looked at, about.
+const SETTLES_FROM: usize = 1_024;
+const SETTLES_AGAIN: usize = 8;
+const SETTLED_BY: usize = 4_096;
 /// Candidates beyond the limit, at least.
 const MORE_MIN: usize = 16;
 /// Candidates at most, unless the limit is higher: each costs the database some microseconds.
-const CANDIDATES_MAX: usize = 320;
+const CANDIDATES_MAX: usize = 480;
 
 thread_local! {
     /// Kept from question to question: among many codes it is some hundred kilobytes.
@@ -81,30 +92,44 @@ pub(crate) struct Nearest {
 /// Codes of many vectors, three bits per coordinate.
 pub(crate) struct BitCodes {
     pages: Pages,
-    /// Inner product of each vector with what its code stands for.
-    own: Vec<f32>,
+    /// What the vectors have in common, how a code is moved by that, and it as a question.
+    common: Common,
+    moves: Moves,
+    direction: BitQuestion,
+    /// With how many codes that is looked for next.
+    settles_at: usize,
+    known: Vec<Known>,
     owners: Vec<Slot>,
 }
 
 impl BitCodes {
-    pub(crate) const fn new(words: usize) -> Self {
-        Self { pages: Pages::new(words), own: Vec::new(), owners: Vec::new() }
+    pub(crate) fn new(words: usize) -> Self {
+        let common = Common::nothing(words);
+        Self {
+            pages: Pages::new(words),
+            moves: common.moves(),
+            direction: BitQuestion::along(&common),
+            common,
+            settles_at: SETTLES_FROM,
+            known: Vec::new(),
+            owners: Vec::new(),
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.pages.bytes() + (self.own.capacity() + self.owners.capacity()) * 4
+        self.pages.bytes() + self.known.capacity() * size_of::<Known>() + self.owners.capacity() * 4
     }
 
     /// Makes room for so many codes; their pages are made as they come.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.pages.reserve(more);
-        self.own.reserve_exact(more);
+        self.known.reserve_exact(more);
         self.owners.reserve_exact(more);
     }
 
     /// Gives back what growing took too much.
     pub(crate) fn shrink(&mut self) {
-        self.own.shrink_to_fit();
+        self.known.shrink_to_fit();
         self.owners.shrink_to_fit();
     }
 
@@ -113,24 +138,57 @@ impl BitCodes {
     pub(crate) fn put(&mut self, held: Option<u32>, code: &[u8], owner: Slot) -> Option<u32> {
         let (bits, own) =
             code.split_last_chunk::<4>().filter(|(bits, _)| bits.len() == self.pages.words() * 8 * BITS)?;
-        let words = bits.as_chunks::<8>().0;
+        let (bits, words) = (bits.as_chunks::<8>().0, self.pages.words());
         let at = held.map_or(self.owners.len(), |held| held as usize);
-        self.pages.set(at, |word| u64::from_le_bytes(words[word]));
+        self.pages.set(at, |word| {
+            let levels = [0, 1, 2].map(|bit| u64::from_le_bytes(bits[bit * words + word]));
+            self.moves.apply(word, levels)
+        });
         let own = f32::from_le_bytes(*own);
+        let known = Known { own, along: self.along(at, own) };
         if held.is_some() {
-            self.own[at] = own;
+            self.known[at] = known;
         } else {
-            self.own.push(own);
+            self.known.push(known);
             self.owners.push(owner);
+            if self.owners.len() == self.settles_at {
+                self.settle();
+            }
         }
         u32::try_from(at).ok()
+    }
+
+    /// Counts levels from where most of them lie now. What was cut off at the outermost level by middles that turn out
+    /// not to be it stays cut off: a level or two of few coordinates.
+    fn settle(&mut self) {
+        let count = self.owners.len();
+        self.settles_at = count * SETTLES_AGAIN;
+        let sample = (0..count).step_by((count / SETTLED_BY).max(1));
+        let common = self.common.of(sample.map(|at| self.pages.code(at)));
+        if common == self.common {
+            return;
+        }
+        self.pages.shift(&common.moves_since(&self.common));
+        (self.moves, self.direction, self.common) = (common.moves(), BitQuestion::along(&common), common);
+        for at in 0..count {
+            self.known[at].along = self.along(at, self.known[at].own);
+        }
+    }
+
+    /// Estimated cosine of a coded vector with the direction that all have in common, if there is one.
+    fn along(&self, at: usize, own: f32) -> f32 {
+        if self.common.share() <= 0.0 {
+            return 0.0;
+        }
+        let (sum, fine) = (self.pages.sum_code(&self.direction, at), self.pages.sum_fine(&self.direction, at));
+        self.direction.refined(sum, fine, Known { own, along: 0.0 }).clamp(-1.0, 1.0)
     }
 
     /// Takes a code out; the last one moves to its place. Returns the moved code's owner, if one moved.
     pub(crate) fn remove(&mut self, at: u32) -> Option<Slot> {
         let at = at as usize;
         self.pages.swap_remove(at);
-        self.own.swap_remove(at);
+        self.known.swap_remove(at);
         self.owners.swap_remove(at);
         self.owners.get(at).copied()
     }
@@ -148,8 +206,9 @@ impl BitCodes {
         if limit == 0 || self.owners.is_empty() {
             return Nearest::default();
         }
-        let question = BitQuestion::new(vector, self.pages.words());
+        let question = BitQuestion::new(vector, self.pages.words(), &self.common);
         let mut found = ROOM.with_borrow_mut(|room| self.estimated(&question, room, limit, passes));
+        let crowd = (found.len() as f32 / CROWD).min(1.0);
         let (least_many, most_many) = (limit + MORE_MIN, CANDIDATES_MAX.max(limit + MORE_MIN));
         let best_first = |a: &Estimate, b: &Estimate| b.cosine.total_cmp(&a.cosine).then(a.at.cmp(&b.at));
         if found.len() > most_many {
@@ -158,7 +217,7 @@ impl BitCodes {
         }
         for code in &mut found {
             let fine = self.pages.sum_fine(&question, code.at as usize);
-            code.cosine = question.refined(code.sum, fine, self.own[code.at as usize]);
+            code.cosine = question.refined(code.sum, fine, self.known[code.at as usize]);
         }
         found.sort_unstable_by(best_first);
         let owner = |code: Estimate| self.owners[code.at as usize];
@@ -171,8 +230,10 @@ impl BitCodes {
             };
         }
         if found.len() > limit {
-            let least = found[limit.min(SCORED_SURE) - 1].cosine;
+            let least = found[(2 * limit).min(SCORED_SURE).min(found.len()) - 1].cosine;
+            let left = least - question.taken() * question.taken();
             let error = ERROR / root(self.pages.words()) * (1.0 - least * least).max(0.0).sqrt();
+            let error = error * (1.0 + CROWDED * crowd * left * left);
             let likely = found.partition_point(|code| code.cosine >= least - ERRORS * error);
             found.truncate(likely.clamp(least_many, most_many));
         }
@@ -190,14 +251,16 @@ impl BitCodes {
         let Room { sums, leasts, blocks, picked, rest } = room;
         let (sure, least, words) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit), self.pages.words());
         self.pages.sum_first(question, sums, leasts);
-        let (tally, _) = self.tally(FIRST, 0..leasts.len(), (sums, leasts), 2 * least, &passes);
+        self.add_apart(question, FIRST, 0..leasts.len(), (sums, leasts));
+        let (tally, _) = self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &passes);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
         blocks.clear();
         pick(leasts.iter().enumerate().map(|(block, least)| (block as u32, least)), most, blocks);
         self.pages.sum_others(question, blocks, sums, leasts);
-        let share = self.owners.len() / ESTIMATED_SHARE;
+        let share = (ESTIMATED_BY_ROOT * (self.owners.len() as f32).sqrt()) as usize;
         let swept = blocks.iter().map(|block| *block as usize);
-        let (tally, bound) = self.tally(words, swept.clone(), (sums, leasts), share.max(least), &passes);
+        self.add_apart(question, words - FIRST, swept.clone(), (sums, leasts));
+        let (tally, bound) = self.tally(question.most(words), swept.clone(), (sums, leasts), share.max(least), &passes);
         // Beyond the bound there are codes that do not pass.
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
         picked.clear();
@@ -206,23 +269,45 @@ impl BitCodes {
         }
         self.pages.sum_rest(question, picked, rest);
         let estimate = |(at, rest): (&u32, &u32)| {
-            let sum = 4 * sums.as_flattened()[*at as usize] + rest;
-            Estimate { cosine: question.estimate(sum, self.own[*at as usize]), at: *at, sum }
+            let known = self.known[*at as usize];
+            let apart = question.apart(known.along, FIRST) + question.apart(known.along, words - FIRST);
+            let sum = 4 * (sums.as_flattened()[*at as usize] - apart) + rest;
+            Estimate { cosine: question.estimate(sum, known), at: *at, sum }
         };
         picked.iter().zip(&*rest).map(estimate).collect()
     }
 
-    /// How the sums over so many words of those codes of some blocks are spread that pass, as far as the `wanted` least of
+    /// Adds to sums over so many words what was taken out of the question.
+    fn add_apart(
+        &self,
+        question: &BitQuestion,
+        words: usize,
+        blocks: impl Iterator<Item = usize>,
+        (sums, leasts): (&mut [Sums], &mut [u32]),
+    ) {
+        if !question.is_partial() {
+            return;
+        }
+        for block in blocks {
+            // Where nobody is, all is out of question already.
+            let known = self.known.get(block * BLOCK..).unwrap_or_default();
+            for (sum, known) in sums[block].iter_mut().zip(known) {
+                *sum = sum.saturating_add(question.apart(known.along, words));
+            }
+            leasts[block] = least(&sums[block]);
+        }
+    }
+
+    /// How the sums, none above `most`, of those codes of some blocks are spread that pass, as far as the `wanted` least of
     /// them; up to which sum that is. The others up to there are put out of question, beyond they are as they were.
     fn tally(
         &self,
-        words: usize,
+        most: u32,
         blocks: impl ExactSizeIterator<Item = usize> + Clone,
         (sums, leasts): (&mut [Sums], &mut [u32]),
         wanted: usize,
         passes: impl Fn(Slot) -> bool,
     ) -> (Tally, u32) {
-        let most = BitQuestion::most(words);
         let count = |tally: &mut Tally, sums: &mut Sums, block: usize, bound: u32| {
             for (code, sum) in sums.iter_mut().enumerate() {
                 // Whose code is further is not asked: to look that up is waited for.
@@ -282,7 +367,10 @@ fn pick<'a>(sums: impl ExactSizeIterator<Item = (u32, &'a u32)>, most: u32, pick
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Coding, tests::vectors},
+        super::{
+            Coding,
+            tests::{clustered, vectors},
+        },
         *,
     };
     use crate::quantised::cosine;
@@ -293,13 +381,13 @@ mod tests {
             let vectors = vectors(200, dim);
             let coding = Coding::of(dim);
             let Coding::Bits { words, .. } = coding else { panic!("{coding:?}") };
-            let question = BitQuestion::new(&vectors[0], words);
             let mut squares = [0.0, 0.0];
             for vector in &vectors {
                 let mut codes = BitCodes::new(words);
+                let question = BitQuestion::new(&vectors[0], words, &codes.common);
                 codes.put(None, &coding.encode(vector), 0);
                 let found = &codes.estimated(&question, &mut Room::new(), 1, |_| true)[0];
-                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.own[0]);
+                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known[0]);
                 let cosine = cosine(&vectors[0], vector);
                 for (estimate, squares) in [found.cosine, refined].into_iter().zip(&mut squares) {
                     let error = f64::from(estimate) - cosine;
@@ -314,11 +402,7 @@ mod tests {
     #[test]
     fn codes_are_found_replaced_and_removed() {
         let (dim, vectors) = (1536, vectors(400, 1536));
-        let coding = Coding::of(dim);
-        let mut codes = BitCodes::new(24);
-        for (owner, vector) in vectors.iter().enumerate() {
-            codes.put(None, &coding.encode(vector), owner as u32);
-        }
+        let (coding, mut codes) = (Coding::of(dim), coded(&vectors));
         let nearest =
             |codes: &BitCodes, at: usize, limit: usize| codes.nearest(&vectors[at], limit, limit, |_| true).candidates;
         for at in [0, 7, 399] {
@@ -351,14 +435,98 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_need_not_be_scored_comes_after_what_is_with_good_estimates() {
-        let (dim, vectors) = (768, vectors(1_000, 768));
-        let coding = Coding::of(dim);
-        let mut codes = BitCodes::new(dim / 64);
+    /// Codes of these vectors, in their order.
+    fn coded(vectors: &[Vec<f32>]) -> BitCodes {
+        let mut codes = BitCodes::new(vectors[0].len() / 64);
+        put_all(&mut codes, vectors);
+        codes
+    }
+
+    fn put_all(codes: &mut BitCodes, vectors: &[Vec<f32>]) {
+        let coding = Coding::of(vectors[0].len());
         for (owner, vector) in vectors.iter().enumerate() {
             codes.put(None, &coding.encode(vector), owner as u32);
         }
+    }
+
+    /// Share of the exact best ten among the candidates for ten.
+    fn recall(codes: &BitCodes, vectors: &[Vec<f32>], questions: &[Vec<f32>]) -> f64 {
+        let found = |question: &Vec<f32>| {
+            let mut exact: Vec<(f64, u32)> =
+                vectors.iter().zip(0..).map(|(vector, at)| (cosine(question, vector), at)).collect();
+            exact.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+            let near = codes.nearest(question, 10, 10, |_| true).candidates;
+            exact[..10].iter().filter(|(_, at)| near.contains(at)).count()
+        };
+        questions.iter().map(found).sum::<usize>() as f64 / (10 * questions.len()) as f64
+    }
+
+    #[test]
+    fn vectors_that_share_a_direction_are_told_apart_by_the_rest() {
+        let all = clustered(20_030, 768, 1);
+        let (vectors, questions) = all.split_at(20_000);
+        let found = recall(&coded(vectors), vectors, questions);
+        let mut unsettled = BitCodes::new(12);
+        unsettled.settles_at = usize::MAX;
+        put_all(&mut unsettled, vectors);
+        let without = recall(&unsettled, vectors, questions);
+        assert!(found > 0.96 && without < 0.85, "{found}, and {without} without knowing what they share");
+    }
+
+    #[test]
+    fn codes_are_the_same_whether_put_before_or_after_it_is_known_what_they_share() {
+        let (dim, count) = (640, SETTLES_FROM);
+        let vectors = clustered(2 * count, dim, 1);
+        let codes = coded(&vectors);
+        assert!((0.6..0.8).contains(&codes.common.share()), "{}", codes.common.share());
+        let coding = Coding::of(dim);
+        let mut replaced = coded(&vectors[..count + 1]);
+        for (at, vector) in (0..).zip(&vectors[..=count]) {
+            replaced.put(Some(at), &coding.encode(vector), at);
+        }
+        let question = BitQuestion::new(&vectors[7], dim / 64, &codes.common);
+        assert!(question.is_partial());
+        for at in 0..=count {
+            assert!(codes.pages.code(at).eq(replaced.pages.code(at)), "{at}");
+            assert!((codes.known[at].along - replaced.known[at].along).abs() < f32::EPSILON, "{at}");
+        }
+        for (at, vector) in vectors.iter().enumerate() {
+            let sum = codes.pages.sum_code(&question, at);
+            let refined = question.refined(sum, codes.pages.sum_fine(&question, at), codes.known[at]);
+            let cosine = cosine(&vectors[7], vector);
+            assert!((f64::from(refined) - cosine).abs() < 0.03, "{at}: {refined} {cosine}");
+        }
+        let estimated = codes.estimated(&question, &mut Room::new(), 10, |_| true);
+        for code in estimated {
+            assert_eq!(
+                code.sum,
+                codes.pages.sum_code(&question, code.at as usize),
+                "nothing is left of what was added"
+            );
+        }
+    }
+
+    #[test]
+    fn the_few_that_may_be_seen_are_found_wherever_they_lie() {
+        let mut vectors = clustered(3_000, 640, 1);
+        // On the other side of zero, where most vectors are not.
+        for vector in vectors.iter_mut().skip(2_950) {
+            vector.iter_mut().for_each(|x| *x = -*x);
+        }
+        let codes = coded(&vectors);
+        assert!(codes.common.share() > 0.6);
+        let mean: Vec<f32> = (0..640).map(|at| vectors[..2_950].iter().map(|vector| vector[at]).sum()).collect();
+        for question in [&vectors[0], &vectors[2_970], &mean, &vec![0.0; 640]] {
+            let mut found = codes.nearest(question, 50, 50, |owner| owner >= 2_950).candidates;
+            found.sort_unstable();
+            assert_eq!(found, (2_950..3_000).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_need_not_be_scored_comes_after_what_is_with_good_estimates() {
+        let vectors = vectors(1_000, 768);
+        let codes = coded(&vectors);
         let all = codes.nearest(&vectors[5], 200, 200, |_| true);
         assert!(all.candidates.len() >= 200 + MORE_MIN && all.estimated.is_empty());
         let some = codes.nearest(&vectors[5], 200, 30, |_| true);
@@ -376,49 +544,70 @@ mod tests {
     #[ignore = "takes minutes; for whoever changes the constants"]
     #[expect(clippy::print_stderr, reason = "printing is all it does")]
     fn candidates_by_crowding() {
-        let (dim, count, asked) = (1536, 40_000, 60);
-        let mut state = 5_u64;
-        let mut normal = move || {
-            let mut sum = 0.0_f32;
-            for _ in 0..4 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                sum += (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5;
-            }
-            sum
-        };
-        for (clusters, spread) in [(0, 1.0), (1, 1.0), (10, 1.0), (40, 1.0), (40, 0.5), (300, 1.0), (300, 0.5)] {
-            let centres: Vec<Vec<f32>> = (0..clusters).map(|_| (0..dim).map(|_| normal()).collect()).collect();
+        let (dim, count, asked) = (1536, 40_000, 40);
+        // Clusters, how far vectors are from the middle of theirs, how far all are from zero, and the power of their
+        // place by which coordinates are smaller.
+        for (clusters, spread, common, power) in [
+            (1, 1.0, 0.0, 0.0),
+            (1, 1.0, 0.5, 0.0),
+            (1, 1.0, 1.0, 0.0),
+            (1, 1.0, 2.0, 0.0),
+            (1, 1.0, 0.0, 0.5),
+            (1, 1.0, 2.0, 0.5),
+            (10, 1.0, 0.0, 0.0),
+            (10, 1.0, 2.0, 0.0),
+            (40, 1.0, 0.0, 0.0),
+            (40, 0.5, 0.0, 0.0),
+            (40, 1.0, 2.0, 0.0),
+            (300, 1.0, 0.0, 0.0),
+            (300, 0.5, 0.0, 0.0),
+            (300, 1.0, 2.0, 0.5),
+        ] {
+            let mut state = 5_u64;
+            let mut normal = move || {
+                let mut sum = 0.0_f32;
+                for _ in 0..4 {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    sum += (state >> 40) as f32 / (1_u64 << 24) as f32 - 0.5;
+                }
+                sum
+            };
+            let scales: Vec<f32> = (0..dim).map(|at| (1.0 + at as f32).powf(-power)).collect();
+            let energy = (scales.iter().map(|scale| scale * scale).sum::<f32>() / dim as f32).sqrt();
+            let everyones: Vec<f32> = (0..dim).map(|_| common * energy * normal()).collect();
+            let centres: Vec<Vec<f32>> = (0..clusters)
+                .map(|_| scales.iter().map(|scale| if clusters > 1 { scale * normal() } else { 0.0 }).collect())
+                .collect();
             let mut vector = |n: usize| -> Vec<f32> {
-                (0..dim)
-                    .map(|at| if clusters == 0 { normal() } else { centres[n % clusters][at] + spread * normal() })
-                    .collect()
+                (0..dim).map(|at| everyones[at] + centres[n % clusters][at] + spread * scales[at] * normal()).collect()
             };
             let vectors: Vec<Vec<f32>> = (0..count).map(&mut vector).collect();
-            let coding = Coding::of(dim);
-            let mut codes = BitCodes::new(dim / 64);
-            for (owner, vector) in vectors.iter().enumerate() {
-                codes.put(None, &coding.encode(vector), owner as u32);
-            }
-            let (mut found, mut candidates, mut estimated, mut took) = (0, 0, 0, std::time::Duration::ZERO);
+            let codes = coded(&vectors);
+            let (mut found, mut candidates, mut estimated, mut took) = ([0; 2], [0; 2], 0, std::time::Duration::ZERO);
             for n in 0..asked {
                 let question = vector(n * 7);
                 let mut exact: Vec<(f64, u32)> =
                     vectors.iter().enumerate().map(|(at, vector)| (cosine(&question, vector), at as u32)).collect();
                 exact.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-                let started = std::time::Instant::now();
-                let near = codes.nearest(&question, 30, 30, |_| true).candidates;
-                took += started.elapsed();
-                candidates += near.len();
-                let asked = BitQuestion::new(&question, dim / 64);
+                for (at, limit) in [10, 30].into_iter().enumerate() {
+                    let started = std::time::Instant::now();
+                    let near = codes.nearest(&question, limit, limit, |_| true).candidates;
+                    took += started.elapsed();
+                    candidates[at] += near.len();
+                    found[at] += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
+                }
+                let asked = BitQuestion::new(&question, dim / 64, &codes.common);
                 estimated += codes.estimated(&asked, &mut Room::new(), 30, |_| true).len();
-                found += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
             }
+            let recall = found.map(|found| found as f64 / (10 * asked) as f64);
             eprintln!(
-                "{clusters} clusters, spread {spread}: recall {:.3}, {} estimated, {} candidates, {:?}",
-                found as f64 / (10 * asked) as f64,
-                estimated / asked,
-                candidates / asked,
-                took / asked as u32
+                "{clusters} clusters, spread {spread}, common {common}, power {power}: of the best ten {:.3} by 10 and \
+                 {:.3} by 30, {estimated} estimated, {:?} candidates, {:?}",
+                recall[0],
+                recall[1],
+                candidates.map(|candidates| candidates / asked),
+                took / (2 * asked) as u32,
+                estimated = estimated / asked,
             );
         }
     }
