@@ -109,7 +109,7 @@ impl BitQuestion {
 
     /// The most a sum over so many words can be, with what was taken out.
     pub(super) fn most(&self, words: usize) -> u32 {
-        most(words) + self.apart(-self.taken.signum(), words)
+        most(words) + self.apart(words).of(-self.taken.signum())
     }
 
     /// Whether something was taken out of it.
@@ -117,13 +117,10 @@ impl BitQuestion {
         self.taken_by_word > 0.0
     }
 
-    /// What is to be added to a sum over so many words for what was taken out, given a vector's inner product with the
-    /// common direction: in units of a sum, as much as signs that tell of the same distance would on average. Where next to
-    /// nothing of the question is left that is very much, so it has a bound.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most some ten thousand")]
-    pub(super) fn apart(&self, along: f32, words: usize) -> u32 {
-        let away = 1.0 - along * self.taken.signum();
-        (away * self.taken_by_word * words as f32).clamp(0.0, (APART_MAX * most(words)) as f32) as u32
+    /// What is to be added to sums over so many words for what was taken out.
+    pub(super) fn apart(&self, words: usize) -> Apart {
+        let by_cosine = self.taken_by_word * words as f32;
+        Apart { by_cosine: by_cosine * self.taken.signum(), whole: by_cosine, most: (APART_MAX * most(words)) as f32 }
     }
 
     /// Deviation of the sum over the first so many words for vectors at right angles.
@@ -160,6 +157,25 @@ impl BitQuestion {
         #[expect(clippy::cast_precision_loss, reason = "sums of some thousand bits, weighed by at most 441")]
         let agreeing = MIDDLE * (levels * 64 * self.words.len() as u32) as f32 - sum as f32 + moved as f32;
         self.step * width / 2.0 * agreeing / of.own.max(f32::MIN_POSITIVE) + self.taken * of.along
+    }
+}
+
+/// What is to be added to a sum for what was taken out of a question: in units of a sum, as much as signs that tell of the
+/// same distance would on average. Where next to nothing of the question is left that is very much, so it has a bound.
+#[derive(Clone, Copy)]
+pub(super) struct Apart {
+    by_cosine: f32,
+    whole: f32,
+    most: f32,
+}
+
+impl Apart {
+    /// That of a vector by its inner product with the common direction.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most some hundred thousand")]
+    pub(super) const fn of(self, along: f32) -> u32 {
+        // By way of a signed number, which all processors make of eight at once.
+        (self.whole - self.by_cosine * along).clamp(0.0, self.most) as i32 as u32
     }
 }
 

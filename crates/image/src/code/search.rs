@@ -2,11 +2,13 @@
 
 use std::cell::RefCell;
 
+use multiversion::multiversion;
+
 use super::{
     BITS,
     common::{Common, Moves},
     pages::{BLOCK, FIRST, OUT, Pages, Sums, least},
-    question::{BitQuestion, Known},
+    question::{Apart, BitQuestion, Known},
     root,
     tally::Tally,
 };
@@ -98,7 +100,9 @@ pub(crate) struct BitCodes {
     direction: BitQuestion,
     /// With how many codes that is looked for next.
     settles_at: usize,
-    known: Vec<Known>,
+    /// Inner product of each vector with what its code stands for, and with the direction that all have in common.
+    own: Vec<f32>,
+    along: Vec<f32>,
     owners: Vec<Slot>,
 }
 
@@ -111,25 +115,28 @@ impl BitCodes {
             direction: BitQuestion::along(&common),
             common,
             settles_at: SETTLES_FROM,
-            known: Vec::new(),
+            own: Vec::new(),
+            along: Vec::new(),
             owners: Vec::new(),
         }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.pages.bytes() + self.known.capacity() * size_of::<Known>() + self.owners.capacity() * 4
+        self.pages.bytes() + 4 * (self.own.capacity() + self.along.capacity() + self.owners.capacity())
     }
 
     /// Makes room for so many codes; their pages are made as they come.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.pages.reserve(more);
-        self.known.reserve_exact(more);
+        self.own.reserve_exact(more);
+        self.along.reserve_exact(more);
         self.owners.reserve_exact(more);
     }
 
     /// Gives back what growing took too much.
     pub(crate) fn shrink(&mut self) {
-        self.known.shrink_to_fit();
+        self.own.shrink_to_fit();
+        self.along.shrink_to_fit();
         self.owners.shrink_to_fit();
     }
 
@@ -145,11 +152,12 @@ impl BitCodes {
             self.moves.apply(word, levels)
         });
         let own = f32::from_le_bytes(*own);
-        let known = Known { own, along: self.along(at, own) };
+        let along = self.find_along(at, own);
         if held.is_some() {
-            self.known[at] = known;
+            (self.own[at], self.along[at]) = (own, along);
         } else {
-            self.known.push(known);
+            self.own.push(own);
+            self.along.push(along);
             self.owners.push(owner);
             if self.owners.len() == self.settles_at {
                 self.settle();
@@ -171,12 +179,12 @@ impl BitCodes {
         self.pages.shift(&common.moves_since(&self.common));
         (self.moves, self.direction, self.common) = (common.moves(), BitQuestion::along(&common), common);
         for at in 0..count {
-            self.known[at].along = self.along(at, self.known[at].own);
+            self.along[at] = self.find_along(at, self.own[at]);
         }
     }
 
     /// Estimated cosine of a coded vector with the direction that all have in common, if there is one.
-    fn along(&self, at: usize, own: f32) -> f32 {
+    fn find_along(&self, at: usize, own: f32) -> f32 {
         if self.common.share() <= 0.0 {
             return 0.0;
         }
@@ -184,11 +192,16 @@ impl BitCodes {
         self.direction.refined(sum, fine, Known { own, along: 0.0 }).clamp(-1.0, 1.0)
     }
 
+    fn known(&self, at: u32) -> Known {
+        Known { own: self.own[at as usize], along: self.along[at as usize] }
+    }
+
     /// Takes a code out; the last one moves to its place. Returns the moved code's owner, if one moved.
     pub(crate) fn remove(&mut self, at: u32) -> Option<Slot> {
         let at = at as usize;
         self.pages.swap_remove(at);
-        self.known.swap_remove(at);
+        self.own.swap_remove(at);
+        self.along.swap_remove(at);
         self.owners.swap_remove(at);
         self.owners.get(at).copied()
     }
@@ -217,7 +230,7 @@ impl BitCodes {
         }
         for code in &mut found {
             let fine = self.pages.sum_fine(&question, code.at as usize);
-            code.cosine = question.refined(code.sum, fine, self.known[code.at as usize]);
+            code.cosine = question.refined(code.sum, fine, self.known(code.at));
         }
         found.sort_unstable_by(best_first);
         let owner = |code: Estimate| self.owners[code.at as usize];
@@ -251,7 +264,10 @@ impl BitCodes {
         let Room { sums, leasts, blocks, picked, rest } = room;
         let (sure, least, words) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit), self.pages.words());
         self.pages.sum_first(question, sums, leasts);
-        self.add_apart(question, FIRST, 0..leasts.len(), (sums, leasts));
+        let (first_apart, others_apart) = (question.apart(FIRST), question.apart(words - FIRST));
+        if question.is_partial() {
+            add_apart(first_apart, &self.along, 0..leasts.len(), sums, leasts);
+        }
         let (tally, _) = self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &passes);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
         blocks.clear();
@@ -259,7 +275,9 @@ impl BitCodes {
         self.pages.sum_others(question, blocks, sums, leasts);
         let share = (ESTIMATED_BY_ROOT * (self.owners.len() as f32).sqrt()) as usize;
         let swept = blocks.iter().map(|block| *block as usize);
-        self.add_apart(question, words - FIRST, swept.clone(), (sums, leasts));
+        if question.is_partial() {
+            add_apart(others_apart, &self.along, swept.clone(), sums, leasts);
+        }
         let (tally, bound) = self.tally(question.most(words), swept.clone(), (sums, leasts), share.max(least), &passes);
         // Beyond the bound there are codes that do not pass.
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
@@ -269,33 +287,12 @@ impl BitCodes {
         }
         self.pages.sum_rest(question, picked, rest);
         let estimate = |(at, rest): (&u32, &u32)| {
-            let known = self.known[*at as usize];
-            let apart = question.apart(known.along, FIRST) + question.apart(known.along, words - FIRST);
+            let known = self.known(*at);
+            let apart = first_apart.of(known.along) + others_apart.of(known.along);
             let sum = 4 * (sums.as_flattened()[*at as usize] - apart) + rest;
             Estimate { cosine: question.estimate(sum, known), at: *at, sum }
         };
         picked.iter().zip(&*rest).map(estimate).collect()
-    }
-
-    /// Adds to sums over so many words what was taken out of the question.
-    fn add_apart(
-        &self,
-        question: &BitQuestion,
-        words: usize,
-        blocks: impl Iterator<Item = usize>,
-        (sums, leasts): (&mut [Sums], &mut [u32]),
-    ) {
-        if !question.is_partial() {
-            return;
-        }
-        for block in blocks {
-            // Where nobody is, all is out of question already.
-            let known = self.known.get(block * BLOCK..).unwrap_or_default();
-            for (sum, known) in sums[block].iter_mut().zip(known) {
-                *sum = sum.saturating_add(question.apart(known.along, words));
-            }
-            leasts[block] = least(&sums[block]);
-        }
     }
 
     /// How the sums, none above `most`, of those codes of some blocks are spread that pass, as far as the `wanted` least of
@@ -347,6 +344,30 @@ impl BitCodes {
     }
 }
 
+/// Adds to the sums of some blocks what was taken out of the question.
+#[multiversion(targets(
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
+    "x86_64+avx+avx2+bmi1+bmi2+popcnt",
+    "aarch64+neon",
+))]
+fn add_apart<I: Iterator<Item = usize>>(apart: Apart, along: &[f32], blocks: I, sums: &mut [Sums], leasts: &mut [u32]) {
+    for block in blocks {
+        // Where nobody is, all is out of question already.
+        let along = along.get(block * BLOCK..).unwrap_or_default();
+        let sums = &mut sums[block];
+        if let Some(along) = along.first_chunk::<BLOCK>() {
+            for code in 0..BLOCK {
+                sums[code] = sums[code].saturating_add(apart.of(along[code]));
+            }
+        } else {
+            for (sum, along) in sums.iter_mut().zip(along) {
+                *sum = sum.saturating_add(apart.of(*along));
+            }
+        }
+        leasts[block] = least(sums);
+    }
+}
+
 /// Which code is at a place of a block.
 #[expect(clippy::cast_possible_truncation, reason = "slots are of 32 bits")]
 const fn position(block: usize, place: usize) -> u32 {
@@ -387,7 +408,7 @@ mod tests {
                 let question = BitQuestion::new(&vectors[0], words, &codes.common);
                 codes.put(None, &coding.encode(vector), 0);
                 let found = &codes.estimated(&question, &mut Room::new(), 1, |_| true)[0];
-                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known[0]);
+                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known(0));
                 let cosine = cosine(&vectors[0], vector);
                 for (estimate, squares) in [found.cosine, refined].into_iter().zip(&mut squares) {
                     let error = f64::from(estimate) - cosine;
@@ -488,11 +509,11 @@ mod tests {
         assert!(question.is_partial());
         for at in 0..=count {
             assert!(codes.pages.code(at).eq(replaced.pages.code(at)), "{at}");
-            assert!((codes.known[at].along - replaced.known[at].along).abs() < f32::EPSILON, "{at}");
+            assert!((codes.along[at] - replaced.along[at]).abs() < f32::EPSILON, "{at}");
         }
         for (at, vector) in vectors.iter().enumerate() {
             let sum = codes.pages.sum_code(&question, at);
-            let refined = question.refined(sum, codes.pages.sum_fine(&question, at), codes.known[at]);
+            let refined = question.refined(sum, codes.pages.sum_fine(&question, at), codes.known(at as u32));
             let cosine = cosine(&vectors[7], vector);
             assert!((f64::from(refined) - cosine).abs() < 0.03, "{at}: {refined} {cosine}");
         }
