@@ -4,13 +4,13 @@ use std::{cell::RefCell, cmp::Reverse, collections::BinaryHeap};
 
 use aionis_core::{
     ids::NodeId,
-    ports::store::{DenseHit, NodeFilter},
+    ports::store::{DenseHit, DenseQuery, NodeFilter},
 };
 use uuid::Uuid;
 
 use super::{
     ScopeImage, Slot,
-    code::{BitCodes, Coding, Nearest},
+    code::{Asked, BitCodes, Coding, Nearest},
     lists::Place,
     quantised::{Codes, Question, cosine},
     router::{StoredRouter, Trained},
@@ -50,6 +50,7 @@ pub enum Near {
 }
 
 /// What the codes found.
+#[derive(Debug)]
 pub struct Candidates {
     /// Nodes whose stored vectors are still to be compared, with where their rows were seen last.
     pub unscored: Vec<(NodeId, u64)>,
@@ -183,25 +184,36 @@ impl ScopeImage {
         }
     }
 
-    /// The nodes whose vectors are likely nearest, so many more than asked that the exact best are among them. Those that need
-    /// not be scored may come with an estimate instead.
-    pub fn candidates(&self, filter: &NodeFilter, vector: &[f32], limit: usize, scored: usize) -> Candidates {
+    /// By question, the nodes whose vectors are likely nearest, so many more than asked that the exact best are among them. Those
+    /// that need not be scored may come with an estimate instead. Several questions at once get the same answers as each by
+    /// itself, but of long vectors the codes are read from memory only once.
+    pub fn candidates(&self, asked: &[&DenseQuery]) -> Vec<Candidates> {
         let Some(codes) = &self.bits else {
-            let seen = |id: NodeId| (id, self.slot_of(id.0).map_or(0, |slot| self.vector_place(slot)));
-            let unscored = match self.near(filter, vector, limit, false) {
-                Near::Candidates(found) => found.into_iter().map(|(id, _)| seen(id)).collect(),
-                Near::Scored(found) => found.into_iter().map(|hit| seen(hit.id)).collect(),
-            };
-            return Candidates { unscored, estimated: Vec::new() };
+            return asked.iter().map(|query| self.candidates_of_integers(query)).collect();
         };
-        let filter = self.filter(filter);
-        let Nearest { candidates, estimated } =
-            codes.nearest(vector, limit, scored, |slot| filter.seeds(self.gates[slot as usize]));
+        let asked: Vec<_> = asked
+            .iter()
+            .map(|query| {
+                let filter = self.filter(&query.filter);
+                let passes = move |slot: Slot| filter.seeds(self.gates[slot as usize]);
+                Asked { vector: &query.vector, limit: query.limit, scored: query.scored, passes }
+            })
+            .collect();
         let id = |slot: Slot| NodeId(self.nodes[slot as usize].id);
         let hit = |(slot, estimate): (Slot, f32)| DenseHit { id: id(slot), similarity: f64::from(estimate) };
-        Candidates {
+        let found = |Nearest { candidates, estimated }| Candidates {
             unscored: candidates.into_iter().map(|slot| (id(slot), self.vector_place(slot))).collect(),
             estimated: estimated.into_iter().map(hit).collect(),
-        }
+        };
+        codes.nearest(&asked).into_iter().map(found).collect()
+    }
+
+    fn candidates_of_integers(&self, query: &DenseQuery) -> Candidates {
+        let seen = |id: NodeId| (id, self.slot_of(id.0).map_or(0, |slot| self.vector_place(slot)));
+        let unscored = match self.near(&query.filter, &query.vector, query.limit, false) {
+            Near::Candidates(found) => found.into_iter().map(|(id, _)| seen(id)).collect(),
+            Near::Scored(found) => found.into_iter().map(|hit| seen(hit.id)).collect(),
+        };
+        Candidates { unscored, estimated: Vec::new() }
     }
 }

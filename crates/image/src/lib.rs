@@ -44,7 +44,7 @@ use self::{
 pub use self::{
     code::Coding,
     delta::{Delta, EdgeDelta, NodeDelta, document},
-    dense::Near,
+    dense::{Candidates, Near},
     lexical::scoped_term,
     load::NodeFacts,
     quantised::{Codes, cosine as exact_cosine},

@@ -20,7 +20,7 @@ mod search;
 mod tally;
 
 use self::rotation::rotate;
-pub(crate) use self::search::{BitCodes, Nearest};
+pub(crate) use self::search::{Asked, BitCodes, Nearest};
 
 /// Most dimensions that are coded as integers: up to here they take no more room than three bits of usual models' dimensions.
 const INTEGER_DIM_MAX: usize = 512;

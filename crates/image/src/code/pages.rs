@@ -41,6 +41,17 @@ struct Page {
     rest: Box<[Rest]>,
 }
 
+/// A question whose sums are added up.
+pub(super) struct Adding<'a> {
+    /// Of the words that are compared.
+    pub planes: &'a [Planes],
+    /// Blocks that are looked at, lowest first, where not all are.
+    pub blocks: &'a [u32],
+    /// By block, those of its codes and the least of them.
+    pub sums: &'a mut [Sums],
+    pub leasts: &'a mut [u32],
+}
+
 /// Codes of many vectors, three bits per coordinate.
 pub(super) struct Pages {
     words: usize,
@@ -94,11 +105,17 @@ pub(super) fn least(sums: &Sums) -> u32 {
     "x86_64+popcnt",
     "aarch64+neon",
 ))]
-fn sum_first(pages: &[Page], planes: &[Planes], sums: &mut [Sums], leasts: &mut [u32]) {
-    let blocks = pages.iter().flat_map(|page| page.first.iter());
-    for (block, (sums, of_block)) in blocks.zip(sums.iter_mut().zip(leasts)) {
-        *sums = differing(block, planes);
-        *of_block = least(sums);
+fn sum_first<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
+    for (at, page) in pages.iter().enumerate() {
+        // All questions while the page is in the cache.
+        for of in &mut *asked {
+            let blocks = at * BLOCKS..(at + 1) * BLOCKS;
+            let of_blocks = of.sums[blocks.clone()].iter_mut().zip(&mut of.leasts[blocks]);
+            for (block, (sums, of_block)) in page.first.iter().zip(of_blocks) {
+                *sums = differing(block, of.planes);
+                *of_block = least(sums);
+            }
+        }
     }
 }
 
@@ -109,15 +126,24 @@ fn sum_first(pages: &[Page], planes: &[Planes], sums: &mut [Sums], leasts: &mut 
     "x86_64+popcnt",
     "aarch64+neon",
 ))]
-fn sum_others(pages: &[Page], planes: &[Planes], blocks: &[u32], sums: &mut [Sums], leasts: &mut [u32]) {
-    for block in blocks {
-        let at = *block as usize;
-        let others = &pages[at / BLOCKS].others[at % BLOCKS * planes.len()..][..planes.len()];
-        let more = differing(others, planes);
-        for code in 0..BLOCK {
-            sums[at][code] = sums[at][code].saturating_add(more[code]);
+fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
+    for (number, page) in pages.iter().enumerate() {
+        for of in &mut *asked {
+            let words = of.planes.len();
+            while let Some((block, left)) = of.blocks.split_first() {
+                let at = *block as usize;
+                if at / BLOCKS > number {
+                    break;
+                }
+                of.blocks = left;
+                let more = differing(&page.others[at % BLOCKS * words..][..words], of.planes);
+                let sums = &mut of.sums[at];
+                for code in 0..BLOCK {
+                    sums[code] = sums[code].saturating_add(more[code]);
+                }
+                of.leasts[at] = least(sums);
+            }
         }
-        leasts[at] = least(&sums[at]);
     }
 }
 
@@ -251,22 +277,26 @@ impl Pages {
         self.pages.truncate(last.div_ceil(PAGE));
     }
 
-    /// Sums of the first signs of all codes, and the least of each block.
-    pub(super) fn sum_first(&self, question: &BitQuestion, sums: &mut Vec<Sums>, leasts: &mut Vec<u32>) {
-        let blocks = self.pages.len() * BLOCKS;
-        sums.resize(blocks, [OUT; BLOCK]);
-        leasts.resize(blocks, OUT);
-        sum_first(&self.pages, question.signs().0, sums, leasts);
-        // Places of the last page that no code is at.
-        sums.as_flattened_mut()[self.len..].fill(OUT);
-        for at in self.len / BLOCK..blocks {
-            leasts[at] = least(&sums[at]);
+    /// How many blocks there are; the last may not be full.
+    pub(super) fn blocks(&self) -> usize {
+        self.pages.len() * BLOCKS
+    }
+
+    /// Sums of the first signs of all codes, and the least of each block, for several questions.
+    pub(super) fn sum_first(&self, asked: &mut [Adding<'_>]) {
+        sum_first(&self.pages, asked);
+        for of in asked {
+            // Places of the last page that no code is at.
+            of.sums.as_flattened_mut()[self.len..].fill(OUT);
+            for at in self.len / BLOCK..self.blocks() {
+                of.leasts[at] = least(&of.sums[at]);
+            }
         }
     }
 
-    /// Adds the sums of the other signs in some blocks.
-    pub(super) fn sum_others(&self, question: &BitQuestion, blocks: &[u32], sums: &mut [Sums], leasts: &mut [u32]) {
-        sum_others(&self.pages, question.signs().1, blocks, sums, leasts);
+    /// Adds the sums of the other signs in some blocks, for several questions.
+    pub(super) fn sum_others(&self, asked: &mut [Adding<'_>]) {
+        sum_others(&self.pages, asked);
     }
 
     /// What the bits of a code add up to that differ from the fine bits of a question, weighed 4 : 2 : 1.
@@ -299,6 +329,15 @@ mod tests {
         super::{BITS, common::Common, question::FINE},
         *,
     };
+
+    fn adding<'a>(
+        planes: &'a [Planes],
+        blocks: &'a [u32],
+        sums: &'a mut [Sums],
+        leasts: &'a mut [u32],
+    ) -> Adding<'a> {
+        Adding { planes, blocks, sums, leasts }
+    }
 
     /// Words in no order, the same every time.
     fn words(count: usize) -> Vec<u64> {
@@ -339,8 +378,14 @@ mod tests {
             let question = BitQuestion::new(&vector, of, &Common::nothing(of));
             let (first, others) = question.signs();
             let planes = [first, others].concat();
-            let (mut sums, mut leasts) = (Vec::new(), Vec::new());
-            pages.sum_first(&question, &mut sums, &mut leasts);
+            let (mut sums, mut leasts) = (vec![[0; BLOCK]; pages.blocks()], vec![0; pages.blocks()]);
+            // Several questions are each added up as if alone.
+            let other = BitQuestion::new(&vector.iter().map(|x| 0.3 - x).collect::<Vec<_>>(), of, &Common::nothing(of));
+            let (mut other_sums, mut other_leasts) = (sums.clone(), leasts.clone());
+            pages.sum_first(&mut [
+                adding(first, &[], &mut sums, &mut leasts),
+                adding(other.signs().0, &[], &mut other_sums, &mut other_leasts),
+            ]);
             let expected = |part: std::ops::Range<usize>, planes: &[Planes]| -> Vec<u32> {
                 codes.iter().map(|code| one_by_one(&code[part.clone()], planes)).collect()
             };
@@ -350,7 +395,18 @@ mod tests {
             assert_eq!(leasts, least_of(&sums), "{of}");
             let before = sums.clone();
             let blocks: Vec<u32> = (0..sums.len() as u32).step_by(3).collect();
-            pages.sum_others(&question, &blocks, &mut sums, &mut leasts);
+            let other_blocks: Vec<u32> = (0..sums.len() as u32).skip(1).step_by(2).collect();
+            pages.sum_others(&mut [
+                adding(other.signs().1, &other_blocks, &mut other_sums, &mut other_leasts),
+                adding(others, &blocks, &mut sums, &mut leasts),
+            ]);
+            let of_other = [other.signs().0, other.signs().1].concat();
+            let (first_of_other, all_of_other) = (expected(0..FIRST, other.signs().0), expected(0..of, &of_other));
+            for (at, (first, all)) in first_of_other.into_iter().zip(all_of_other).enumerate() {
+                let expected = if other_blocks.contains(&((at / BLOCK) as u32)) { all } else { first };
+                assert_eq!(other_sums.as_flattened()[at], expected, "{of}: {at}");
+            }
+            assert_eq!(other_leasts, least_of(&other_sums), "{of}");
             assert_eq!(leasts, least_of(&sums), "{of}");
             for (at, sum) in expected(0..of, &planes).into_iter().enumerate() {
                 let summed = blocks.contains(&((at / BLOCK) as u32));

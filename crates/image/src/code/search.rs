@@ -1,13 +1,13 @@
 //! Which codes are likely nearest to a question.
 
-use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 use multiversion::multiversion;
 
 use super::{
     BITS,
     common::{Common, Moves},
-    pages::{BLOCK, FIRST, OUT, Pages, Sums, least},
+    pages::{Adding, BLOCK, FIRST, OUT, Pages, Sums, least},
     question::{Apart, BitQuestion, Known},
     root,
     tally::Tally,
@@ -49,12 +49,12 @@ const MORE_MIN: usize = 16;
 /// Candidates at most, unless the limit is higher: each costs the database some microseconds.
 const CANDIDATES_MAX: usize = 480;
 
-thread_local! {
-    /// Kept from question to question: among many codes it is some hundred kilobytes.
-    static ROOM: RefCell<Room> = const { RefCell::new(Room::new()) };
-}
+/// Kept from question to question: among many codes it is some hundred kilobytes. There are as many as questions that were
+/// ever answered at the same time.
+static ROOMS: Mutex<Vec<Room>> = Mutex::new(Vec::new());
 
 /// Room for what is known of each code while a question is answered.
+#[derive(Default)]
 struct Room {
     /// What its differing signs add up to, block by block.
     sums: Vec<Sums>,
@@ -68,10 +68,21 @@ struct Room {
     rest: Vec<u32>,
 }
 
-impl Room {
-    const fn new() -> Self {
-        Self { sums: Vec::new(), leasts: Vec::new(), blocks: Vec::new(), picked: Vec::new(), rest: Vec::new() }
-    }
+/// A question to codes.
+pub(crate) struct Asked<'a, F> {
+    pub vector: &'a [f32],
+    /// How many are wanted, and how many of the best have to be scored from their vectors.
+    pub limit: usize,
+    pub scored: usize,
+    /// Whose codes may be found.
+    pub passes: F,
+}
+
+/// A question on its way through the steps.
+struct Search<'a, F> {
+    asked: &'a Asked<'a, F>,
+    question: BitQuestion,
+    room: Room,
 }
 
 /// What is known of a code that its signs do not rule out.
@@ -206,79 +217,86 @@ impl BitCodes {
         self.owners.get(at).copied()
     }
 
-    /// Codes among those that pass, so chosen that the nearest are most likely among them: at least `limit` and some, and all
-    /// whose estimate is less than the likely error below that of the best [`SURE`]. If fewer than `limit` have to be scored,
-    /// those and some are, and the others keep their estimates.
-    pub(crate) fn nearest(
-        &self,
-        vector: &[f32],
-        limit: usize,
-        scored: usize,
-        passes: impl Fn(Slot) -> bool,
-    ) -> Nearest {
-        if limit == 0 || self.owners.is_empty() {
-            return Nearest::default();
+    /// By question, codes among those that pass, so chosen that the nearest are most likely among them: at least `limit` and
+    /// some, and all whose estimate is less than the likely error below that of the best [`SURE`]. If fewer than `limit` have to
+    /// be scored, those and some are, and the others keep their estimates.
+    ///
+    /// Several questions at once find the same as each by itself, in less time: signs are read from memory once for all.
+    pub(crate) fn nearest<F: Fn(Slot) -> bool>(&self, asked: &[Asked<'_, F>]) -> Vec<Nearest> {
+        if self.owners.is_empty() {
+            return asked.iter().map(|_| Nearest::default()).collect();
         }
-        let question = BitQuestion::new(vector, self.pages.words(), &self.common);
-        let mut found = ROOM.with_borrow_mut(|room| self.estimated(&question, room, limit, passes));
-        let crowd = (found.len() as f32 / CROWD).min(1.0);
-        let (least_many, most_many) = (limit + MORE_MIN, CANDIDATES_MAX.max(limit + MORE_MIN));
-        let best_first = |a: &Estimate, b: &Estimate| b.cosine.total_cmp(&a.cosine).then(a.at.cmp(&b.at));
-        if found.len() > most_many {
-            found.select_nth_unstable_by(most_many, best_first);
-            found.truncate(most_many);
-        }
-        for code in &mut found {
-            let fine = self.pages.sum_fine(&question, code.at as usize);
-            code.cosine = question.refined(code.sum, fine, self.known(code.at));
-        }
-        found.sort_unstable_by(best_first);
-        let owner = |code: Estimate| self.owners[code.at as usize];
-        if scored < limit {
-            found.truncate(least_many);
-            let estimated = found.split_off(found.len().min(scored + MORE_MIN));
-            return Nearest {
-                candidates: found.into_iter().map(owner).collect(),
-                estimated: estimated.into_iter().map(|code| (self.owners[code.at as usize], code.cosine)).collect(),
-            };
-        }
-        if found.len() > limit {
-            let least = found[(2 * limit).min(SCORED_SURE).min(found.len()) - 1].cosine;
-            let left = least - question.taken() * question.taken();
-            let error = ERROR / root(self.pages.words()) * (1.0 - least * least).max(0.0).sqrt();
-            let error = error * (1.0 + CROWDED * crowd * left * left);
-            let likely = found.partition_point(|code| code.cosine >= least - ERRORS * error);
-            found.truncate(likely.clamp(least_many, most_many));
-        }
-        Nearest { candidates: found.into_iter().map(owner).collect(), estimated: Vec::new() }
+        let mut searches = self.begin(asked);
+        self.look_at_signs(&mut searches);
+        let found = searches.iter_mut().map(|search| {
+            let estimated = self.estimated(search);
+            self.best(search, estimated)
+        });
+        let found = found.collect();
+        ROOMS.lock().unwrap_or_else(PoisonError::into_inner).extend(searches.into_iter().map(|search| search.room));
+        found
     }
 
-    /// Estimates of those codes whose signs do not rule them out.
-    fn estimated(
-        &self,
-        question: &BitQuestion,
-        room: &mut Room,
-        limit: usize,
-        passes: impl Fn(Slot) -> bool,
-    ) -> Vec<Estimate> {
-        let Room { sums, leasts, blocks, picked, rest } = room;
-        let (sure, least, words) = (limit.min(SURE), ESTIMATED_MIN.max(4 * limit), self.pages.words());
-        self.pages.sum_first(question, sums, leasts);
-        let (first_apart, others_apart) = (question.apart(FIRST), question.apart(words - FIRST));
-        if question.is_partial() {
-            add_apart(first_apart, &self.along, 0..leasts.len(), sums, leasts);
+    fn begin<'a, F>(&self, asked: &'a [Asked<'a, F>]) -> Vec<Search<'a, F>> {
+        let mut rooms = {
+            let mut rooms = ROOMS.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = rooms.len().saturating_sub(asked.len());
+            rooms.split_off(kept)
+        };
+        let search = |asked: &'a Asked<'a, F>| {
+            let question = BitQuestion::new(asked.vector, self.pages.words(), &self.common);
+            Search { asked, question, room: rooms.pop().unwrap_or_default() }
+        };
+        asked.iter().map(search).collect()
+    }
+
+    /// Adds up what the signs differ in, of those codes that the first signs do not rule out.
+    fn look_at_signs<F: Fn(Slot) -> bool>(&self, searches: &mut [Search<'_, F>]) {
+        let blocks = self.pages.blocks();
+        let adding = |search| {
+            let Search { question, room, .. }: &mut Search<'_, F> = search;
+            room.sums.resize(blocks, [OUT; BLOCK]);
+            room.leasts.resize(blocks, OUT);
+            Adding { planes: question.signs().0, blocks: &[], sums: &mut room.sums, leasts: &mut room.leasts }
+        };
+        self.pages.sum_first(&mut searches.iter_mut().map(adding).collect::<Vec<_>>());
+        for search in &mut *searches {
+            self.rule_out(search);
         }
-        let (tally, _) = self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &passes);
+        let adding = |search| {
+            let Search { question, room, .. }: &mut Search<'_, F> = search;
+            let Room { sums, leasts, blocks, .. } = room;
+            Adding { planes: question.signs().1, blocks, sums, leasts }
+        };
+        self.pages.sum_others(&mut searches.iter_mut().map(adding).collect::<Vec<_>>());
+    }
+
+    /// Finds the blocks in which a code may be near by its first signs.
+    fn rule_out<F: Fn(Slot) -> bool>(&self, search: &mut Search<'_, F>) {
+        let Search { asked, question, room: Room { sums, leasts, blocks, .. } } = search;
+        if question.is_partial() {
+            add_apart(question.apart(FIRST), &self.along, 0..leasts.len(), sums, leasts);
+        }
+        let (sure, least) = (asked.limit.min(SURE), least_estimated(asked.limit));
+        let (tally, _) =
+            self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &asked.passes);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
         blocks.clear();
         pick(leasts.iter().enumerate().map(|(block, least)| (block as u32, least)), most, blocks);
-        self.pages.sum_others(question, blocks, sums, leasts);
+    }
+
+    /// Estimates of those codes whose signs do not rule them out.
+    fn estimated<F: Fn(Slot) -> bool>(&self, search: &mut Search<'_, F>) -> Vec<Estimate> {
+        let Search { asked, question, room: Room { sums, leasts, blocks, picked, rest } } = search;
+        let (sure, least, words) = (asked.limit.min(SURE), least_estimated(asked.limit), self.pages.words());
         let share = (ESTIMATED_BY_ROOT * (self.owners.len() as f32).sqrt()) as usize;
+        let (first_apart, others_apart) = (question.apart(FIRST), question.apart(words - FIRST));
         let swept = blocks.iter().map(|block| *block as usize);
         if question.is_partial() {
             add_apart(others_apart, &self.along, swept.clone(), sums, leasts);
         }
-        let (tally, bound) = self.tally(question.most(words), swept.clone(), (sums, leasts), share.max(least), &passes);
+        let (tally, bound) =
+            self.tally(question.most(words), swept.clone(), (sums, leasts), share.max(least), &asked.passes);
         // Beyond the bound there are codes that do not pass.
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
         picked.clear();
@@ -293,6 +311,44 @@ impl BitCodes {
             Estimate { cosine: question.estimate(sum, known), at: *at, sum }
         };
         picked.iter().zip(&*rest).map(estimate).collect()
+    }
+
+    /// The likely best of the estimated codes, estimated again with a question that is rounded less.
+    fn best<F>(&self, search: &Search<'_, F>, mut found: Vec<Estimate>) -> Nearest {
+        let Search { asked: Asked { limit, scored, .. }, question, .. } = search;
+        if *limit == 0 {
+            return Nearest::default();
+        }
+        let crowd = (found.len() as f32 / CROWD).min(1.0);
+        let (least_many, most_many) = (limit + MORE_MIN, CANDIDATES_MAX.max(limit + MORE_MIN));
+        let best_first = |a: &Estimate, b: &Estimate| b.cosine.total_cmp(&a.cosine).then(a.at.cmp(&b.at));
+        if found.len() > most_many {
+            found.select_nth_unstable_by(most_many, best_first);
+            found.truncate(most_many);
+        }
+        for code in &mut found {
+            let fine = self.pages.sum_fine(question, code.at as usize);
+            code.cosine = question.refined(code.sum, fine, self.known(code.at));
+        }
+        found.sort_unstable_by(best_first);
+        let owner = |code: Estimate| self.owners[code.at as usize];
+        if scored < limit {
+            found.truncate(least_many);
+            let estimated = found.split_off(found.len().min(scored + MORE_MIN));
+            return Nearest {
+                candidates: found.into_iter().map(owner).collect(),
+                estimated: estimated.into_iter().map(|code| (self.owners[code.at as usize], code.cosine)).collect(),
+            };
+        }
+        if found.len() > *limit {
+            let least = found[(2 * limit).min(SCORED_SURE).min(found.len()) - 1].cosine;
+            let left = least - question.taken() * question.taken();
+            let error = ERROR / root(self.pages.words()) * (1.0 - least * least).max(0.0).sqrt();
+            let error = error * (1.0 + CROWDED * crowd * left * left);
+            let likely = found.partition_point(|code| code.cosine >= least - ERRORS * error);
+            found.truncate(likely.clamp(least_many, most_many));
+        }
+        Nearest { candidates: found.into_iter().map(owner).collect(), estimated: Vec::new() }
     }
 
     /// How the sums, none above `most`, of those codes of some blocks are spread that pass, as far as the `wanted` least of
@@ -342,6 +398,11 @@ impl BitCodes {
             bound = most;
         }
     }
+}
+
+/// How many codes are estimated by all bits at least, if so many are wanted.
+fn least_estimated(limit: usize) -> usize {
+    ESTIMATED_MIN.max(4 * limit)
 }
 
 /// Adds to the sums of some blocks what was taken out of the question.
@@ -407,7 +468,7 @@ mod tests {
                 let mut codes = BitCodes::new(words);
                 let question = BitQuestion::new(&vectors[0], words, &codes.common);
                 codes.put(None, &coding.encode(vector), 0);
-                let found = &codes.estimated(&question, &mut Room::new(), 1, |_| true)[0];
+                let found = &estimates(&codes, &vectors[0], 1)[0];
                 let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known(0));
                 let cosine = cosine(&vectors[0], vector);
                 for (estimate, squares) in [found.cosine, refined].into_iter().zip(&mut squares) {
@@ -424,16 +485,16 @@ mod tests {
     fn codes_are_found_replaced_and_removed() {
         let (dim, vectors) = (1536, vectors(400, 1536));
         let (coding, mut codes) = (Coding::of(dim), coded(&vectors));
-        let nearest =
-            |codes: &BitCodes, at: usize, limit: usize| codes.nearest(&vectors[at], limit, limit, |_| true).candidates;
+        let nearest_to =
+            |codes: &BitCodes, at: usize, limit: usize| nearest(codes, &vectors[at], limit, limit, |_| true).candidates;
         for at in [0, 7, 399] {
-            assert!(nearest(&codes, at, 5).contains(&(at as u32)));
-            assert_eq!(codes.nearest(&vectors[at], 5, 5, |owner| owner == 3).candidates, [3]);
-            assert!(nearest(&codes, at, 5).len() < 400, "not all");
+            assert!(nearest_to(&codes, at, 5).contains(&(at as u32)));
+            assert_eq!(nearest(&codes, &vectors[at], 5, 5, |owner| owner == 3).candidates, [3]);
+            assert!(nearest_to(&codes, at, 5).len() < 400, "not all");
         }
         assert_eq!(codes.remove(0), Some(399));
         assert_eq!(codes.put(Some(0), &coding.encode(&vectors[1]), 399), Some(0));
-        assert!(nearest(&codes, 1, 2).contains(&399));
+        assert!(nearest_to(&codes, 1, 2).contains(&399));
         assert_eq!(codes.put(None, &[0; 10], 1), None, "a code of another length is none");
     }
 
@@ -449,11 +510,30 @@ mod tests {
         }
         for every in [1, 3, 50, 4_000] {
             for question in vectors.iter().step_by(50) {
-                let found = codes.nearest(question, 100, 100, |owner| owner.is_multiple_of(every)).candidates;
+                let found = nearest(&codes, question, 100, 100, |owner| owner.is_multiple_of(every)).candidates;
                 assert!(found.iter().all(|owner| owner.is_multiple_of(every)), "{every}");
                 assert!(found.len() >= 100.min(count.div_ceil(every) as usize), "{every}: {}", found.len());
             }
         }
+    }
+
+    /// What one question finds.
+    fn nearest(
+        codes: &BitCodes,
+        vector: &[f32],
+        limit: usize,
+        scored: usize,
+        passes: impl Fn(Slot) -> bool,
+    ) -> Nearest {
+        codes.nearest(&[Asked { vector, limit, scored, passes }]).remove(0)
+    }
+
+    /// What is estimated by all bits of one question.
+    fn estimates(codes: &BitCodes, vector: &[f32], limit: usize) -> Vec<Estimate> {
+        let asked = [Asked { vector, limit, scored: limit, passes: |_| true }];
+        let mut searches = codes.begin(&asked);
+        codes.look_at_signs(&mut searches);
+        codes.estimated(&mut searches[0])
     }
 
     /// Codes of these vectors, in their order.
@@ -476,7 +556,7 @@ mod tests {
             let mut exact: Vec<(f64, u32)> =
                 vectors.iter().zip(0..).map(|(vector, at)| (cosine(question, vector), at)).collect();
             exact.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-            let near = codes.nearest(question, 10, 10, |_| true).candidates;
+            let near = nearest(codes, question, 10, 10, |_| true).candidates;
             exact[..10].iter().filter(|(_, at)| near.contains(at)).count()
         };
         questions.iter().map(found).sum::<usize>() as f64 / (10 * questions.len()) as f64
@@ -517,7 +597,7 @@ mod tests {
             let cosine = cosine(&vectors[7], vector);
             assert!((f64::from(refined) - cosine).abs() < 0.03, "{at}: {refined} {cosine}");
         }
-        let estimated = codes.estimated(&question, &mut Room::new(), 10, |_| true);
+        let estimated = estimates(&codes, &vectors[7], 10);
         for code in estimated {
             assert_eq!(
                 code.sum,
@@ -539,19 +619,46 @@ mod tests {
         assert!(codes.common.share() > 0.6);
         let mean: Vec<f32> = (0..640).map(|at| vectors[..2_950].iter().map(|vector| vector[at]).sum()).collect();
         for question in [&vectors[0], &vectors[2_970], &mean, &vec![0.0; 640]] {
-            let mut found = codes.nearest(question, 53, 53, |owner| owner >= 2_950).candidates;
+            let mut found = nearest(&codes, question, 53, 53, |owner| owner >= 2_950).candidates;
             found.sort_unstable();
             assert_eq!(found, (2_950..3_003).collect::<Vec<_>>());
         }
     }
 
     #[test]
+    fn several_questions_find_what_each_finds_by_itself() {
+        // Some that rule out most blocks and some that rule out none; vectors with something in common, and without.
+        for clusters in [1, 40] {
+            let all = clustered(6_003, 768, clusters);
+            let (vectors, apart) = all.split_at(5_995);
+            let codes = coded(vectors);
+            let far: Vec<Vec<f32>> = apart.iter().map(|vector| vector.iter().map(|x| -x).collect()).collect();
+            let asked: Vec<_> = (0_u32..)
+                .zip(vectors.iter().step_by(1_000).chain(&far))
+                .map(|(n, vector)| {
+                    let limit = [10, 0, 200, 33, 1][n as usize % 5];
+                    let passes = move |owner: Slot| owner.is_multiple_of(n % 4 + 1);
+                    Asked { vector, limit, scored: [limit, limit / 2][n as usize % 2], passes }
+                })
+                .collect();
+            let together = codes.nearest(&asked);
+            assert_eq!(together.len(), asked.len());
+            for (n, (asked, found)) in asked.iter().zip(together).enumerate() {
+                let alone = nearest(&codes, asked.vector, asked.limit, asked.scored, asked.passes);
+                assert_eq!((found.candidates.len() >= asked.limit.min(asked.scored), asked.limit == 0), (true, found.candidates.is_empty()));
+                assert_eq!((found.candidates, found.estimated), (alone.candidates, alone.estimated), "{clusters}: {n}");
+            }
+        }
+        assert!(ROOMS.lock().unwrap().len() >= 14, "room is kept for the next ones");
+    }
+
+    #[test]
     fn what_need_not_be_scored_comes_after_what_is_with_good_estimates() {
         let vectors = vectors(1_000, 768);
         let codes = coded(&vectors);
-        let all = codes.nearest(&vectors[5], 200, 200, |_| true);
+        let all = nearest(&codes, &vectors[5], 200, 200, |_| true);
         assert!(all.candidates.len() >= 200 + MORE_MIN && all.estimated.is_empty());
-        let some = codes.nearest(&vectors[5], 200, 30, |_| true);
+        let some = nearest(&codes, &vectors[5], 200, 30, |_| true);
         assert_eq!((some.candidates.len(), some.estimated.len()), (30 + MORE_MIN, 200 - 30));
         let owners: Vec<Slot> = some.candidates.iter().copied().chain(some.estimated.iter().map(|of| of.0)).collect();
         assert_eq!(owners, all.candidates[..200 + MORE_MIN], "the same ones in the same order");
@@ -613,13 +720,12 @@ mod tests {
                 exact.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
                 for (at, limit) in [10, 30].into_iter().enumerate() {
                     let started = std::time::Instant::now();
-                    let near = codes.nearest(&question, limit, limit, |_| true).candidates;
+                    let near = nearest(&codes, &question, limit, limit, |_| true).candidates;
                     took += started.elapsed();
                     candidates[at] += near.len();
                     found[at] += exact[..10].iter().filter(|(_, at)| near.contains(at)).count();
                 }
-                let asked = BitQuestion::new(&question, dim / 64, &codes.common);
-                estimated += codes.estimated(&asked, &mut Room::new(), 30, |_| true).len();
+                estimated += estimates(&codes, &question, 30).len();
             }
             let recall = found.map(|found| found as f64 / (10 * asked) as f64);
             eprintln!(

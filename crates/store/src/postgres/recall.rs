@@ -65,11 +65,11 @@ impl RecallReader for PostgresStore {
         // In a small scope reading a few vectors more costs next to nothing.
         let is_small = image.vectors() <= self.shared.options.exact_max;
         let scored = if is_small || query.scored >= limit { reach } else { query.scored };
-        let query = DenseQuery { limit: reach, scored, ..query };
+        let query = Arc::new(DenseQuery { limit: reach, scored, ..query });
         let hits = if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
             self.shared.nearest(&query, image.vectors()).await?
         } else {
-            let found = image.read(|image| image.candidates(&query.filter, &query.vector, query.limit, query.scored));
+            let found = image.candidates(&query).await?;
             let moved = |id, place: RowPlace| image.read(|image| image.vector_moved(id, place.0));
             let mut hits = self.shared.rescore(&query, &found.unscored, moved).await?;
             hits.extend(found.estimated);

@@ -5,6 +5,7 @@
 //! committed itself is known, and waited for, without asking.
 
 mod changes;
+mod together;
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
@@ -14,13 +15,16 @@ use std::sync::{
 use aionis_core::{
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
-    ports::store::StoreError,
+    ports::store::{DenseQuery, StoreError},
 };
 use futures_util::TryStreamExt;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
-use self::changes::{Fresh, Head, incarnation, is_head, is_purged, refresh};
+use self::{
+    changes::{Fresh, Head, incarnation, is_head, is_purged, refresh},
+    together::Together,
+};
 use super::{
     Shared,
     error::driver,
@@ -28,7 +32,7 @@ use super::{
     session::{For, begin},
 };
 use crate::gauges::{evicted, looked_up};
-use aionis_image::{Coding, ScopeImage};
+use aionis_image::{Candidates, Coding, ScopeImage};
 
 /// Images by scope.
 pub(crate) struct Images {
@@ -41,6 +45,7 @@ pub(crate) struct Images {
 /// One scope's image.
 pub(crate) struct Entry {
     image: RwLock<ScopeImage>,
+    together: Together,
     /// Which scope of this name it is of; none if there is none, or it is being purged.
     incarnation: Mutex<Option<Uuid>>,
     /// Held by the one who refreshes.
@@ -210,6 +215,7 @@ impl Entry {
     fn new(dim: usize) -> Self {
         Self {
             image: RwLock::new(ScopeImage::empty(dim, 0)),
+            together: Together::new(dim),
             incarnation: Mutex::new(None),
             refreshing: tokio::sync::Mutex::new(()),
             loaded: AtomicBool::new(false),
@@ -227,6 +233,13 @@ impl Entry {
     /// Reads the image.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&ScopeImage) -> T) -> T {
         work(&self.image.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The nodes whose vectors are likely nearest ([`ScopeImage::candidates`]), by a search that others may share.
+    pub(crate) async fn candidates(self: &Arc<Self>, query: &Arc<DenseQuery>) -> Result<Candidates, StoreError> {
+        let entry = Arc::clone(self);
+        let search = move |asked: &[&DenseQuery]| entry.read(|image| image.candidates(asked));
+        self.together.ask(query, self.vectors(), search).await
     }
 
     /// The change the image has seen at least.
