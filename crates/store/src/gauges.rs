@@ -32,6 +32,12 @@ pub(crate) fn evicted() {
     metrics::counter!("aionis_image_evictions_total").increment(1);
 }
 
+/// One reading of an image's codes answered so many questions.
+pub(crate) fn searched_for(questions: usize) {
+    metrics::counter!("aionis_image_searches_total").increment(1);
+    metrics::counter!("aionis_image_search_questions_total").increment(questions as u64);
+}
+
 /// The number of the newest commit in any scope; it looks at every scope.
 const HEIGHT: &str = "SELECT COALESCE(MAX(head_seq), 0) FROM memory_scopes";
 

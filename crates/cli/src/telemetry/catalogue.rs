@@ -140,6 +140,13 @@ pub(crate) const METRICS: &[Metric] = &[
         "scope images asked for: in memory, or read from the database",
     ),
     of(Counter, "aionis_image_evictions_total", &[], "scope images dropped to make room"),
+    of(Counter, "aionis_image_searches_total", &[], "PostgreSQL only: readings of the codes of a large image"),
+    of(
+        Counter,
+        "aionis_image_search_questions_total",
+        &[],
+        "PostgreSQL only: questions that these answered; several at once share a reading",
+    ),
     of(Gauge, "aionis_image_bytes", &[], "memory held by scope images"),
     of(Gauge, "aionis_pool_connections", &[], "PostgreSQL only: open connections"),
     of(Gauge, "aionis_pool_idle_connections", &[], "PostgreSQL only: open connections nobody uses"),

@@ -119,12 +119,14 @@ const QUIET: [&str; 14] = [
     "aionis_recall_with_pending_total",
     "aionis_sample_failures_total",
 ];
-/// Not there before something waits, is refused or fails, or a job is due; other tests see them.
-const EVENTFUL: [&str; 7] = [
+/// Not there before something waits, is refused or fails, a job is due, or a scope is large; other tests see them.
+const EVENTFUL: [&str; 9] = [
     "aionis_admission_refused_total",
     "aionis_auth_refusals_total",
     "aionis_consistency_failures_total",
     "aionis_gate_wait_seconds",
+    "aionis_image_search_questions_total",
+    "aionis_image_searches_total",
     "aionis_job_runs_total",
     "aionis_job_seconds",
     "aionis_recall_downgraded_total",

@@ -330,12 +330,7 @@ mod tests {
         *,
     };
 
-    fn adding<'a>(
-        planes: &'a [Planes],
-        blocks: &'a [u32],
-        sums: &'a mut [Sums],
-        leasts: &'a mut [u32],
-    ) -> Adding<'a> {
+    fn adding<'a>(planes: &'a [Planes], blocks: &'a [u32], sums: &'a mut [Sums], leasts: &'a mut [u32]) -> Adding<'a> {
         Adding { planes, blocks, sums, leasts }
     }
 

@@ -278,8 +278,7 @@ impl BitCodes {
             add_apart(question.apart(FIRST), &self.along, 0..leasts.len(), sums, leasts);
         }
         let (sure, least) = (asked.limit.min(SURE), least_estimated(asked.limit));
-        let (tally, _) =
-            self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &asked.passes);
+        let (tally, _) = self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &asked.passes);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
         blocks.clear();
         pick(leasts.iter().enumerate().map(|(block, least)| (block as u32, least)), most, blocks);
@@ -645,7 +644,10 @@ mod tests {
             assert_eq!(together.len(), asked.len());
             for (n, (asked, found)) in asked.iter().zip(together).enumerate() {
                 let alone = nearest(&codes, asked.vector, asked.limit, asked.scored, asked.passes);
-                assert_eq!((found.candidates.len() >= asked.limit.min(asked.scored), asked.limit == 0), (true, found.candidates.is_empty()));
+                assert_eq!(
+                    (found.candidates.len() >= asked.limit.min(asked.scored), asked.limit == 0),
+                    (true, found.candidates.is_empty())
+                );
                 assert_eq!((found.candidates, found.estimated), (alone.candidates, alone.estimated), "{clusters}: {n}");
             }
         }

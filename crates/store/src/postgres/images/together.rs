@@ -14,13 +14,22 @@ use aionis_core::ports::store::{DenseQuery, StoreError};
 use aionis_image::{Candidates, Coding};
 use tokio::sync::oneshot;
 
+use crate::gauges::searched_for;
+
 /// Codes from which on a search takes long enough to be worth waiting for, if they are of the kind that is read together.
 const TOGETHER_FROM: u64 = 4_096;
-/// Questions that are answered together at most: with more the codes read for each are few already, and the first would wait
-/// for the last.
-const AT_ONCE: usize = 8;
-/// Questions that have to wait for another task to begin beside one that is at work.
+/// Questions that are answered together at most: more cost hardly less each, the first would wait for the last, and each
+/// takes room for what it knows of every code.
+const AT_ONCE: usize = 6;
+/// Questions that wait for each task that is at work before another one begins.
 const WAITING_FOR_ANOTHER: usize = AT_ONCE / 2;
+/// Tasks at most: the room they take grows with them.
+const TASKS_MAX: usize = 4;
+
+/// What finds the candidates of several questions.
+pub(super) trait Search: Fn(&[&DenseQuery]) -> Vec<Candidates> + Send + 'static {}
+
+impl<S: Fn(&[&DenseQuery]) -> Vec<Candidates> + Send + 'static> Search for S {}
 
 /// A question and who waits for its candidates.
 struct Waiting {
@@ -46,43 +55,54 @@ pub(super) struct Together {
 impl Together {
     /// Of an image with vectors of so many dimensions.
     pub(super) fn new(dim: usize) -> Self {
-        // Half of the processors: the others have what comes before and after a search to do.
-        let processors = thread::available_parallelism().map_or(1, Into::into);
+        let tasks_max = thread::available_parallelism().map_or(1, Into::into).min(TASKS_MAX);
         let from = match Coding::of(dim) {
             Coding::Bits { .. } => TOGETHER_FROM,
             Coding::Integers { .. } => u64::MAX,
         };
-        Self { queue: Arc::default(), tasks_max: (processors / 2).max(1), from }
+        Self { queue: Arc::default(), tasks_max, from }
     }
 
-    /// What a question finds among so many codes by a search that answers several.
+    /// What a question finds among so many codes by a search that may answer others too.
     pub(super) async fn ask(
         &self,
         query: &Arc<DenseQuery>,
         codes: u64,
-        search: impl Fn(&[&DenseQuery]) -> Vec<Candidates> + Send + 'static,
+        search: impl Search,
     ) -> Result<Candidates, StoreError> {
         let failed = || StoreError::Driver("a search was cut short".to_owned());
         if codes < self.from {
             return search(&[query.as_ref()]).pop().ok_or_else(failed);
         }
-        let (reply, answer) = oneshot::channel();
-        let begins = {
+        let answer = {
             let mut queue = lock(&self.queue);
-            queue.waiting.push_back(Waiting { query: Arc::clone(query), reply });
-            let begins = queue.tasks == 0 || queue.waiting.len() >= WAITING_FOR_ANOTHER && queue.tasks < self.tasks_max;
+            let begins = queue.tasks < self.tasks_max && queue.waiting.len() >= WAITING_FOR_ANOTHER * queue.tasks;
             queue.tasks += usize::from(begins);
-            begins
+            let task = || Task { queue: Arc::clone(&self.queue), is_over: false };
+            if queue.waiting.is_empty() && begins {
+                // Nobody else asks: no need for a task of its own as long as it stays so.
+                let mut task = task();
+                drop(queue);
+                searched_for(1);
+                let found = search(&[query.as_ref()]).pop();
+                if !task.is_over_if_nobody_waits() {
+                    tokio::spawn(work_off(task, search));
+                }
+                return found.ok_or_else(failed);
+            }
+            let (reply, answer) = oneshot::channel();
+            queue.waiting.push_back(Waiting { query: Arc::clone(query), reply });
+            if begins {
+                // A task of its own: a caller that goes away must not take the others' questions with it.
+                tokio::spawn(work_off(task(), search));
+            }
+            answer
         };
-        if begins {
-            // A task of its own: a caller that goes away must not take the others' questions with it.
-            tokio::spawn(work_off(Task { queue: Arc::clone(&self.queue), is_over: false }, search));
-        }
         answer.await.map_err(|_| failed())
     }
 }
 
-async fn work_off(mut task: Task, search: impl Fn(&[&DenseQuery]) -> Vec<Candidates> + Send + 'static) {
+async fn work_off(mut task: Task, search: impl Search) {
     loop {
         // Who is about to ask may join.
         tokio::task::yield_now().await;
@@ -90,6 +110,7 @@ async fn work_off(mut task: Task, search: impl Fn(&[&DenseQuery]) -> Vec<Candida
         if asked.is_empty() {
             return;
         }
+        searched_for(asked.len());
         let found = search(&asked.iter().map(|waiting| waiting.query.as_ref()).collect::<Vec<_>>());
         for (waiting, candidates) in asked.into_iter().zip(found) {
             // The caller may have stopped waiting; there is nobody to tell then.
@@ -117,6 +138,15 @@ impl Task {
         }
         queue.waiting.drain(..count).collect()
     }
+
+    fn is_over_if_nobody_waits(&mut self) -> bool {
+        let mut queue = lock(&self.queue);
+        if queue.waiting.is_empty() {
+            queue.tasks -= 1;
+            self.is_over = true;
+        }
+        self.is_over
+    }
 }
 
 impl Drop for Task {
@@ -139,7 +169,7 @@ fn lock(queue: &Mutex<Queue>) -> MutexGuard<'_, Queue> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{pin::Pin, sync::mpsc};
 
     use aionis_core::{
         ids::{NodeId, ScopeKey, TenantId},
@@ -161,98 +191,144 @@ mod tests {
         Arc::new(DenseQuery { scope, filter, vector: vec![1.0; DIM], limit, scored: limit, exact: false })
     }
 
-    /// A search that finds as many as are asked for, and the numbers of questions it was asked at once.
-    fn counted() -> (Arc<Mutex<Vec<usize>>>, impl Fn(&[&DenseQuery]) -> Vec<Candidates> + Clone + Send + 'static) {
-        let at_once = Arc::new(Mutex::new(Vec::new()));
-        let counts = Arc::clone(&at_once);
-        let search = move |asked: &[&DenseQuery]| {
-            counts.lock().unwrap().push(asked.len());
-            asked.iter().map(|query| candidates(query.limit)).collect()
-        };
-        (at_once, search)
-    }
-
     fn candidates(count: usize) -> Candidates {
         Candidates { unscored: vec![(NodeId(uuid::Uuid::nil()), 0); count], estimated: Vec::new() }
     }
 
-    #[tokio::test]
-    async fn who_asks_meanwhile_shares_a_search() {
-        let (at_once, search) = counted();
-        let together = Together::new(DIM);
-        let questions: Vec<_> = (1..=AT_ONCE + 3).map(question).collect();
-        let found = join_all(questions.iter().map(|of| together.ask(of, TOGETHER_FROM, search.clone()))).await;
-        for (query, found) in questions.iter().zip(found) {
+    /// A search that finds as many as are asked for. It tells how many questions it is asked at once, and goes on when it
+    /// may, one permit for each search.
+    fn stepped() -> (mpsc::Receiver<usize>, mpsc::Sender<()>, impl Search + Clone) {
+        let ((began, begun), (permit, permits)) = (mpsc::channel(), mpsc::channel());
+        let permits = Arc::new(Mutex::new(permits));
+        let search = move |asked: &[&DenseQuery]| {
+            began.send(asked.len()).unwrap();
+            permits.lock().unwrap().recv().expect("a search that may not go on fails");
+            asked.iter().map(|query| candidates(query.limit)).collect()
+        };
+        (begun, permit, search)
+    }
+
+    type Asked<'a> = Vec<Pin<Box<dyn Future<Output = Result<Candidates, StoreError>> + Send + 'a>>>;
+
+    /// Asks one question whose search is held up, and while it is some more, which wait.
+    async fn asked<'a>(
+        together: &Arc<Together>,
+        of: &'a [Arc<DenseQuery>],
+        search: &(impl Search + Clone + Sync),
+        begun: &mpsc::Receiver<usize>,
+    ) -> (tokio::task::JoinHandle<Result<Candidates, StoreError>>, Asked<'a>) {
+        let (first, of_first, by) = (question(100), Arc::clone(together), search.clone());
+        let first = tokio::spawn(async move { of_first.ask(&first, TOGETHER_FROM, by).await });
+        assert_eq!(begun.recv().unwrap(), 1, "nothing was waited for");
+        let mut asked: Asked = Vec::new();
+        for of in of {
+            let (of_this, by) = (Arc::clone(together), search.clone());
+            let mut this = Box::pin(async move { of_this.ask(of, TOGETHER_FROM, by).await });
+            assert!(poll_immediate(&mut this).await.is_none());
+            asked.push(this);
+        }
+        (first, asked)
+    }
+
+    /// Waits until no task is left.
+    async fn quiet(together: &Together) {
+        while lock(&together.queue).tasks > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn with_tasks(tasks_max: usize) -> Arc<Together> {
+        Arc::new(Together { tasks_max, ..Together::new(DIM) })
+    }
+
+    fn questions(count: usize) -> Vec<Arc<DenseQuery>> {
+        (1..=count).map(question).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_asks_while_a_search_is_on_shares_the_next_one() {
+        let (begun, permit, search) = stepped();
+        let (together, questions) = (with_tasks(1), questions(AT_ONCE + 3));
+        let (first, asked) = asked(&together, &questions, &search, &begun).await;
+        (0..3).for_each(|_| permit.send(()).unwrap());
+        assert_eq!(first.await.unwrap().unwrap().unscored.len(), 100);
+        for (query, found) in questions.iter().zip(join_all(asked).await) {
             assert_eq!(found.unwrap().unscored.len(), query.limit, "each gets its own answer");
         }
-        assert_eq!(*at_once.lock().unwrap(), [AT_ONCE, 3]);
-        together.ask(&question(1), TOGETHER_FROM, search).await.unwrap();
-        assert_eq!(*at_once.lock().unwrap(), [AT_ONCE, 3, 1], "a new task begins when the last one is over");
+        quiet(&together).await;
+        assert_eq!(begun.try_iter().collect::<Vec<_>>(), [AT_ONCE, 3]);
+        permit.send(()).unwrap();
+        let alone = question(7);
+        let found = poll_immediate(std::pin::pin!(together.ask(&alone, TOGETHER_FROM, search))).await;
+        assert_eq!(found.expect("nothing is waited for").unwrap().unscored.len(), 7);
     }
 
     #[tokio::test]
     async fn few_codes_and_codes_of_the_other_kind_are_searched_at_once() {
         for (dim, codes) in [(DIM, TOGETHER_FROM - 1), (384, 1_000_000)] {
-            let (at_once, search) = counted();
+            let (begun, permit, search) = stepped();
+            // As if a search were on.
             let together = Together::new(dim);
-            let questions: Vec<_> = (1..=3).map(question).collect();
-            for of in &questions {
-                let found = poll_immediate(std::pin::pin!(together.ask(of, codes, search.clone()))).await;
+            lock(&together.queue).tasks = TASKS_MAX;
+            for of in questions(3) {
+                permit.send(()).unwrap();
+                let found = poll_immediate(std::pin::pin!(together.ask(&of, codes, search.clone()))).await;
                 assert_eq!(found.expect("nothing is waited for").unwrap().unscored.len(), of.limit);
             }
-            assert_eq!(*at_once.lock().unwrap(), [1, 1, 1], "{dim}");
+            assert_eq!(begun.try_iter().collect::<Vec<_>>(), [1, 1, 1], "{dim}");
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn who_gives_up_is_not_searched_for_and_takes_nobody_along() {
-        let (at_once, search) = counted();
-        let together = Together::new(DIM);
-        let (first, second, third) = (question(1), question(2), question(3));
-        let mut given_up = Box::pin(together.ask(&first, TOGETHER_FROM, search.clone()));
-        let mut others = [&second, &third].map(|of| Box::pin(together.ask(of, TOGETHER_FROM, search.clone())));
-        assert!(poll_immediate(&mut given_up).await.is_none());
-        for other in &mut others {
-            assert!(poll_immediate(other).await.is_none());
+        let (begun, permit, search) = stepped();
+        let (together, questions) = (with_tasks(1), questions(3));
+        let (first, mut asked) = asked(&together, &questions, &search, &begun).await;
+        drop(asked.remove(0));
+        (0..2).for_each(|_| permit.send(()).unwrap());
+        first.await.unwrap().unwrap();
+        for (found, limit) in join_all(asked).await.into_iter().zip([2, 3]) {
+            assert_eq!(found.unwrap().unscored.len(), limit);
         }
-        drop(given_up);
-        for (other, limit) in others.into_iter().zip([2, 3]) {
-            assert_eq!(other.await.unwrap().unscored.len(), limit);
-        }
-        assert_eq!(*at_once.lock().unwrap(), [2]);
+        assert_eq!(begun.try_iter().collect::<Vec<_>>(), [2]);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_search_that_fails_is_told_to_all_who_wait_and_the_next_one_works() {
-        let together = Together::new(DIM);
-        let questions: Vec<_> = (1..=AT_ONCE + 3).map(question).collect();
-        let fails = |_: &[&DenseQuery]| -> Vec<Candidates> { panic!("this search fails, as it should") };
-        for found in join_all(questions.iter().map(|of| together.ask(of, TOGETHER_FROM, fails))).await {
-            assert!(matches!(found, Err(StoreError::Driver(_))), "{found:?}");
+        // The first fails by itself, or what it lets on does.
+        for permits in [0, 1] {
+            let (begun, permit, search) = stepped();
+            let (together, questions) = (with_tasks(1), questions(AT_ONCE + 3));
+            let (first, asked) = asked(&together, &questions, &search, &begun).await;
+            (0..permits).for_each(|_| permit.send(()).unwrap());
+            drop(permit);
+            assert_eq!(first.await.is_ok(), permits > 0);
+            for found in join_all(asked).await {
+                assert!(matches!(found, Err(StoreError::Driver(_))), "{found:?}");
+            }
+            assert_eq!(lock(&together.queue).tasks, 0);
+            let (_begun, permit, search) = stepped();
+            permit.send(()).unwrap();
+            assert_eq!(together.ask(&question(4), TOGETHER_FROM, search).await.unwrap().unscored.len(), 4);
         }
-        let (at_once, search) = counted();
-        assert_eq!(together.ask(&question(4), TOGETHER_FROM, search).await.unwrap().unscored.len(), 4);
-        assert_eq!(*at_once.lock().unwrap(), [1]);
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
     async fn another_task_begins_when_many_wait_and_there_are_processors() {
-        for (tasks_max, few, many) in [(1, 1, 1), (2, 1, 2), (16, 1, 1 + AT_ONCE - WAITING_FOR_ANOTHER + 1)] {
-            let (_, search) = counted();
-            let together = Together { tasks_max, ..Together::new(DIM) };
-            let questions: Vec<_> = (1..=AT_ONCE).map(question).collect();
-            let mut asked: Vec<_> =
-                questions.iter().map(|of| Box::pin(together.ask(of, TOGETHER_FROM, search.clone()))).collect();
-            for (number, asked) in (1..).zip(&mut asked) {
-                assert!(poll_fn(|context| std::task::Poll::Ready(asked.as_mut().poll(context).is_pending())).await);
-                let expected = if number < WAITING_FOR_ANOTHER { few } else { many };
-                assert!(lock(&together.queue).tasks <= expected, "{tasks_max}: {number}");
-            }
-            assert_eq!(lock(&together.queue).tasks, many, "{tasks_max}");
-            join_all(asked).await;
-            while lock(&together.queue).tasks > 0 {
-                tokio::task::yield_now().await;
-            }
+        for (tasks_max, most) in [(1, 1), (2, 2), (4, 2)] {
+            let (begun, permit, search) = stepped();
+            let (together, questions) = (with_tasks(tasks_max), questions(WAITING_FOR_ANOTHER));
+            let (first, few) = asked(&together, &questions, &search, &begun).await;
+            assert_eq!(lock(&together.queue).tasks, 1, "those who wait are few");
+            let one_more = question(50);
+            let mut last = Box::pin(together.ask(&one_more, TOGETHER_FROM, search.clone()));
+            assert!(poll_immediate(&mut last).await.is_none());
+            assert_eq!(lock(&together.queue).tasks, most, "{tasks_max}");
+            (0..3).for_each(|_| permit.send(()).unwrap());
+            first.await.unwrap().unwrap();
+            join_all(few).await;
+            last.await.unwrap();
+            quiet(&together).await;
         }
     }
 }

@@ -16,6 +16,7 @@ use aionis_testkit::{
     fixtures::{ClusteredVectors, FakeClock, WriteBuilder, agent, anyone, everything, node_id, scope},
     postgres::{TempDatabase, options},
 };
+use futures_util::future::join_all;
 use pgvector::Vector;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
@@ -142,14 +143,17 @@ impl Table {
 
     /// Share of the exact answers' best ten that the quick ones have.
     async fn recall(&self, scope: &ScopeKey, viewer: &Viewer, questions: &[Vec<f32>]) -> f64 {
-        let (mut found, mut wanted) = (0, 0);
+        let (mut found, mut wanted, mut each) = (0, 0, Vec::new());
         for question in questions {
             let exact = self.near(scope, viewer, question, 10, true).await;
             let quick = self.near(scope, viewer, question, 10, false).await;
             assert_eq!(quick.len(), exact.len(), "never fewer than there are");
             wanted += exact.len();
             found += quick.iter().filter(|id| exact.contains(id)).count();
+            each.push(quick);
         }
+        let at_once = join_all(questions.iter().map(|question| self.near(scope, viewer, question, 10, false))).await;
+        assert_eq!(at_once, each, "asked at once they get what each got by itself");
         found as f64 / wanted as f64
     }
 
