@@ -109,13 +109,18 @@ mod tests {
 
     /// Vectors around so many centres; within a cluster the mean cosine is about 0.74.
     pub(super) fn clustered(count: usize, dim: usize, clusters: usize) -> Vec<Vec<f32>> {
+        spread_out(count, dim, clusters, 0.6)
+    }
+
+    /// Vectors around so many centres, by how much further centres are from each other than vectors from theirs.
+    pub(super) fn spread_out(count: usize, dim: usize, clusters: usize, spread: f32) -> Vec<Vec<f32>> {
         let mut state = 11_u64;
         let mut unit = move || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
         };
         let centres: Vec<Vec<f32>> = (0..clusters).map(|_| (0..dim).map(|_| unit()).collect()).collect();
-        (0..count).map(|n| centres[n % clusters].iter().map(|x| x + 0.6 * unit()).collect()).collect()
+        (0..count).map(|n| centres[n % clusters].iter().map(|x| x + spread * unit()).collect()).collect()
     }
 
     #[test]

@@ -123,6 +123,14 @@ impl BitQuestion {
         Apart { by_cosine: by_cosine * self.taken.signum(), whole: by_cosine, most: (APART_MAX * most(words)) as f32 }
     }
 
+    /// Which cosine a sum over the signs of so many words tells of, about, and from 0: that of what is left of the question
+    /// with what is left of a vector that had as much taken out.
+    pub(super) fn near(&self, sum: u32, words: usize) -> f32 {
+        let sum = sum.saturating_sub(self.apart(words).of(self.taken));
+        let agreeing = most(words) as f32 - 2.0 * sum as f32;
+        (agreeing * WIDTH / (2.0 * SIZE * (64 * words) as f32)).clamp(0.0, 1.0)
+    }
+
     /// Deviation of the sum over the first so many words for vectors at right angles.
     pub(super) fn deviation(&self, words: usize) -> f32 {
         let squares: f32 = self.squares(words);

@@ -22,8 +22,8 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 const ALL: usize = 100_000;
-/// Scopes that share a table: together they hold as much.
-const LARGE: [usize; 3] = [50_000, 30_000, 20_000];
+/// Scopes that share a table, of each kind but the first.
+const LARGE: [usize; 4] = [50_000, 30_000, 20_000, 20_000];
 const SMALL: usize = 197;
 /// Clusters, as in the test of the embedded engine.
 const CLUSTERS: usize = 300;
@@ -186,14 +186,15 @@ impl Table {
 }
 
 /// Vectors as they may lie: in clusters; in clusters that have a direction in common; all around one centre; nowhere in
-/// particular.
-fn kinds(dim: usize) -> [ClusteredVectors; 4] {
+/// particular; closely around few centres.
+fn kinds(dim: usize) -> [ClusteredVectors; 5] {
     let clustered = |seed: u64, clusters: usize| ClusteredVectors::new(seed, dim, clusters);
     [
         clustered(100, CLUSTERS),
         clustered(101, CLUSTERS).sharing(1.5),
         clustered(102, 1).spread(1.0),
         clustered(103, 1).spread(100.0),
+        clustered(104, 4).spread(0.45),
     ]
 }
 
@@ -211,7 +212,7 @@ async fn check(dim: usize, scopes: &[(usize, usize)]) {
     table.store.close().await;
 }
 
-/// Three large ones, each of another kind, and very many small ones.
+/// Four large ones, each of another kind, and very many small ones.
 fn very_different() -> Vec<(usize, usize)> {
     LARGE.into_iter().enumerate().map(|(n, size)| (n + 1, size)).chain((0..SMALL).map(|n| (0, 3 + n % 58))).collect()
 }
