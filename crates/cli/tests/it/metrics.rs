@@ -119,7 +119,7 @@ const QUIET: [&str; 14] = [
     "aionis_recall_with_pending_total",
     "aionis_sample_failures_total",
 ];
-/// Not there before something waits, is refused or fails, a job is due, or a scope is large; other tests see them.
+/// Not there before something waits, is refused or fails, a job is due, or a scope is large; other tests see most of them.
 const EVENTFUL: [&str; 9] = [
     "aionis_admission_refused_total",
     "aionis_auth_refusals_total",

@@ -112,7 +112,7 @@ mod tests {
         spread_out(count, dim, clusters, 0.6)
     }
 
-    /// Vectors around so many centres, by how much further centres are from each other than vectors from theirs.
+    /// Vectors around so many centres, so far from theirs, in units of its length.
     pub(super) fn spread_out(count: usize, dim: usize, clusters: usize, spread: f32) -> Vec<Vec<f32>> {
         let mut state = 11_u64;
         let mut unit = move || {
