@@ -1,6 +1,7 @@
 //! Where codes lie, and how many are compared at once.
 
 use multiversion::multiversion;
+use prefetch_index::prefetch_index;
 
 use super::{
     Levels,
@@ -16,8 +17,11 @@ pub(super) const BLOCK: usize = 8;
 pub(super) const PAGE: usize = 64;
 /// Blocks of a page.
 const BLOCKS: usize = PAGE / BLOCK;
-/// Codes that are brought into the cache before they are weighed: some kilobytes.
-const AHEAD: usize = 16;
+/// How far ahead memory is asked for what will be read: at some hundred cycles from being asked to having it, the processor
+/// does not look ahead as far by itself. Pages of first signs, blocks of the others, picked codes.
+const PAGES_AHEAD: usize = 2;
+const BLOCKS_AHEAD: usize = 8;
+const CODES_AHEAD: usize = 8;
 
 /// One word of each code of a block: a line of the cache, read in one go.
 #[derive(Clone, Copy)]
@@ -98,6 +102,14 @@ pub(super) fn least(sums: &Sums) -> u32 {
     least
 }
 
+/// Asks memory for what will be read: each of these is a line of the cache, or about one.
+#[inline(always)]
+fn fetch<T>(lines: &[T]) {
+    for at in 0..lines.len() {
+        prefetch_index(lines, at);
+    }
+}
+
 /// Sums of the first signs of all codes, and the least of each block.
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
@@ -107,11 +119,16 @@ pub(super) fn least(sums: &Sums) -> u32 {
 ))]
 fn sum_first<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
     for (at, page) in pages.iter().enumerate() {
+        let mut ahead = pages.get(at + PAGES_AHEAD);
         // All questions while the page is in the cache.
         for of in &mut *asked {
             let blocks = at * BLOCKS..(at + 1) * BLOCKS;
             let of_blocks = of.sums[blocks.clone()].iter_mut().zip(&mut of.leasts[blocks]);
-            for (block, (sums, of_block)) in page.first.iter().zip(of_blocks) {
+            let ahead = ahead.take();
+            for (number, (block, (sums, of_block))) in page.first.iter().zip(of_blocks).enumerate() {
+                if let Some(ahead) = ahead {
+                    fetch(&ahead.first[number]);
+                }
                 *sums = differing(block, of.planes);
                 *of_block = least(sums);
             }
@@ -136,6 +153,10 @@ fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
                     break;
                 }
                 of.blocks = left;
+                if let Some(ahead) = left.get(BLOCKS_AHEAD) {
+                    let ahead = *ahead as usize;
+                    fetch(&pages[ahead / BLOCKS].others[ahead % BLOCKS * words..][..words]);
+                }
                 let more = differing(&page.others[at % BLOCKS * words..][..words], of.planes);
                 let sums = &mut of.sums[at];
                 for code in 0..BLOCK {
@@ -155,7 +176,10 @@ fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
     "aarch64+neon",
 ))]
 fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mut Vec<u32>) {
-    for at in picked {
+    for (number, at) in picked.iter().enumerate() {
+        if let Some(ahead) = picked.get(number + CODES_AHEAD) {
+            fetch(rest_of(pages, *ahead as usize, planes.len()));
+        }
         // Sums per lane, so that a processor with wide registers adds them up only once at the end.
         let mut total = [0_u64; 2 * HALF];
         for (code, planes) in rest_of(pages, *at as usize, planes.len()).iter().zip(planes) {
@@ -313,13 +337,7 @@ impl Pages {
     pub(super) fn sum_rest(&self, question: &BitQuestion, picked: &[u32], sums: &mut Vec<u32>) {
         sums.clear();
         sums.reserve(picked.len());
-        for picked in picked.chunks(AHEAD) {
-            // Picked codes lie apart: read one after the other, each would be waited for.
-            let groups = |at: &u32| rest_of(&self.pages, *at as usize, self.groups()).iter();
-            let touched = picked.iter().flat_map(groups).fold(0_u64, |sum, group| sum.wrapping_add(group[0]));
-            std::hint::black_box(touched);
-            sum_rest(&self.pages, picked, &question.rest, sums);
-        }
+        sum_rest(&self.pages, picked, &question.rest, sums);
     }
 }
 
