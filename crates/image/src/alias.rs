@@ -58,7 +58,7 @@ impl ScopeImage {
         for hit in hits {
             let id = match self.slot_of(hit.id.0).map(|slot| (slot, self.stands_for(slot))) {
                 Some((slot, to)) if to != slot => {
-                    if !filter.seeds(self.gates[to as usize]) {
+                    if !filter.seeds(&self.gates, to) {
                         continue;
                     }
                     NodeId(self.nodes[to as usize].id)
@@ -81,7 +81,7 @@ impl ScopeImage {
         let resolved = docs.into_iter().filter_map(|doc| {
             let slot = self.slot_of(doc.id.0)?;
             let to = self.stands_for(slot);
-            let shown = to == slot || filter.seeds(self.gates[to as usize]);
+            let shown = to == slot || filter.seeds(&self.gates, to);
             let id = NodeId(self.nodes[to as usize].id);
             (shown && seen.insert(id)).then_some(LexicalDoc { id, ..doc })
         });

@@ -209,7 +209,7 @@ impl ScopeImage {
                     let node = &mut self.nodes[slot as usize];
                     (node.tier, node.salience, node.confidence) = (*tier, *salience, *confidence);
                     node.set_decay(*decay);
-                    self.gates[slot as usize].bits = node.gate_bits();
+                    self.gates.set_bits(slot, node.gate_bits());
                 }
             }
             Delta::Used { ids, at, .. } => self.used(ids, *at),
@@ -217,7 +217,7 @@ impl ScopeImage {
                 if let Some(slot) = self.slot_of(id.0) {
                     let node = &mut self.nodes[slot as usize];
                     node.live_rule = *live;
-                    self.gates[slot as usize].bits = node.gate_bits();
+                    self.gates.set_bits(slot, node.gate_bits());
                 }
             }
             Delta::Vector { id, vector_no, vector, .. } => self.put_vector(*id, *vector_no, vector),

@@ -71,7 +71,7 @@ impl ScopeImage {
         self.vectors.search(
             &Question::new(vector),
             exact,
-            &|slot| filter.seeds(self.gates[slot as usize]),
+            &|slot| filter.seeds(&self.gates, slot),
             |place, slot, approximate| {
                 let mut best = best.borrow_mut();
                 best.push(Reverse(Candidate { approximate, id: self.nodes[slot as usize].id, slot, place }));
@@ -195,7 +195,7 @@ impl ScopeImage {
             .iter()
             .map(|query| {
                 let filter = self.filter(&query.filter);
-                let passes = move |slot: Slot| filter.seeds(self.gates[slot as usize]);
+                let passes = move |slot: Slot| filter.seeds(&self.gates, slot);
                 Asked { vector: &query.vector, limit: query.limit, scored: query.scored, passes }
             })
             .collect();

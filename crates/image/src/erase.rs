@@ -23,7 +23,7 @@ impl ScopeImage {
         self.put_code(slot, None);
         self.drop_edges(slot);
         let at = slot as usize;
-        let (id, terms) = (self.nodes[at].id, self.gates[at].terms);
+        let (id, terms) = (self.nodes[at].id, self.gates.terms(slot));
         self.aliases.remove(&slot);
         self.set_pending(NodeId(id), false);
         self.count_terms(terms, false);
@@ -36,7 +36,7 @@ impl ScopeImage {
         // What still points here, from the far end of an edge, finds something that is never shown.
         (node.tier, node.flags, node.live_rule) = (Tier::Archive, SUPERSEDED, false);
         (node.name, node.ready) = (None, false);
-        self.gates[at] = Gate::CLOSED;
+        self.gates.set(slot, Gate::CLOSED);
         self.erased += 1;
     }
 

@@ -1,6 +1,6 @@
 //! Edges around nodes.
 
-use super::{ScopeImage, Slot, gate};
+use super::{ScopeImage, Slot};
 use aionis_core::{
     ids::{EdgeId, NodeId},
     model::EdgeType,
@@ -109,10 +109,9 @@ impl ScopeImage {
     pub(super) fn strongest(&self, query: &EdgeQuery, mut slots: Vec<Slot>) -> Vec<u32> {
         let filter = self.viewer(&query.viewer);
         let shows = |slot: Slot| {
-            let gate = self.gates[slot as usize];
             // Who may be a seed is shown: only for others the node, which lies anywhere, is looked at.
-            (gate.bits & gate::SEED != 0 || self.nodes[slot as usize].is_shown())
-                && filter.sees(gate)
+            (self.gates.may_be_seed(slot) || self.nodes[slot as usize].is_shown())
+                && filter.sees(&self.gates, slot)
                 && !self.is_alias(slot)
         };
         slots.retain(|slot| shows(*slot));

@@ -142,7 +142,7 @@ impl ScopeImage {
             .iter()
             .map(|(_, slot)| LexicalDoc {
                 id: NodeId(self.nodes[*slot as usize].id),
-                len: self.gates[*slot as usize].terms,
+                len: self.gates.terms(*slot),
                 counts: vec![0; lists.len()],
             })
             .collect();
@@ -176,7 +176,7 @@ impl ScopeImage {
         };
         // Kept in a buffer of twice the limit that is cut back when full: most documents fall below the floor at once.
         for (slot, score) in scores.drain() {
-            if score < floor || !filter.seeds(self.gates[slot as usize]) {
+            if score < floor || !filter.seeds(&self.gates, slot) {
                 continue;
             }
             best.push((score, slot));
@@ -212,7 +212,7 @@ impl ScopeImage {
                     }
                     touched.push(slot);
                 }
-                let len = f64::from(self.gates[slot as usize].terms);
+                let len = f64::from(self.gates.terms(slot));
                 #[expect(clippy::cast_possible_truncation, reason = "candidates are scored again in full precision")]
                 let gain = (weight * saturation(f64::from(count), len, mean_len)) as f32;
                 *score += gain;

@@ -9,6 +9,7 @@ mod code;
 mod delta;
 mod dense;
 mod erase;
+mod gates;
 mod graph;
 mod index;
 mod lexical;
@@ -28,13 +29,14 @@ use aionis_core::{
     model::{Lane, NodeType, Tier, Viewer},
     ports::store::{NodeFilter, SeedRules},
     recall::NodeVitals,
-    slots::{DRAFT_TOPIC, SUPERSEDED},
+    slots::DRAFT_TOPIC,
 };
 use hashbrown::HashMap;
 use uuid::Uuid;
 
 use self::{
     code::BitCodes,
+    gates::{Filter, Gate, Gates, is_shown},
     graph::{Around, EdgeImage},
     index::Index,
     lists::{Place, Vectors},
@@ -45,6 +47,7 @@ pub use self::{
     code::Coding,
     delta::{Delta, EdgeDelta, NodeDelta, document},
     dense::{Candidates, Near},
+    gates::{gate, gate_bits},
     lexical::scoped_term,
     load::NodeFacts,
     quantised::{Codes, cosine as exact_cosine},
@@ -62,8 +65,7 @@ pub struct ScopeImage {
     /// Number of the newest commit it has seen.
     pub head_seq: u64,
     nodes: Vec<NodeImage>,
-    /// Per node, always of its present state.
-    gates: Vec<Gate>,
+    gates: Gates,
     /// Per node, where rows have numbers; else empty.
     rows: Vec<RowNumbers>,
     /// Per node, where rows have places; else empty.
@@ -93,51 +95,6 @@ pub struct ScopeImage {
     pending: u64,
     /// Slots whose node was forgotten.
     erased: u64,
-}
-
-/// What decides whether a node may be a seed, small enough that a scan over all nodes stays in the processor's cache.
-#[derive(Clone, Copy)]
-struct Gate {
-    owner_agent: u32,
-    owner_team: u32,
-    /// Length in terms, which lexical scoring needs beside.
-    terms: u32,
-    bits: u8,
-}
-
-/// The bits of a gate.
-pub mod gate {
-    /// May be a seed of the text endpoint, owners aside.
-    pub const SEED: u8 = 1;
-    /// Its kind may be a seed of the vector endpoint.
-    pub const REFERENCE: u8 = 2;
-    /// Everyone in the scope may see it.
-    pub const SHARED: u8 = 4;
-}
-
-impl Gate {
-    /// That of a node nobody is shown.
-    const CLOSED: Self = Self { owner_agent: 0, owner_team: 0, terms: 0, bits: 0 };
-}
-
-/// The bits of a node's gate, which storage may hold beside its vector.
-pub fn gate_bits(node_type: NodeType, tier: Tier, lane: Lane, flags: u8, live_rule: bool) -> u8 {
-    let mut bits = 0;
-    if flags & DRAFT_TOPIC == 0 && is_shown(node_type, tier, flags, live_rule) {
-        bits |= gate::SEED;
-    }
-    if matches!(node_type, NodeType::Event | NodeType::Topic | NodeType::Concept | NodeType::Entity | NodeType::Rule) {
-        bits |= gate::REFERENCE;
-    }
-    if lane == Lane::Shared {
-        bits |= gate::SHARED;
-    }
-    bits
-}
-
-/// Whether recall may show a node at all, owners aside.
-fn is_shown(node_type: NodeType, tier: Tier, flags: u8, live_rule: bool) -> bool {
-    tier.is_recallable() && flags & SUPERSEDED == 0 && (node_type != NodeType::Rule || live_rule)
 }
 
 /// One node, as far as filters and scores need it.
@@ -232,28 +189,6 @@ impl Interner {
     }
 }
 
-/// A filter translated to an image's numbers.
-struct Filter {
-    agent: u32,
-    team: u32,
-    rules: SeedRules,
-}
-
-impl Filter {
-    fn sees(&self, of: Gate) -> bool {
-        of.bits & gate::SHARED != 0 || of.owner_agent == self.agent || of.owner_team == self.team
-    }
-
-    /// Whether a node may be a seed.
-    fn seeds(&self, of: Gate) -> bool {
-        let needed = match self.rules {
-            SeedRules::Everything => gate::SEED,
-            SeedRules::Reference => gate::SEED | gate::REFERENCE,
-        };
-        of.bits & needed == needed && self.sees(of)
-    }
-}
-
 impl ScopeImage {
     /// The image of a scope without nodes, for vectors of a dimension. Beside their codes, vectors are held in full precision while
     /// they take at most so many bytes.
@@ -262,7 +197,7 @@ impl ScopeImage {
             scope_no: None,
             head_seq: 0,
             nodes: Vec::new(),
-            gates: Vec::new(),
+            gates: Gates::default(),
             rows: Vec::new(),
             row_places: Vec::new(),
             holds_row_places: false,
@@ -327,7 +262,7 @@ impl ScopeImage {
         let filter = self.viewer(viewer);
         ids.iter()
             .filter_map(|id| self.slot_of(id.0))
-            .filter(|slot| !self.is_alias(*slot) && filter.sees(self.gates[*slot as usize]))
+            .filter(|slot| !self.is_alias(*slot) && filter.sees(&self.gates, *slot))
             .map(|slot| &self.nodes[slot as usize])
             .filter(|node| node.is_shown())
             .map(NodeImage::vitals)
@@ -344,7 +279,7 @@ impl ScopeImage {
                 by_id.or_else(|| self.clients.get(literal.as_str(), |slot| self.client_id_at(slot)))
             })
             .map(|slot| self.stands_for(slot))
-            .filter(|slot| filter.seeds(self.gates[*slot as usize]))
+            .filter(|slot| filter.seeds(&self.gates, *slot))
             .map(|slot| NodeId(self.nodes[slot as usize].id))
             .collect();
         found.sort_unstable();
@@ -370,7 +305,7 @@ impl ScopeImage {
     pub fn bytes(&self) -> usize {
         let postings: usize = self.postings.values().map(Postings::bytes).sum();
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
-        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + size_of::<Gate>() + 48)
+        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + Gates::BYTES + 48)
             + self.rows.capacity() * size_of::<RowNumbers>()
             + self.row_places.capacity() * size_of::<RowPlaces>()
             + self.slots.bytes()

@@ -92,10 +92,10 @@ impl ScopeImage {
             None => self.push_node(node, gate, facts.node_no),
             Some(slot) => {
                 self.set_pending(NodeId(facts.id), false);
-                self.count_terms(self.gates[slot as usize].terms, false);
+                self.count_terms(self.gates.terms(slot), false);
                 self.count_terms(gate.terms, true);
                 self.pending += u64::from(node.pending);
-                self.gates[slot as usize] = gate;
+                self.gates.set(slot, gate);
                 let held = &mut self.nodes[slot as usize];
                 // Its vector stays, and its client id until it is known whether it still has it.
                 (node.vector, node.client_id) = (held.vector, held.client_id.take());

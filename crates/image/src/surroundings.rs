@@ -8,7 +8,7 @@ use aionis_core::{
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
-use super::{ScopeImage, Slot, gate};
+use super::{ScopeImage, Slot};
 
 /// Analysed titles a question may name nodes by.
 struct Names<'a> {
@@ -69,9 +69,7 @@ impl ScopeImage {
             is_open: slots
                 .iter()
                 .enumerate()
-                .map(|(at, slot)| {
-                    at < candidates.len() || slot.is_some_and(|slot| self.gates[slot as usize].bits & gate::SEED != 0)
-                })
+                .map(|(at, slot)| at < candidates.len() || slot.is_some_and(|slot| self.gates.may_be_seed(slot)))
                 .collect(),
             is_named: slots.iter().map(|slot| slot.is_some_and(is_named)).collect(),
             links,
