@@ -323,6 +323,15 @@ impl Pages {
         sum_others(&self.pages, asked);
     }
 
+    /// Asks memory for a code that will be read.
+    pub(super) fn fetch(&self, at: usize) {
+        let others = self.others();
+        let (page, place) = (&self.pages[at / PAGE], at % PAGE);
+        fetch(&page.first[place / BLOCK]);
+        fetch(&page.others[place / BLOCK * others..][..others]);
+        fetch(rest_of(&self.pages, at, self.groups()));
+    }
+
     /// What the bits of a code add up to that differ from the fine bits of a question, weighed 4 : 2 : 1.
     pub(super) fn sum_fine(&self, question: &BitQuestion, at: usize) -> u32 {
         sum_code(self, at, &question.fine)

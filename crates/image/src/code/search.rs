@@ -49,6 +49,8 @@ const SAMPLED_FROM: usize = 1_024;
 const SETTLES_FROM: usize = 1_024;
 const SETTLES_AGAIN: usize = 8;
 const SETTLED_BY: usize = 4_096;
+/// How many codes ahead memory is asked for those that will be estimated again.
+const REFINED_AHEAD: usize = 2;
 /// Candidates beyond the limit, at least.
 const MORE_MIN: usize = 16;
 /// Candidates at most, unless the limit is higher: each costs the database some microseconds.
@@ -334,7 +336,11 @@ impl BitCodes {
             found.select_nth_unstable_by(most_many, best_first);
             found.truncate(most_many);
         }
-        for code in &mut found {
+        for number in 0..found.len() {
+            if let Some(ahead) = found.get(number + REFINED_AHEAD) {
+                self.pages.fetch(ahead.at as usize);
+            }
+            let code = &mut found[number];
             let fine = self.pages.sum_fine(question, code.at as usize);
             code.cosine = question.refined(code.sum, fine, self.known(code.at));
         }
