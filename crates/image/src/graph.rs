@@ -1,6 +1,9 @@
 //! Edges around nodes.
 
-use super::{ScopeImage, Slot};
+use super::{
+    ScopeImage, Slot,
+    fetch::{AHEAD, fetch},
+};
 use aionis_core::{
     ids::{EdgeId, NodeId},
     model::EdgeType,
@@ -118,9 +121,16 @@ impl ScopeImage {
         let limit = query.limit;
         let strongest = |first: fn(Around) -> u32, next: fn(&EdgeImage) -> u32, far: fn(&EdgeImage) -> Slot| {
             let mut found: Vec<u32> = Vec::new();
-            for slot in &slots {
-                let mut at = first(self.around[*slot as usize]);
-                while let Some(edge) = self.edges.get(at as usize) {
+            // The next edge of every node in turn, so that many of them are on their way from memory at once.
+            let mut reached: Vec<u32> = slots.iter().map(|slot| first(self.around[*slot as usize])).collect();
+            while !reached.is_empty() {
+                reached.retain(|at| (*at as usize) < self.edges.len());
+                for number in 0..reached.len() {
+                    if let Some(ahead) = reached.get(number + AHEAD) {
+                        fetch(&self.edges, *ahead);
+                    }
+                    let at = reached[number];
+                    let edge = &self.edges[at as usize];
                     // The near end is one of the nodes asked for.
                     if edge.weight > REMOVED
                         && edge.weight >= query.min_weight
@@ -129,7 +139,7 @@ impl ScopeImage {
                     {
                         found.push(at);
                     }
-                    at = next(edge);
+                    reached[number] = next(edge);
                 }
             }
             if found.len() > limit {

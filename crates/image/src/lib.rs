@@ -9,6 +9,7 @@ mod code;
 mod delta;
 mod dense;
 mod erase;
+mod fetch;
 mod gates;
 mod graph;
 mod index;

@@ -8,7 +8,10 @@ use aionis_core::{
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
-use super::{ScopeImage, Slot};
+use super::{
+    ScopeImage, Slot,
+    fetch::{AHEAD, fetch},
+};
 
 /// Analysed titles a question may name nodes by.
 struct Names<'a> {
@@ -43,7 +46,11 @@ impl ScopeImage {
         let mut position: HashMap<Slot, u32> = HashMap::with_capacity(candidates.len() + edges.len());
         position.extend(slots.iter().zip(0..).filter_map(|(slot, at)| Some(((*slot)?, at))));
         let mut neighbours: Vec<(Uuid, Slot)> = Vec::new();
-        for slot in edges.iter().flat_map(|at| self.edges[*at as usize].between()) {
+        let ends: Vec<Slot> = edges.iter().flat_map(|at| self.edges[*at as usize].between()).collect();
+        for (number, slot) in ends.iter().copied().enumerate() {
+            if let Some(ahead) = ends.get(number + AHEAD) {
+                fetch(&self.nodes, *ahead);
+            }
             position.entry(slot).or_insert_with(|| {
                 neighbours.push((self.nodes[slot as usize].id, slot));
                 u32::MAX

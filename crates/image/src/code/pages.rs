@@ -1,13 +1,13 @@
 //! Where codes lie, and how many are compared at once.
 
 use multiversion::multiversion;
-use prefetch_index::prefetch_index;
 
 use super::{
     Levels,
     common::Moves,
     question::{BitQuestion, HALF, PLANES, Planes},
 };
+use crate::fetch::fetch_all;
 
 /// Words of signs that are compared with all codes: a cache line of each.
 pub(super) const FIRST: usize = 8;
@@ -102,14 +102,6 @@ pub(super) fn least(sums: &Sums) -> u32 {
     least
 }
 
-/// Asks memory for what will be read: each of these is a line of the cache, or about one.
-#[inline(always)]
-fn fetch<T>(lines: &[T]) {
-    for at in 0..lines.len() {
-        prefetch_index(lines, at);
-    }
-}
-
 /// Sums of the first signs of all codes, and the least of each block.
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+popcnt+avx512f+avx512bw+avx512vl+avx512dq+avx512vpopcntdq",
@@ -127,7 +119,7 @@ fn sum_first<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
             let ahead = ahead.take();
             for (number, (block, (sums, of_block))) in page.first.iter().zip(of_blocks).enumerate() {
                 if let Some(ahead) = ahead {
-                    fetch(&ahead.first[number]);
+                    fetch_all(&ahead.first[number]);
                 }
                 *sums = differing(block, of.planes);
                 *of_block = least(sums);
@@ -155,7 +147,7 @@ fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
                 of.blocks = left;
                 if let Some(ahead) = left.get(BLOCKS_AHEAD) {
                     let ahead = *ahead as usize;
-                    fetch(&pages[ahead / BLOCKS].others[ahead % BLOCKS * words..][..words]);
+                    fetch_all(&pages[ahead / BLOCKS].others[ahead % BLOCKS * words..][..words]);
                 }
                 let more = differing(&page.others[at % BLOCKS * words..][..words], of.planes);
                 let sums = &mut of.sums[at];
@@ -178,7 +170,7 @@ fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
 fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mut Vec<u32>) {
     for (number, at) in picked.iter().enumerate() {
         if let Some(ahead) = picked.get(number + CODES_AHEAD) {
-            fetch(rest_of(pages, *ahead as usize, planes.len()));
+            fetch_all(rest_of(pages, *ahead as usize, planes.len()));
         }
         // Sums per lane, so that a processor with wide registers adds them up only once at the end.
         let mut total = [0_u64; 2 * HALF];
@@ -327,9 +319,9 @@ impl Pages {
     pub(super) fn fetch(&self, at: usize) {
         let others = self.others();
         let (page, place) = (&self.pages[at / PAGE], at % PAGE);
-        fetch(&page.first[place / BLOCK]);
-        fetch(&page.others[place / BLOCK * others..][..others]);
-        fetch(rest_of(&self.pages, at, self.groups()));
+        fetch_all(&page.first[place / BLOCK]);
+        fetch_all(&page.others[place / BLOCK * others..][..others]);
+        fetch_all(rest_of(&self.pages, at, self.groups()));
     }
 
     /// What the bits of a code add up to that differ from the fine bits of a question, weighed 4 : 2 : 1.
