@@ -13,7 +13,7 @@ pub(super) const AHEAD: usize = 8;
 pub(super) fn fetch<T>(of: &[T], at: u32) {
     let at = at as usize;
     prefetch_index(of, at);
-    if size_of::<T>() > LINE || LINE % size_of::<T>() != 0 {
+    if size_of::<T>() > LINE || !LINE.is_multiple_of(size_of::<T>()) {
         // Where the next one begins, which most often is where this one ends.
         prefetch_index(of, at + 1);
     }

@@ -6,7 +6,7 @@ use aionis_core::{
     slots::{DRAFT_TOPIC, SUPERSEDED},
 };
 
-use super::Slot;
+use super::{Slot, fetch::fetch};
 
 /// The bits of a gate.
 pub mod gate {
@@ -87,6 +87,11 @@ impl Gates {
     /// Length of a node's text in terms.
     pub(super) fn terms(&self, slot: Slot) -> u32 {
         self.terms[slot as usize]
+    }
+
+    /// Asks memory for that length.
+    pub(super) fn fetch_terms(&self, slot: Slot) {
+        fetch(&self.terms, slot);
     }
 
     /// Whether it may be a seed of the text endpoint, owners aside.

@@ -101,7 +101,7 @@ impl ScopeImage {
     /// The strongest edges leaving, and the strongest entering, any of the nodes; each edge once, and only between what the
     /// viewer may be shown.
     pub fn edges_around(&self, query: &EdgeQuery) -> Vec<EdgeView> {
-        let mut slots: Vec<Slot> = query.around.iter().filter_map(|id| self.slot_of(id.0)).collect();
+        let mut slots: Vec<Slot> = self.slots_of(&query.around).into_iter().flatten().collect();
         // A node named twice is one node: its edges must not use up the limit.
         slots.sort_unstable();
         slots.dedup();

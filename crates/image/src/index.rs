@@ -17,6 +17,12 @@ impl Index {
         self.table.find(self.hasher.hash_one(&key), |at| key_at(*at) == key).copied()
     }
 
+    /// Position of an entry that may be the one with this key, as about nine in ten are; none if there is no such entry. No
+    /// entry is read for it.
+    pub(super) fn guess<K: Hash>(&self, key: K) -> Option<u32> {
+        self.table.find(self.hasher.hash_one(&key), |_| true).copied()
+    }
+
     /// Adds a position whose key is not in yet.
     pub(super) fn insert<K: Hash>(&mut self, key: K, at: u32, key_at: impl Fn(u32) -> K) {
         let hasher = &self.hasher;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Filter, ScopeImage, Slot, postings::Postings};
+use super::{Filter, ScopeImage, Slot, fetch::fetch, postings::Postings};
 use aionis_core::{
     ids::NodeId,
     ports::store::NodeFilter,
@@ -12,6 +12,9 @@ use aionis_core::{
 /// Once this many documents are in play, further (more common) terms only add to documents already found. The rarest
 /// terms come first, so what is passed over holds none of them.
 const DOCUMENTS_IN_PLAY_MAX: usize = 50_000;
+
+/// Postings that are read before their documents are looked at.
+const READ_AHEAD: usize = 64;
 
 /// Room for the scores of one question, kept from question to question: for a large scope it is some hundred kilobytes.
 #[derive(Default)]
@@ -201,21 +204,36 @@ impl ScopeImage {
         if score_of.len() < self.nodes.len() {
             score_of.resize(self.nodes.len(), 0.0);
         }
+        let mut ahead: Vec<(Slot, u16)> = Vec::with_capacity(READ_AHEAD);
         for at in rarest_first {
             let weight = idf(self.documents, doc_freq[at]);
             let open = touched.len() < DOCUMENTS_IN_PLAY_MAX;
-            for (slot, count) in lists[at].entries() {
-                let score = &mut score_of[slot as usize];
-                if *score == 0.0 {
-                    if !open {
-                        continue;
-                    }
-                    touched.push(slot);
+            let mut entries = lists[at].entries();
+            loop {
+                ahead.clear();
+                ahead.extend(entries.by_ref().take(READ_AHEAD).inspect(|(slot, _)| {
+                    fetch(score_of, *slot);
+                    self.gates.fetch_terms(*slot);
+                }));
+                if ahead.is_empty() {
+                    break;
                 }
-                let len = f64::from(self.gates.terms(slot));
-                #[expect(clippy::cast_possible_truncation, reason = "candidates are scored again in full precision")]
-                let gain = (weight * saturation(f64::from(count), len, mean_len)) as f32;
-                *score += gain;
+                for (slot, count) in ahead.drain(..) {
+                    let score = &mut score_of[slot as usize];
+                    if *score == 0.0 {
+                        if !open {
+                            continue;
+                        }
+                        touched.push(slot);
+                    }
+                    let len = f64::from(self.gates.terms(slot));
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        reason = "candidates are scored again in full precision"
+                    )]
+                    let gain = (weight * saturation(f64::from(count), len, mean_len)) as f32;
+                    *score += gain;
+                }
             }
         }
     }

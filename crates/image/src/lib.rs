@@ -37,6 +37,7 @@ use uuid::Uuid;
 
 use self::{
     code::BitCodes,
+    fetch::fetch,
     gates::{Filter, Gate, Gates, is_shown},
     graph::{Around, EdgeImage},
     index::Index,
@@ -244,6 +245,18 @@ impl ScopeImage {
         self.slots.get(id, |slot| self.nodes[slot as usize].id)
     }
 
+    /// Where many nodes are, in their order: each is on its way from memory while others are looked for.
+    fn slots_of(&self, ids: &[NodeId]) -> Vec<Option<Slot>> {
+        let guesses = ids.iter().map(|id| self.slots.guess(id.0).inspect(|slot| fetch(&self.nodes, *slot)));
+        let mut slots: Vec<Option<Slot>> = guesses.collect();
+        for (slot, id) in slots.iter_mut().zip(ids) {
+            if slot.is_some_and(|slot| self.nodes[slot as usize].id != id.0) {
+                *slot = self.slot_of(id.0);
+            }
+        }
+        slots
+    }
+
     fn slot(&self, id: NodeId) -> Option<&NodeImage> {
         self.slot_of(id.0).map(|slot| &self.nodes[slot as usize])
     }
@@ -261,8 +274,9 @@ impl ScopeImage {
     /// Vitals of those nodes the viewer may see and recall may show.
     pub fn vitals(&self, ids: &[NodeId], viewer: &Viewer) -> Vec<NodeVitals> {
         let filter = self.viewer(viewer);
-        ids.iter()
-            .filter_map(|id| self.slot_of(id.0))
+        self.slots_of(ids)
+            .into_iter()
+            .flatten()
             .filter(|slot| !self.is_alias(*slot) && filter.sees(&self.gates, *slot))
             .map(|slot| &self.nodes[slot as usize])
             .filter(|node| node.is_shown())

@@ -41,7 +41,7 @@ impl ScopeImage {
     pub fn surroundings(&self, query: &SurroundingsQuery) -> Surroundings {
         let candidates = &query.edges.around;
         debug_assert!(candidates.is_sorted(), "candidates are looked for by halves");
-        let slots: Vec<Option<Slot>> = candidates.iter().map(|id| self.slot_of(id.0)).collect();
+        let slots = self.slots_of(candidates);
         let edges = self.strongest(&query.edges, slots.iter().flatten().copied().collect());
         let mut position: HashMap<Slot, u32> = HashMap::with_capacity(candidates.len() + edges.len());
         position.extend(slots.iter().zip(0..).filter_map(|(slot, at)| Some(((*slot)?, at))));
