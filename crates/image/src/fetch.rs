@@ -19,11 +19,17 @@ pub(super) fn fetch<T>(of: &[T], at: u32) {
     }
 }
 
-/// Asks for consecutive entries, each of them as large as a line of the cache.
+/// Asks for all entries of a part of a list.
 #[inline(always)]
-pub(super) fn fetch_all<T>(lines: &[T]) {
-    for at in 0..lines.len() {
-        prefetch_index(lines, at);
+pub(super) fn fetch_all<T>(of: &[T]) {
+    fetch_row(of, 0, of.len());
+}
+
+/// Asks for one of the rows that a list is made of, which may be further on in memory than the list goes.
+#[inline(always)]
+pub(super) fn fetch_row<T>(of: &[T], row: usize, length: usize) {
+    for at in (0..length).step_by((LINE / size_of::<T>()).max(1)) {
+        prefetch_index(of, row * length + at);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use multiversion::multiversion;
 
-use super::Slot;
+use super::{Slot, fetch::fetch_row};
 
 /// Quantised unit vectors of one dimension, one after the other.
 pub struct Codes {
@@ -252,6 +252,8 @@ impl Codes {
 
 /// Vectors looked at together.
 const BLOCK: usize = 256;
+/// How many vectors ahead memory is asked for the next ones, beyond those looked at together too: some kilobytes.
+const VECTORS_AHEAD: usize = 16;
 
 #[multiversion(targets(
     "x86_64+avx+avx2+bmi1+bmi2+fma+avx512f+avx512bw+avx512vl+avx512dq+avx512vnni",
@@ -259,7 +261,9 @@ const BLOCK: usize = 256;
     "aarch64+neon",
 ))]
 fn scaled_products(codes: &[i8], question: &[i16], factors: &[f32], factor: f32, scores: &mut [f32]) {
-    for ((vector, score), own) in codes.chunks_exact(question.len()).zip(scores).zip(factors) {
+    let dim = question.len();
+    for (number, ((vector, score), own)) in codes.chunks_exact(dim).zip(scores).zip(factors).enumerate() {
+        fetch_row(codes, number + VECTORS_AHEAD, dim);
         let product: i32 = vector.iter().zip(question).map(|(a, b)| i32::from(i16::from(*a)) * i32::from(*b)).sum();
         #[expect(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]
         let scaled = product as f32 * own * factor;
