@@ -238,3 +238,28 @@ impl ScopeImage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aionis_core::{model::Viewer, ports::store::SeedRules};
+
+    use crate::tests::facts;
+
+    #[test]
+    fn all_documents_of_a_long_list_are_scored() {
+        let mut image = ScopeImage::empty(1, 0);
+        image.hold_all_postings();
+        let count = 3 * READ_AHEAD as u32 + 1;
+        for n in 0..count {
+            let slot = image.put_facts(&facts(u128::from(n)));
+            // The later a document, the better it is.
+            image.add_term(slot, "word", n + 1);
+        }
+        let terms = ["word".to_owned()];
+        let everyone = NodeFilter { viewer: Viewer::default(), rules: SeedRules::Everything };
+        let all = image.lexical(&everyone, &terms, count as usize);
+        let counts: Vec<u16> = all.docs.iter().map(|doc| doc.counts[0]).collect();
+        assert_eq!(counts, (1..=count as u16).rev().collect::<Vec<_>>());
+    }
+}

@@ -340,31 +340,36 @@ impl ScopeImage {
 mod tests {
     use super::*;
 
+    /// A node that everyone may find.
+    pub(super) fn facts(n: u128) -> NodeFacts<'static> {
+        NodeFacts {
+            id: Uuid::from_u128(n),
+            node_no: 0,
+            node_type: NodeType::Event,
+            tier: Tier::Hot,
+            lane: Lane::Shared,
+            owner_agent: None,
+            owner_team: None,
+            flags: 0,
+            terms: 1,
+            live_rule: false,
+            pending: false,
+            ready: false,
+            salience: 0.5,
+            decay: DecayBasis { since: Timestamp(0), used_at: Timestamp(0), feedback: 0.0, held: false },
+            confidence: 0.5,
+            name_key: None,
+            client_id: None,
+            alias_of: None,
+        }
+    }
+
     #[test]
     fn many_nodes_are_found_where_each_is_found_by_itself() {
         let ids: Vec<NodeId> = (0..6_000).map(|n| NodeId(Uuid::from_u128(n))).collect();
         let mut image = ScopeImage::empty(1, 0);
-        for id in ids.iter().step_by(2) {
-            image.put_facts(&NodeFacts {
-                id: id.0,
-                node_no: 0,
-                node_type: NodeType::Event,
-                tier: Tier::Hot,
-                lane: Lane::Shared,
-                owner_agent: None,
-                owner_team: None,
-                flags: 0,
-                terms: 1,
-                live_rule: false,
-                pending: false,
-                ready: false,
-                salience: 0.5,
-                decay: DecayBasis { since: Timestamp(0), used_at: Timestamp(0), feedback: 0.0, held: false },
-                confidence: 0.5,
-                name_key: None,
-                client_id: None,
-                alias_of: None,
-            });
+        for n in (0..6_000).step_by(2) {
+            image.put_facts(&facts(n));
         }
         let one_by_one: Vec<Option<Slot>> = ids.iter().map(|id| image.slot_of(id.0)).collect();
         assert!(one_by_one.iter().zip(0..).all(|(slot, n)| *slot == (n % 2 == 0).then_some(n / 2)));
