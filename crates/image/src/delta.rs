@@ -290,28 +290,29 @@ impl ScopeImage {
 
     pub(super) fn put_names(&mut self, slot: Slot, name_key: Option<&str>, client_id: Option<&str>) {
         if let Some(name) = name_key {
-            self.nodes[slot as usize].name = Some(name.into());
+            self.nodes[slot as usize].name = Some(self.digests.of(name));
         }
         self.put_client_id(slot, client_id);
     }
 
     /// Gives a node a client id, or takes it away. Another node that had it has none then.
     pub(super) fn put_client_id(&mut self, slot: Slot, client_id: Option<&str>) {
-        let held = self.nodes[slot as usize].client_id.as_deref();
+        let held = self.nodes[slot as usize].client_id;
+        let client_id = client_id.map(|client_id| self.digests.of(client_id));
         if held == client_id {
             return;
         }
-        if let Some(held) = held {
+        if held.is_some() {
             self.clients.remove(held, |slot| client_id_at(&self.nodes, slot));
         }
-        if let Some(client_id) = client_id
+        if client_id.is_some()
             && let Some(other) = self.clients.get(client_id, |slot| client_id_at(&self.nodes, slot))
         {
             self.clients.remove(client_id, |slot| client_id_at(&self.nodes, slot));
             self.nodes[other as usize].client_id = None;
         }
-        self.nodes[slot as usize].client_id = client_id.map(Into::into);
-        if let Some(client_id) = client_id {
+        self.nodes[slot as usize].client_id = client_id;
+        if client_id.is_some() {
             self.clients.insert(client_id, slot, |slot| client_id_at(&self.nodes, slot));
         }
     }

@@ -8,6 +8,7 @@ mod alias;
 mod code;
 mod delta;
 mod dense;
+mod digests;
 mod erase;
 mod fetch;
 mod gates;
@@ -37,6 +38,7 @@ use uuid::Uuid;
 
 use self::{
     code::BitCodes,
+    digests::{Digest, Digests},
     fetch::fetch,
     gates::{Filter, Gate, Gates, is_shown},
     graph::{Around, EdgeImage},
@@ -83,6 +85,7 @@ pub struct ScopeImage {
     edges: Vec<EdgeImage>,
     edge_slots: Index,
     around: Vec<Around>,
+    digests: Digests,
     /// By client id.
     clients: Index,
     /// What nodes are aliases of.
@@ -104,9 +107,10 @@ struct NodeImage {
     id: Uuid,
     /// Where its vector is, if it has one.
     vector: Option<Place>,
-    name: Option<Box<str>>,
+    /// Its analysed title.
+    name: Option<Digest>,
     /// Its client id now; an update by id alone takes it away.
-    client_id: Option<Box<str>>,
+    client_id: Option<Digest>,
     node_type: NodeType,
     tier: Tier,
     lane: Lane,
@@ -163,9 +167,9 @@ impl NodeImage {
     }
 }
 
-/// The client id of a node, empty without one.
-fn client_id_at(nodes: &[NodeImage], slot: Slot) -> &str {
-    nodes[slot as usize].client_id.as_deref().unwrap_or_default()
+/// The client id of a node, if it has one.
+fn client_id_at(nodes: &[NodeImage], slot: Slot) -> Option<Digest> {
+    nodes[slot as usize].client_id
 }
 
 /// Strings that occur often, as numbers. Zero stands for none.
@@ -211,6 +215,7 @@ impl ScopeImage {
             edges: Vec::new(),
             edge_slots: Index::default(),
             around: Vec::new(),
+            digests: Digests::default(),
             clients: Index::default(),
             aliases: HashMap::new(),
             postings: HashMap::new(),
@@ -233,11 +238,6 @@ impl ScopeImage {
             team: self.strings.known(viewer.team.as_ref()),
             rules: SeedRules::Everything,
         }
-    }
-
-    /// The client id of a node, empty without one.
-    fn client_id_at(&self, slot: Slot) -> &str {
-        client_id_at(&self.nodes, slot)
     }
 
     /// Where a node is, if it is known.
@@ -291,7 +291,7 @@ impl ScopeImage {
             .iter()
             .filter_map(|literal| {
                 let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slot_of(id));
-                by_id.or_else(|| self.clients.get(literal.as_str(), |slot| self.client_id_at(slot)))
+                by_id.or_else(|| self.clients.get(Some(self.digests.of(literal)), |slot| client_id_at(&self.nodes, slot)))
             })
             .map(|slot| self.stands_for(slot))
             .filter(|slot| filter.seeds(&self.gates, *slot))
@@ -320,7 +320,7 @@ impl ScopeImage {
     pub fn bytes(&self) -> usize {
         let postings: usize = self.postings.values().map(Postings::bytes).sum();
         // An image of an unknown scope weighs something too, so that asking for many of them cannot fill the memory.
-        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + Gates::BYTES + 48)
+        1024 + self.nodes.capacity() * (size_of::<NodeImage>() + Gates::BYTES)
             + self.rows.capacity() * size_of::<RowNumbers>()
             + self.row_places.capacity() * size_of::<RowPlaces>()
             + self.slots.bytes()

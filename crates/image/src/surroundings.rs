@@ -10,30 +10,17 @@ use uuid::Uuid;
 
 use super::{
     ScopeImage, Slot,
+    digests::Digest,
     fetch::{AHEAD, fetch},
 };
 
-/// Analysed titles a question may name nodes by.
-struct Names<'a> {
-    names: HashSet<&'a str>,
-    /// The lengths that occur, a bit each: most titles are of another, and need not be read.
-    lengths: u128,
-}
-
-impl<'a> Names<'a> {
-    fn new(names: &'a [String]) -> Self {
-        let lengths = names.iter().fold(0, |lengths, name| lengths | Self::length(name));
-        Self { names: names.iter().map(String::as_str).collect(), lengths }
-    }
-
-    /// The bit of a name's length; all long ones have the same.
-    fn length(name: &str) -> u128 {
-        1 << name.len().min(127)
-    }
-
-    fn hold(&self, name: &str) -> bool {
-        self.lengths & Self::length(name) != 0 && self.names.contains(name)
-    }
+/// What an edge of a candidate leads to.
+struct Neighbour {
+    /// Ordered as ids are.
+    id: u128,
+    slot: Slot,
+    /// How many there were before it.
+    number: usize,
 }
 
 impl ScopeImage {
@@ -43,34 +30,39 @@ impl ScopeImage {
         debug_assert!(candidates.is_sorted(), "candidates are looked for by halves");
         let slots = self.slots_of(candidates);
         let edges = self.strongest(&query.edges, slots.iter().flatten().copied().collect());
-        let mut position: HashMap<Slot, u32> = HashMap::with_capacity(candidates.len() + edges.len());
-        position.extend(slots.iter().zip(0..).filter_map(|(slot, at)| Some(((*slot)?, at))));
-        let mut neighbours: Vec<(Uuid, Slot)> = Vec::new();
+        let mut position: HashMap<Slot, usize> = HashMap::with_capacity(candidates.len() + edges.len());
+        position.extend(slots.iter().enumerate().filter_map(|(at, slot)| Some(((*slot)?, at))));
+        // Neighbours are numbered as they come, and get their places when all are known.
+        let mut neighbours: Vec<Neighbour> = Vec::with_capacity(edges.len());
         let ends: Vec<Slot> = edges.iter().flat_map(|at| self.edges[*at as usize].between()).collect();
-        for (number, slot) in ends.iter().copied().enumerate() {
+        let mut met = |(number, slot): (usize, &Slot)| {
             if let Some(ahead) = ends.get(number + AHEAD) {
                 fetch(&self.nodes, *ahead);
             }
-            position.entry(slot).or_insert_with(|| {
-                neighbours.push((self.nodes[slot as usize].id, slot));
-                u32::MAX
-            });
+            *position.entry(*slot).or_insert_with(|| {
+                let number = neighbours.len();
+                neighbours.push(Neighbour { id: self.nodes[*slot as usize].id.as_u128(), slot: *slot, number });
+                candidates.len() + number
+            })
+        };
+        let ends: Vec<usize> = ends.iter().enumerate().map(&mut met).collect();
+        neighbours.sort_unstable_by_key(|of| of.id);
+        let mut places = vec![0; neighbours.len()];
+        for (place, of) in neighbours.iter().enumerate() {
+            places[of.number] = candidates.len() + place;
         }
-        neighbours.sort_unstable();
-        let slots: Vec<Option<Slot>> =
-            slots.into_iter().chain(neighbours.iter().map(|(_, slot)| Some(*slot))).collect();
-        let beyond = slots.iter().zip(0..).skip(candidates.len());
-        position.extend(beyond.filter_map(|(slot, at)| Some(((*slot)?, at))));
-        let links = edges.iter().map(|at| {
+        let place = |met: usize| met.checked_sub(candidates.len()).map_or(met, |number| places[number]);
+        let slots: Vec<Option<Slot>> = slots.into_iter().chain(neighbours.iter().map(|of| Some(of.slot))).collect();
+        let links = edges.iter().zip(ends.as_chunks().0).map(|(at, [src, dst])| {
             let edge = &self.edges[*at as usize];
-            let [src, dst] = edge.between().map(|slot| position[&slot]);
+            let [src, dst] = [src, dst].map(|met| u32::try_from(place(*met)).unwrap_or(u32::MAX));
             Link { edge_type: edge.edge_type(), src, dst, weight: edge.weight() }
         });
         let links = links.collect();
-        let names = Names::new(&query.names);
-        let is_named = |slot: Slot| self.nodes[slot as usize].name.as_ref().is_some_and(|name| names.hold(name));
+        let names: HashSet<Digest> = query.names.iter().map(|name| self.digests.of(name)).collect();
+        let is_named = |slot: Slot| self.nodes[slot as usize].name.is_some_and(|name| names.contains(&name));
         let mut surroundings = Surroundings {
-            nodes: candidates.iter().copied().chain(neighbours.iter().map(|(id, _)| NodeId(*id))).collect(),
+            nodes: candidates.iter().copied().chain(neighbours.iter().map(|of| NodeId(Uuid::from_u128(of.id)))).collect(),
             candidates: candidates.len(),
             // What an edge leads to is shown to the viewer, but may be a draft.
             is_open: slots
@@ -82,8 +74,8 @@ impl ScopeImage {
             links,
         };
         for slot in self.named_by_alias(is_named) {
-            if let Some(at) = position.get(&slot) {
-                surroundings.is_named[*at as usize] = true;
+            if let Some(met) = position.get(&slot) {
+                surroundings.is_named[place(*met)] = true;
             }
         }
         surroundings

@@ -189,16 +189,20 @@ impl<'a> Field<'a> {
 
     fn spread(&self, own: &Windows) -> Windows {
         let links = self.links();
-        let mut windows = own.clone();
-        for _ in 0..WINDOW_PASSES {
-            let before = windows.clone();
+        let pass = |windows: &mut Windows, before: &Windows| {
             for &(a, b, share) in &links {
                 for (from, to) in [(a, b), (b, a)] {
                     if before.mass[from] > 0.0 {
-                        windows.add(to, &before, from, share);
+                        windows.add(to, before, from, share);
                     }
                 }
             }
+        };
+        let mut windows = own.clone();
+        pass(&mut windows, own);
+        for _ in 1..WINDOW_PASSES {
+            let before = windows.clone();
+            pass(&mut windows, &before);
         }
         windows
     }
@@ -206,20 +210,25 @@ impl<'a> Field<'a> {
     /// Pairs of neighbours that are scored with the share that passes between them: less, the more neighbours the
     /// busier one has, so that a hub does not mix everything with everything; less for an edge of low weight.
     fn links(&self) -> Vec<(usize, usize, f64)> {
-        let mut links: Vec<(usize, usize, f64)> = self
+        let both_in = |link: &&Link| self.is_in[link.src as usize] && self.is_in[link.dst as usize];
+        // Both ends as one number, the lower one first.
+        let mut links: Vec<(u64, f64)> = self
             .arms
             .around
             .links
             .iter()
             .filter(|link| is_window(link.edge_type))
+            .filter(both_in)
             .map(|link| {
-                (link.src.min(link.dst) as usize, link.src.max(link.dst) as usize, (2.0 * link.weight).min(1.0))
+                let ends = u64::from(link.src.min(link.dst)) << 32 | u64::from(link.src.max(link.dst));
+                (ends, (2.0 * link.weight).min(1.0))
             })
-            .filter(|(a, b, _)| self.is_in[*a] && self.is_in[*b])
             .collect();
         // Of several edges between the same two the strongest counts.
-        links.sort_unstable_by(|x, y| (x.0, x.1).cmp(&(y.0, y.1)).then(y.2.total_cmp(&x.2)));
-        links.dedup_by_key(|link| (link.0, link.1));
+        links.sort_unstable_by(|x, y| x.0.cmp(&y.0).then(y.1.total_cmp(&x.1)));
+        links.dedup_by_key(|link| link.0);
+        let mut links: Vec<(usize, usize, f64)> =
+            links.into_iter().map(|(ends, share)| ((ends >> 32) as usize, (ends & u64::from(u32::MAX)) as usize, share)).collect();
         let mut degree = vec![0_u32; self.is_in.len()];
         for (a, b, _) in &links {
             degree[*a] += 1;

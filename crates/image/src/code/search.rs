@@ -212,8 +212,10 @@ impl BitCodes {
         self.direction.refined(sum, fine, Known { own, along: 0.0 }).clamp(-1.0, 1.0)
     }
 
-    fn known(&self, at: u32) -> Known {
-        Known { own: self.own[at as usize], along: self.along[at as usize] }
+    /// What a question is told of a code. What the vector has in common with all is not read if that was not taken out of it.
+    fn known(&self, question: &BitQuestion, at: u32) -> Known {
+        let along = if question.is_partial() { self.along[at as usize] } else { 0.0 };
+        Known { own: self.own[at as usize], along }
     }
 
     /// Takes a code out; the last one moves to its place. Returns the moved code's owner, if one moved.
@@ -290,8 +292,7 @@ impl BitCodes {
         let (tally, _) = self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &asked.passes);
         *close = 1.0 + MORE_WHERE_CLOSE * question.near(tally.reach(sure), FIRST).powi(4);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
-        blocks.clear();
-        pick(leasts.iter().enumerate().map(|(block, least)| (block as u32, least)), most, blocks);
+        pick_blocks(leasts, most, blocks);
     }
 
     /// Estimates of those codes whose signs do not rule them out.
@@ -308,15 +309,12 @@ impl BitCodes {
             self.tally(question.most(words), swept.clone(), (sums, leasts), share.max(least), &asked.passes);
         // Beyond the bound there are codes that do not pass.
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
-        picked.clear();
-        for block in swept.filter(|block| leasts[*block] <= most) {
-            pick(sums[block].iter().enumerate().map(|(code, sum)| (position(block, code), sum)), most, picked);
-        }
+        pick_codes(swept.filter(|block| leasts[*block] <= most), sums, most, picked);
         self.pages.sum_rest(question, picked, rest);
         let estimate = |(at, rest): (&u32, &u32)| {
-            let known = self.known(*at);
-            let apart = first_apart.of(known.along) + others_apart.of(known.along);
-            let sum = 4 * (sums.as_flattened()[*at as usize] - apart) + rest;
+            let (known, sum) = (self.known(question, *at), sums.as_flattened()[*at as usize]);
+            let apart = if question.is_partial() { first_apart.of(known.along) + others_apart.of(known.along) } else { 0 };
+            let sum = 4 * (sum - apart) + rest;
             Estimate { cosine: question.estimate(sum, known), at: *at, sum }
         };
         picked.iter().zip(&*rest).map(estimate).collect()
@@ -342,7 +340,7 @@ impl BitCodes {
             }
             let code = &mut found[number];
             let fine = self.pages.sum_fine(question, code.at as usize);
-            code.cosine = question.refined(code.sum, fine, self.known(code.at));
+            code.cosine = question.refined(code.sum, fine, self.known(question, code.at));
         }
         found.sort_unstable_by(best_first);
         let owner = |code: Estimate| self.owners[code.at as usize];
@@ -450,13 +448,28 @@ const fn position(block: usize, place: usize) -> u32 {
     (block * BLOCK + place) as u32
 }
 
-/// Adds the names of the sums that are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
-fn pick<'a>(sums: impl ExactSizeIterator<Item = (u32, &'a u32)>, most: u32, picked: &mut Vec<u32>) {
-    let mut count = picked.len();
-    picked.resize(count + sums.len(), 0);
-    for (name, sum) in sums {
-        picked[count] = name;
-        count += usize::from(*sum <= most);
+/// The codes of some blocks whose sums are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
+fn pick_codes(blocks: impl Iterator<Item = usize>, sums: &[Sums], most: u32, picked: &mut Vec<u32>) {
+    let mut count = 0;
+    for block in blocks {
+        if picked.len() < count + BLOCK {
+            picked.resize(2 * (count + BLOCK), 0);
+        }
+        for (code, sum) in sums[block].iter().enumerate() {
+            picked[count] = position(block, code);
+            count += usize::from(*sum <= most);
+        }
+    }
+    picked.truncate(count);
+}
+
+/// The blocks whose least sum is not above `most`, likewise.
+fn pick_blocks(leasts: &[u32], most: u32, picked: &mut Vec<u32>) {
+    let mut count = 0;
+    picked.resize(leasts.len(), 0);
+    for (block, least) in (0..).zip(leasts) {
+        picked[count] = block;
+        count += usize::from(*least <= most);
     }
     picked.truncate(count);
 }
@@ -484,7 +497,7 @@ mod tests {
                 let question = BitQuestion::new(&vectors[0], words, &codes.common);
                 codes.put(None, &coding.encode(vector), 0);
                 let found = &estimates(&codes, &vectors[0], 1)[0];
-                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known(0));
+                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known(&question, 0));
                 let cosine = cosine(&vectors[0], vector);
                 for (estimate, squares) in [found.cosine, refined].into_iter().zip(&mut squares) {
                     let error = f64::from(estimate) - cosine;
@@ -621,7 +634,7 @@ mod tests {
         }
         for (at, vector) in vectors.iter().enumerate() {
             let sum = codes.pages.sum_code(&question, at);
-            let refined = question.refined(sum, codes.pages.sum_fine(&question, at), codes.known(at as u32));
+            let refined = question.refined(sum, codes.pages.sum_fine(&question, at), codes.known(&question, at as u32));
             let cosine = cosine(&vectors[7], vector);
             assert!((f64::from(refined) - cosine).abs() < 0.03, "{at}: {refined} {cosine}");
         }
