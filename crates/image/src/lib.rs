@@ -291,7 +291,9 @@ impl ScopeImage {
             .iter()
             .filter_map(|literal| {
                 let by_id = Uuid::parse_str(literal).ok().and_then(|id| self.slot_of(id));
-                by_id.or_else(|| self.clients.get(Some(self.digests.of(literal)), |slot| client_id_at(&self.nodes, slot)))
+                by_id.or_else(|| {
+                    self.clients.get(Some(self.digests.of(literal)), |slot| client_id_at(&self.nodes, slot))
+                })
             })
             .map(|slot| self.stands_for(slot))
             .filter(|slot| filter.seeds(&self.gates, *slot))

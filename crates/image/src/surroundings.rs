@@ -8,11 +8,7 @@ use aionis_core::{
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
-use super::{
-    ScopeImage, Slot,
-    digests::Digest,
-    fetch::{AHEAD, fetch},
-};
+use super::{ScopeImage, Slot, digests::Digest, fetch::fetch};
 
 /// What an edge of a candidate leads to.
 struct Neighbour {
@@ -32,20 +28,18 @@ impl ScopeImage {
         let edges = self.strongest(&query.edges, slots.iter().flatten().copied().collect());
         let mut position: HashMap<Slot, usize> = HashMap::with_capacity(candidates.len() + edges.len());
         position.extend(slots.iter().enumerate().filter_map(|(at, slot)| Some(((*slot)?, at))));
-        // Neighbours are numbered as they come, and get their places when all are known.
-        let mut neighbours: Vec<Neighbour> = Vec::with_capacity(edges.len());
-        let ends: Vec<Slot> = edges.iter().flat_map(|at| self.edges[*at as usize].between()).collect();
-        let mut met = |(number, slot): (usize, &Slot)| {
-            if let Some(ahead) = ends.get(number + AHEAD) {
-                fetch(&self.nodes, *ahead);
-            }
-            *position.entry(*slot).or_insert_with(|| {
-                let number = neighbours.len();
-                neighbours.push(Neighbour { id: self.nodes[*slot as usize].id.as_u128(), slot: *slot, number });
-                candidates.len() + number
+        // Neighbours are numbered as they are met, while they are on their way from memory, and get their places by their ids.
+        let mut met: Vec<Slot> = Vec::with_capacity(edges.len());
+        let mut end = |slot| {
+            *position.entry(slot).or_insert_with(|| {
+                fetch(&self.nodes, slot);
+                met.push(slot);
+                candidates.len() + met.len() - 1
             })
         };
-        let ends: Vec<usize> = ends.iter().enumerate().map(&mut met).collect();
+        let ends: Vec<[usize; 2]> = edges.iter().map(|at| self.edges[*at as usize].between().map(&mut end)).collect();
+        let neighbour = |(number, slot)| Neighbour { id: self.nodes[slot as usize].id.as_u128(), slot, number };
+        let mut neighbours: Vec<Neighbour> = met.into_iter().enumerate().map(neighbour).collect();
         neighbours.sort_unstable_by_key(|of| of.id);
         let mut places = vec![0; neighbours.len()];
         for (place, of) in neighbours.iter().enumerate() {
@@ -53,16 +47,20 @@ impl ScopeImage {
         }
         let place = |met: usize| met.checked_sub(candidates.len()).map_or(met, |number| places[number]);
         let slots: Vec<Option<Slot>> = slots.into_iter().chain(neighbours.iter().map(|of| Some(of.slot))).collect();
-        let links = edges.iter().zip(ends.as_chunks().0).map(|(at, [src, dst])| {
+        let links = edges.iter().zip(ends).map(|(at, ends)| {
             let edge = &self.edges[*at as usize];
-            let [src, dst] = [src, dst].map(|met| u32::try_from(place(*met)).unwrap_or(u32::MAX));
+            let [src, dst] = ends.map(|met| u32::try_from(place(met)).unwrap_or(u32::MAX));
             Link { edge_type: edge.edge_type(), src, dst, weight: edge.weight() }
         });
         let links = links.collect();
         let names: HashSet<Digest> = query.names.iter().map(|name| self.digests.of(name)).collect();
         let is_named = |slot: Slot| self.nodes[slot as usize].name.is_some_and(|name| names.contains(&name));
         let mut surroundings = Surroundings {
-            nodes: candidates.iter().copied().chain(neighbours.iter().map(|of| NodeId(Uuid::from_u128(of.id)))).collect(),
+            nodes: candidates
+                .iter()
+                .copied()
+                .chain(neighbours.iter().map(|of| NodeId(Uuid::from_u128(of.id))))
+                .collect(),
             candidates: candidates.len(),
             // What an edge leads to is shown to the viewer, but may be a draft.
             is_open: slots

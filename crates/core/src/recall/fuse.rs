@@ -227,8 +227,10 @@ impl<'a> Field<'a> {
         // Of several edges between the same two the strongest counts.
         links.sort_unstable_by(|x, y| x.0.cmp(&y.0).then(y.1.total_cmp(&x.1)));
         links.dedup_by_key(|link| link.0);
-        let mut links: Vec<(usize, usize, f64)> =
-            links.into_iter().map(|(ends, share)| ((ends >> 32) as usize, (ends & u64::from(u32::MAX)) as usize, share)).collect();
+        let mut links: Vec<(usize, usize, f64)> = links
+            .into_iter()
+            .map(|(ends, share)| ((ends >> 32) as usize, (ends & u64::from(u32::MAX)) as usize, share))
+            .collect();
         let mut degree = vec![0_u32; self.is_in.len()];
         for (a, b, _) in &links {
             degree[*a] += 1;

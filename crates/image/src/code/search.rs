@@ -305,15 +305,16 @@ impl BitCodes {
         if question.is_partial() {
             add_apart(others_apart, &self.along, swept.clone(), sums, leasts);
         }
-        let (tally, bound) =
-            self.tally(question.most(words), swept.clone(), (sums, leasts), share.max(least), &asked.passes);
+        let (tally, bound) = self.tally(question.most(words), swept, (sums, leasts), share.max(least), &asked.passes);
         // Beyond the bound there are codes that do not pass.
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
-        pick_codes(swept.filter(|block| leasts[*block] <= most), sums, most, picked);
+        keep_blocks(blocks, leasts, most);
+        pick_codes(blocks, sums, most, picked);
         self.pages.sum_rest(question, picked, rest);
         let estimate = |(at, rest): (&u32, &u32)| {
             let (known, sum) = (self.known(question, *at), sums.as_flattened()[*at as usize]);
-            let apart = if question.is_partial() { first_apart.of(known.along) + others_apart.of(known.along) } else { 0 };
+            let apart =
+                if question.is_partial() { first_apart.of(known.along) + others_apart.of(known.along) } else { 0 };
             let sum = 4 * (sum - apart) + rest;
             Estimate { cosine: question.estimate(sum, known), at: *at, sum }
         };
@@ -449,9 +450,10 @@ const fn position(block: usize, place: usize) -> u32 {
 }
 
 /// The codes of some blocks whose sums are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
-fn pick_codes(blocks: impl Iterator<Item = usize>, sums: &[Sums], most: u32, picked: &mut Vec<u32>) {
+fn pick_codes(blocks: &[u32], sums: &[Sums], most: u32, picked: &mut Vec<u32>) {
     let mut count = 0;
     for block in blocks {
+        let block = *block as usize;
         if picked.len() < count + BLOCK {
             picked.resize(2 * (count + BLOCK), 0);
         }
@@ -463,7 +465,18 @@ fn pick_codes(blocks: impl Iterator<Item = usize>, sums: &[Sums], most: u32, pic
     picked.truncate(count);
 }
 
-/// The blocks whose least sum is not above `most`, likewise.
+/// Keeps those of some blocks whose least sum is not above `most`, likewise.
+fn keep_blocks(blocks: &mut Vec<u32>, leasts: &[u32], most: u32) {
+    let mut count = 0;
+    for number in 0..blocks.len() {
+        let block = blocks[number];
+        blocks[count] = block;
+        count += usize::from(leasts[block as usize] <= most);
+    }
+    blocks.truncate(count);
+}
+
+/// All blocks whose least sum is not above `most`, likewise.
 fn pick_blocks(leasts: &[u32], most: u32, picked: &mut Vec<u32>) {
     let mut count = 0;
     picked.resize(leasts.len(), 0);
@@ -497,7 +510,8 @@ mod tests {
                 let question = BitQuestion::new(&vectors[0], words, &codes.common);
                 codes.put(None, &coding.encode(vector), 0);
                 let found = &estimates(&codes, &vectors[0], 1)[0];
-                let refined = question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known(&question, 0));
+                let refined =
+                    question.refined(found.sum, codes.pages.sum_fine(&question, 0), codes.known(&question, 0));
                 let cosine = cosine(&vectors[0], vector);
                 for (estimate, squares) in [found.cosine, refined].into_iter().zip(&mut squares) {
                     let error = f64::from(estimate) - cosine;
