@@ -32,7 +32,7 @@ const CANDIDATE_EDGES_MAX: usize = 4_096;
 
 /// Dense candidates that are scored from their vectors when words count too. Those after them come up by their words, and an
 /// estimate with an error of a hundredth does for their part.
-const DENSE_SCORED: usize = 48;
+const DENSE_SCORED: usize = 32;
 
 impl Engine {
     /// A question normalised and redacted, as stored texts are.
