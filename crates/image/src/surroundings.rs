@@ -79,3 +79,70 @@ impl ScopeImage {
         surroundings
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aionis_core::{
+        ids::{EdgeId, ScopeKey},
+        model::{EdgeType, Viewer},
+        ports::store::EdgeQuery,
+        recall::EdgeView,
+    };
+
+    use super::*;
+    use crate::{NodeFacts, tests::facts};
+
+    fn id(n: u128) -> NodeId {
+        NodeId(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn neighbours_are_ordered_by_id_and_every_edge_ends_at_its_own() {
+        let mut image = ScopeImage::empty(1, 0);
+        // Held in the order of ids and the other way round, with ids that differ in their first and in their last bytes.
+        let neighbours = [7, 9 << 100, 3, 1 << 100, 8, 5 << 64, 4];
+        for n in [1, 2].into_iter().chain(neighbours) {
+            image.put_facts(&NodeFacts { name_key: (n == 3).then_some("ada lovelac"), ..facts(n) });
+        }
+        // An alias of a neighbour, by whose title that one is named.
+        image.put_facts(&NodeFacts { name_key: Some("countess"), alias_of: Some(id(8).0), ..facts(100) });
+        let edge = |(n, between): (u128, (u128, u128))| EdgeView {
+            id: EdgeId(Uuid::from_u128(n)),
+            edge_type: EdgeType::RelatedTo,
+            src: id(between.0),
+            dst: id(between.1),
+            // By which it is known again.
+            weight: n as f64 / 100.0,
+            confidence: 1.0,
+            commit_seq: 1,
+        };
+        let between = neighbours.iter().zip([1, 2].into_iter().cycle()).map(|(far, near)| (near, *far));
+        let back = neighbours.iter().map(|far| (*far, 1));
+        let edges: Vec<EdgeView> = (1..).zip(between.chain(back).chain([(1, 2)])).map(edge).collect();
+        edges.iter().for_each(|edge| image.put_edge(*edge));
+        let found = image.surroundings(&SurroundingsQuery {
+            edges: EdgeQuery {
+                scope: ScopeKey::from_stored("acme/one").unwrap(),
+                viewer: Viewer::default(),
+                // One that is not there keeps its place.
+                around: vec![id(1), id(2), id(50)],
+                min_weight: 0.0,
+                min_confidence: 0.0,
+                limit: 100,
+            },
+            names: vec!["ada lovelac".to_owned(), "countess".to_owned()],
+        });
+        assert_eq!((found.candidates, &found.nodes[..3]), (3, &[id(1), id(2), id(50)][..]));
+        let mut ordered = neighbours.map(id);
+        ordered.sort_unstable();
+        assert_eq!(found.nodes[3..], ordered);
+        assert_eq!(found.links.len(), edges.len());
+        for link in &found.links {
+            let edge = edges.iter().find(|edge| edge.weight == link.weight).unwrap();
+            assert_eq!([found.nodes[link.src as usize], found.nodes[link.dst as usize]], [edge.src, edge.dst]);
+        }
+        let named: Vec<NodeId> =
+            found.nodes.iter().zip(&found.is_named).filter(|(_, named)| **named).map(|(id, _)| *id).collect();
+        assert_eq!(named, [id(3), id(8)]);
+    }
+}
