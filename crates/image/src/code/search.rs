@@ -69,6 +69,8 @@ struct Room {
     leasts: Vec<u32>,
     /// Blocks in which a code may be near by the first signs.
     blocks: Vec<u32>,
+    /// Of those, the ones that are counted code by code.
+    near: Vec<u32>,
     /// Codes that are not ruled out.
     picked: Vec<u32>,
     /// What the differing bits of those add up to that are no signs.
@@ -284,32 +286,37 @@ impl BitCodes {
 
     /// Finds the blocks in which a code may be near by its first signs.
     fn rule_out<F: Fn(Slot) -> bool>(&self, search: &mut Search<'_, F>) {
-        let Search { asked, question, room: Room { sums, leasts, blocks, .. }, close } = search;
+        let Search { asked, question, room, close } = search;
         if question.is_partial() {
-            add_apart(question.apart(FIRST), &self.along, 0..leasts.len(), sums, leasts);
+            let all = 0..room.leasts.len();
+            add_apart(question.apart(FIRST), &self.along, all, &mut room.sums, &mut room.leasts);
         }
         let (sure, least) = (asked.limit.min(SURE), least_estimated(asked.limit));
-        let (tally, _) = self.tally(question.most(FIRST), 0..leasts.len(), (sums, leasts), 2 * least, &asked.passes);
+        room.blocks.clear();
+        room.blocks.extend((0..).take(room.leasts.len()));
+        let (tally, _) = self.tally(question.most(FIRST), room, 2 * least, &asked.passes);
         *close = 1.0 + MORE_WHERE_CLOSE * question.near(tally.reach(sure), FIRST).powi(4);
         let most = tally.likely(sure, ERRORS_OF_FIRST * question.deviation(FIRST), 2 * least, self.owners.len());
-        pick_blocks(leasts, most, blocks);
+        let Room { blocks, leasts, .. } = room;
+        let all = (0..).take(leasts.len()).zip(&*leasts);
+        keep(all, leasts.len(), most, blocks);
     }
 
     /// Estimates of those codes whose signs do not rule them out.
     fn estimated<F: Fn(Slot) -> bool>(&self, search: &mut Search<'_, F>) -> Vec<Estimate> {
-        let Search { asked, question, room: Room { sums, leasts, blocks, picked, rest }, close } = search;
+        let Search { asked, question, room, close } = search;
         let (sure, least, words) = (asked.limit.min(SURE), least_estimated(asked.limit), self.pages.words());
         let share = (ESTIMATED_BY_ROOT * *close * (self.owners.len() as f32).sqrt()) as usize;
         let (first_apart, others_apart) = (question.apart(FIRST), question.apart(words - FIRST));
-        let swept = blocks.iter().map(|block| *block as usize);
         if question.is_partial() {
-            add_apart(others_apart, &self.along, swept.clone(), sums, leasts);
+            let swept = room.blocks.iter().map(|block| *block as usize);
+            add_apart(others_apart, &self.along, swept, &mut room.sums, &mut room.leasts);
         }
-        let (tally, bound) = self.tally(question.most(words), swept, (sums, leasts), share.max(least), &asked.passes);
-        // Beyond the bound there are codes that do not pass.
+        let (tally, bound) = self.tally(question.most(words), room, share.max(least), &asked.passes);
+        // Beyond the bound nothing was picked.
         let most = tally.likely(sure, ERRORS_OF_SIGNS * question.deviation(words), least, share).min(bound);
-        keep_blocks(blocks, leasts, most);
-        pick_codes(blocks, sums, most, picked);
+        let Room { sums, picked, rest, .. } = room;
+        keep_within(picked, sums.as_flattened(), most);
         self.pages.sum_rest(question, picked, rest);
         let estimate = |(at, rest): (&u32, &u32)| {
             let (known, sum) = (self.known(question, *at), sums.as_flattened()[*at as usize]);
@@ -365,52 +372,50 @@ impl BitCodes {
         Nearest { candidates: found.into_iter().map(owner).collect(), estimated: Vec::new() }
     }
 
-    /// How the sums, none above `most`, of those codes of some blocks are spread that pass, as far as the `wanted` least of
-    /// them; up to which sum that is. The others up to there are put out of question, beyond they are as they were.
-    fn tally(
-        &self,
-        most: u32,
-        blocks: impl ExactSizeIterator<Item = usize> + Clone,
-        (sums, leasts): (&mut [Sums], &mut [u32]),
-        wanted: usize,
-        passes: impl Fn(Slot) -> bool,
-    ) -> (Tally, u32) {
-        let count = |tally: &mut Tally, sums: &mut Sums, block: usize, bound: u32| {
-            for (code, sum) in sums.iter_mut().enumerate() {
-                // Whose code is further is not asked: to look that up is waited for.
-                if *sum > bound {
-                    continue;
-                }
-                // Nobody is at some places of the last block.
-                if self.owners.get(block * BLOCK + code).is_some_and(|owner| passes(*owner)) {
-                    tally.count(*sum);
-                } else {
-                    *sum = OUT;
-                }
-            }
-        };
+    /// How the sums, none above `most`, of those codes of the room's blocks are spread that pass, as far as the `wanted` least of
+    /// them; up to which sum that is. Up to there they are picked, and the others put out of question; beyond, all are as they
+    /// were.
+    fn tally(&self, most: u32, room: &mut Room, wanted: usize, passes: impl Fn(Slot) -> bool) -> (Tally, u32) {
+        let Room { sums, leasts, blocks, near, picked, .. } = room;
         let mut bound = most;
         if blocks.len() >= SAMPLED_FROM {
-            let mut sample = Tally::new(most);
-            for block in blocks.clone().step_by(SAMPLED) {
-                count(&mut sample, &mut sums[block], block, most);
-            }
+            near.clear();
+            near.extend(blocks.iter().step_by(SAMPLED));
+            pick_codes(near, sums, most, picked);
             // Half as many more, so that the sample seldom misleads.
-            bound = sample.reach(wanted.div_ceil(SAMPLED) * 3 / 2);
+            bound = self.count(most, (picked, sums, leasts), &passes).reach(wanted.div_ceil(SAMPLED) * 3 / 2);
         }
         loop {
-            let mut tally = Tally::new(most);
-            for block in blocks.clone() {
-                if leasts[block] <= bound {
-                    count(&mut tally, &mut sums[block], block, bound);
-                    leasts[block] = least(&sums[block]);
-                }
-            }
+            // Whose code is further is not asked: to look that up is waited for.
+            keep(blocks.iter().map(|block| (*block, &leasts[*block as usize])), blocks.len(), bound, near);
+            pick_codes(near, sums, bound, picked);
+            let tally = self.count(most, (picked, sums, leasts), &passes);
             if bound >= most || tally.within(bound) >= wanted {
                 return (tally, bound);
             }
             bound = most;
         }
+    }
+
+    /// How the sums of picked codes are spread, none above `most`, of those that pass. The others are put out of question.
+    fn count(
+        &self,
+        most: u32,
+        (picked, sums, leasts): (&[u32], &mut [Sums], &mut [u32]),
+        passes: impl Fn(Slot) -> bool,
+    ) -> Tally {
+        let mut tally = Tally::new(most);
+        for at in picked {
+            let (at, block) = (*at as usize, *at as usize / BLOCK);
+            // Nobody is at some places of the last block.
+            if self.owners.get(at).is_some_and(|owner| passes(*owner)) {
+                tally.count(sums.as_flattened()[at]);
+            } else {
+                sums[block][at % BLOCK] = OUT;
+                leasts[block] = least(&sums[block]);
+            }
+        }
+        tally
     }
 }
 
@@ -465,24 +470,24 @@ fn pick_codes(blocks: &[u32], sums: &[Sums], most: u32, picked: &mut Vec<u32>) {
     picked.truncate(count);
 }
 
-/// Keeps those of some blocks whose least sum is not above `most`, likewise.
-fn keep_blocks(blocks: &mut Vec<u32>, leasts: &[u32], most: u32) {
+/// The names of so many sums that are not above `most`, likewise.
+fn keep<'a>(sums: impl Iterator<Item = (u32, &'a u32)>, many: usize, most: u32, kept: &mut Vec<u32>) {
     let mut count = 0;
-    for number in 0..blocks.len() {
-        let block = blocks[number];
-        blocks[count] = block;
-        count += usize::from(leasts[block as usize] <= most);
+    kept.resize(many, 0);
+    for (name, sum) in sums {
+        kept[count] = name;
+        count += usize::from(*sum <= most);
     }
-    blocks.truncate(count);
+    kept.truncate(count);
 }
 
-/// All blocks whose least sum is not above `most`, likewise.
-fn pick_blocks(leasts: &[u32], most: u32, picked: &mut Vec<u32>) {
+/// Keeps those of picked codes whose sums are not above `most`, likewise.
+fn keep_within(picked: &mut Vec<u32>, sums: &[u32], most: u32) {
     let mut count = 0;
-    picked.resize(leasts.len(), 0);
-    for (block, least) in (0..).zip(leasts) {
-        picked[count] = block;
-        count += usize::from(*least <= most);
+    for number in 0..picked.len() {
+        let at = picked[number];
+        picked[count] = at;
+        count += usize::from(sums[at as usize] <= most);
     }
     picked.truncate(count);
 }
