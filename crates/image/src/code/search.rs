@@ -77,6 +77,14 @@ struct Room {
     rest: Vec<u32>,
 }
 
+impl Room {
+    /// Gives back what a question took that found few by its first bound: all codes were picked then.
+    fn tidy(&mut self) {
+        self.picked.clear();
+        self.picked.shrink_to(2 * self.leasts.len());
+    }
+}
+
 /// A question to codes.
 pub(crate) struct Asked<'a, F> {
     pub vector: &'a [f32],
@@ -246,7 +254,9 @@ impl BitCodes {
             self.best(search, estimated)
         });
         let found = found.collect();
-        ROOMS.lock().unwrap_or_else(PoisonError::into_inner).extend(searches.into_iter().map(|search| search.room));
+        let mut rooms: Vec<Room> = searches.into_iter().map(|search| search.room).collect();
+        rooms.iter_mut().for_each(Room::tidy);
+        ROOMS.lock().unwrap_or_else(PoisonError::into_inner).extend(rooms);
         found
     }
 
@@ -712,7 +722,11 @@ mod tests {
                 assert_eq!((found.candidates, found.estimated), (alone.candidates, alone.estimated), "{clusters}: {n}");
             }
         }
-        assert!(ROOMS.lock().unwrap().len() >= 14, "room is kept for the next ones");
+        let rooms = ROOMS.lock().unwrap();
+        assert!(rooms.len() >= 14, "room is kept for the next ones");
+        for room in &*rooms {
+            assert!(room.picked.capacity() <= 2 * room.leasts.len(), "but not what few questions need");
+        }
     }
 
     #[test]
