@@ -572,6 +572,10 @@ mod tests {
                 assert!(found.len() >= 100.min(count.div_ceil(every) as usize), "{every}: {}", found.len());
             }
         }
+        // Those that pass are all in the blocks that are looked at first: the others hold fewer than these make believe.
+        let sampled = |owner: Slot| (owner as usize / BLOCK).is_multiple_of(SAMPLED);
+        let found = nearest(&codes, &vectors[0], 100, 100, sampled).candidates;
+        assert!(found.len() >= 100 && found.iter().all(|owner| sampled(*owner)), "{}", found.len());
     }
 
     /// What one question finds.
