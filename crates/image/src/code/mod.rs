@@ -14,6 +14,7 @@
 
 mod common;
 mod pages;
+mod pick;
 mod question;
 mod rotation;
 mod search;

@@ -8,6 +8,7 @@ use super::{
     BITS,
     common::{Common, Moves},
     pages::{Adding, BLOCK, FIRST, OUT, Pages, Sums, least},
+    pick::{keep, keep_within, pick_codes},
     question::{Apart, BitQuestion, Known},
     root,
     tally::Tally,
@@ -456,50 +457,6 @@ fn add_apart<I: Iterator<Item = usize>>(apart: Apart, along: &[f32], blocks: I, 
         }
         leasts[block] = least(sums);
     }
-}
-
-/// Which code is at a place of a block.
-#[expect(clippy::cast_possible_truncation, reason = "slots are of 32 bits")]
-const fn position(block: usize, place: usize) -> u32 {
-    (block * BLOCK + place) as u32
-}
-
-/// The codes of some blocks whose sums are not above `most`. Whether one is can hardly be foretold, so nothing branches on it.
-fn pick_codes(blocks: &[u32], sums: &[Sums], most: u32, picked: &mut Vec<u32>) {
-    let mut count = 0;
-    for block in blocks {
-        let block = *block as usize;
-        if picked.len() < count + BLOCK {
-            picked.resize(2 * (count + BLOCK), 0);
-        }
-        for (code, sum) in sums[block].iter().enumerate() {
-            picked[count] = position(block, code);
-            count += usize::from(*sum <= most);
-        }
-    }
-    picked.truncate(count);
-}
-
-/// The names of so many sums that are not above `most`, likewise.
-fn keep<'a>(sums: impl Iterator<Item = (u32, &'a u32)>, many: usize, most: u32, kept: &mut Vec<u32>) {
-    let mut count = 0;
-    kept.resize(many, 0);
-    for (name, sum) in sums {
-        kept[count] = name;
-        count += usize::from(*sum <= most);
-    }
-    kept.truncate(count);
-}
-
-/// Keeps those of picked codes whose sums are not above `most`, likewise.
-fn keep_within(picked: &mut Vec<u32>, sums: &[u32], most: u32) {
-    let mut count = 0;
-    for number in 0..picked.len() {
-        let at = picked[number];
-        picked[count] = at;
-        count += usize::from(sums[at as usize] <= most);
-    }
-    picked.truncate(count);
 }
 
 #[cfg(test)]
