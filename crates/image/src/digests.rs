@@ -10,8 +10,9 @@ pub(super) type Digest = NonZeroU64;
 
 /// Makes the digests of an image.
 ///
-/// Texts are hashed with a key drawn at random, so that nobody can write two that are taken for each other. By chance one of a
-/// million nodes has the digest of one of a question's three hundred names once in sixty billion questions.
+/// Texts are hashed with a key that only the process knows, another one for each image, so that nobody can write two that are
+/// taken for each other. By chance one of a million nodes has the digest of one of a question's three hundred names once in
+/// sixty billion questions.
 #[derive(Default)]
 pub(super) struct Digests(RandomState);
 
@@ -30,6 +31,6 @@ mod tests {
         let (one, other) = (Digests::default(), Digests::default());
         assert_eq!(one.of("ada lovelac"), one.of("ada lovelac"));
         assert_ne!(one.of("ada lovelac"), one.of("ada"));
-        assert_ne!(one.of("ada lovelac"), other.of("ada lovelac"), "the key is drawn anew");
+        assert_ne!(one.of("ada lovelac"), other.of("ada lovelac"), "each image has a key of its own");
     }
 }
