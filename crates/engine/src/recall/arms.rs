@@ -2,7 +2,7 @@
 
 use aionis_core::{
     error::DomainError,
-    ports::store::{DenseQuery, NodeFilter, SeedRules},
+    ports::store::{DenseHit, DenseQuery, NodeFilter, SeedRules},
     recall::Seed,
 };
 
@@ -21,8 +21,9 @@ impl Run<'_> {
         NodeFilter { viewer: self.request.viewer.clone(), rules }
     }
 
-    /// The nearest vectors, as the vector endpoint defines seeds (runtime specification 3.10, stage 1).
-    pub(super) async fn by_vector(&self, vector: &[f32]) -> Result<Vec<Seed>, DomainError> {
+    /// The nearest vectors, as the vector endpoint defines seeds (runtime specification 3.10, stage 1); none if they would be
+    /// of a state that is no more.
+    pub(super) async fn by_vector(&self, vector: &[f32]) -> Result<Option<Vec<Seed>>, DomainError> {
         let query = DenseQuery {
             scope: self.request.scope.clone(),
             filter: self.filter(SeedRules::Reference),
@@ -31,7 +32,18 @@ impl Run<'_> {
             scored: self.knobs.limit,
             exact: false,
         };
-        let hits = timed(Work::Recall, "meaning", self.store.dense(query)).await?;
-        Ok(hits.into_iter().map(|hit| Seed { id: hit.id, similarity: hit.similarity }).collect())
+        let hits = self.near(query).await?;
+        Ok(hits.map(|hits| hits.into_iter().map(|hit| Seed { id: hit.id, similarity: hit.similarity }).collect()))
+    }
+
+    /// The nearest vectors; none if they would be of a state that is no more.
+    pub(super) async fn near(&self, query: DenseQuery) -> Result<Option<Vec<DenseHit>>, DomainError> {
+        let near = async {
+            match self.held {
+                Some(held) => self.store.dense_if_unchanged(query, held).await,
+                None => self.store.dense(query).await.map(Some),
+            }
+        };
+        Ok(timed(Work::Recall, "meaning", near).await?)
     }
 }

@@ -17,7 +17,7 @@ use aionis_core::{
     held,
     ids::ScopeKey,
     model::Viewer,
-    ports::store::{RecallAudit, RecallReader, ScopeStatus, Store},
+    ports::store::{HeldState, RecallAudit, RecallReader, ScopeStatus, Store},
     read::AsOf,
     recall::{KnobOverrides, Knobs, Profile, RecallEndpoint, ResolvedProfile, Seed},
     write::{Warning, check_vector_at},
@@ -170,7 +170,7 @@ impl Engine {
         let (timings, warnings) = (Timings::default(), Vec::new());
         let Some(state) = request.as_of else {
             let store: Arc<dyn RecallReader> = Arc::<dyn Store>::clone(&self.store);
-            return Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await;
+            return Run { engine: self, store, request, knobs, profile, timings, warnings, held: None }.answer().await;
         };
         let seq = self.state_of(&request.scope, state).await?;
         // Nobody waits for it: who waits holds a place that others could use.
@@ -181,7 +181,7 @@ impl Engine {
         // It is being built on also when the request is over.
         held::holding(Arc::new((held::share(), one)), async {
             let store = self.store.past(&request.scope, seq, self.settings.as_of_nodes_max).await?;
-            Run { engine: self, store, request, knobs, profile, timings, warnings }.answer().await
+            Run { engine: self, store, request, knobs, profile, timings, warnings, held: None }.answer().await
         })
         .await
     }
@@ -206,6 +206,8 @@ struct Run<'a> {
     engine: &'a Engine,
     /// The scope as it is, or as it was.
     store: Arc<dyn RecallReader>,
+    /// State of the scope that the search goes by, if it is still to be confirmed.
+    held: Option<HeldState>,
     request: RecallRequest,
     knobs: Knobs,
     profile: Profile,
@@ -215,10 +217,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn answer(&mut self) -> Result<RecallAnswer, DomainError> {
-        let status = self.store.scope_status(&self.request.scope).await?;
-        let started = Instant::now();
-        let Found { seeds, query, query_sha256 } = self.find().await?;
-        self.timings.candidates_ms = millis(started);
+        let (Found { seeds, query, query_sha256 }, status) = self.found().await?;
         if status.pending > 0 && !matches!(self.engine.queries, Err(crate::NoVectors::Disabled)) {
             metrics::counter!("aionis_recall_with_pending_total").increment(1);
         }
@@ -246,17 +245,39 @@ impl Run<'_> {
         Ok(answer)
     }
 
-    async fn find(&mut self) -> Result<Found, DomainError> {
-        match self.request.question.clone() {
-            Question::Vector(vector) => {
-                let seeds = self.by_vector(&vector).await?;
-                Ok(Found { seeds, query: None, query_sha256: audit_vector_sha256(&vector) })
+    /// Seeds, and the state of the scope they are of. It is looked at first; where it has likely not changed, whether it has is
+    /// asked together with what the search reads, and if so, all is done again.
+    async fn found(&mut self) -> Result<(Found, ScopeStatus), DomainError> {
+        let mut may_be_held = self.reads_vectors();
+        loop {
+            let held = if may_be_held { self.store.held_status(&self.request.scope).await? } else { None };
+            let (status, held) = match held {
+                Some((status, held)) => (status, Some(held)),
+                None => (self.store.scope_status(&self.request.scope).await?, None),
+            };
+            self.held = held;
+            let started = Instant::now();
+            if let Some(found) = self.find().await? {
+                self.timings.candidates_ms = millis(started);
+                return Ok((found, status));
             }
+            may_be_held = false;
+        }
+    }
+
+    /// Seeds; none if they would be of a state that is no more, which only one that is held may be.
+    async fn find(&mut self) -> Result<Option<Found>, DomainError> {
+        match self.request.question.clone() {
+            Question::Vector(vector) => Ok(self.by_vector(&vector).await?.map(|seeds| Found {
+                seeds,
+                query: None,
+                query_sha256: audit_vector_sha256(&vector),
+            })),
             Question::Text(text) => {
                 let clean = self.engine.clean(&text);
                 let query_sha256 = sha256_hex(&clean);
-                let (seeds, embedding_provider) = self.by_text(&clean).await?;
-                Ok(Found { seeds, query: Some(QueryInfo { text: clean, embedding_provider }), query_sha256 })
+                let Some((seeds, embedding_provider)) = self.by_text(&clean).await? else { return Ok(None) };
+                Ok(Some(Found { seeds, query: Some(QueryInfo { text: clean, embedding_provider }), query_sha256 }))
             }
         }
     }

@@ -17,7 +17,7 @@ use aionis_core::{
 };
 use hashbrown::HashSet;
 
-use super::{ArmChoice, Run, millis};
+use super::{ArmChoice, Question, Run, millis};
 use crate::{
     Engine, NoVectors,
     stages::{Work, timed, timed_now},
@@ -46,12 +46,33 @@ impl Engine {
     }
 }
 
+/// What a question found by its meaning.
+enum Meaning {
+    /// Nothing was asked.
+    Unasked,
+    Found(Vec<DenseHit>),
+    /// The scope is no more in the state that was looked at.
+    Outdated,
+}
+
 impl Run<'_> {
-    /// Seeds of a cleaned question, and the name of the space it was embedded in.
-    pub(super) async fn by_text(&mut self, question: &str) -> Result<(Vec<Seed>, String), DomainError> {
+    /// Whether a question is answered from vectors, among others.
+    pub(super) fn reads_vectors(&self) -> bool {
+        match &self.request.question {
+            Question::Vector(_) => true,
+            Question::Text(_) => self.request.arms != ArmChoice::LexicalOnly && self.engine.queries.is_ok(),
+        }
+    }
+
+    /// Seeds of a cleaned question, and the name of the space it was embedded in; none if they would be of a state that is no
+    /// more, or nothing told that it still is.
+    pub(super) async fn by_text(&mut self, question: &str) -> Result<Option<(Vec<Seed>, String)>, DomainError> {
         if question.is_empty() {
+            if self.held.is_some() {
+                return Ok(None);
+            }
             self.warnings.push(Warning::new("blank_query", "query_text holds only white space, so nothing matches"));
-            return Ok((Vec::new(), self.provider_name()));
+            return Ok(Some((Vec::new(), self.provider_name())));
         }
         let choice = self.request.arms;
         let terms = match choice {
@@ -63,8 +84,13 @@ impl Run<'_> {
             self.lexical_arm(&terms),
             self.quoted_arm(question, choice),
         );
-        let (dense, embed_ms) = dense?;
+        let (meaning, embed_ms) = dense?;
         self.timings.embed_ms = embed_ms;
+        let dense = match meaning {
+            Meaning::Found(hits) => Some(hits),
+            Meaning::Unasked if self.held.is_none() => None,
+            Meaning::Unasked | Meaning::Outdated => return Ok(None),
+        };
         if dense.is_none() && choice != ArmChoice::LexicalOnly {
             self.warn_no_vectors();
         }
@@ -74,7 +100,7 @@ impl Run<'_> {
             ArmChoice::LexicalOnly => plain_lexical(&lexical),
             ArmChoice::Hybrid => timed(Work::Recall, "fuse", self.fused(question, dense, lexical, quoted)).await?,
         };
-        Ok((seeds.into_iter().take(self.knobs.limit).collect(), self.provider_name()))
+        Ok(Some((seeds.into_iter().take(self.knobs.limit).collect(), self.provider_name())))
     }
 
     fn provider_name(&self) -> String {
@@ -91,9 +117,9 @@ impl Run<'_> {
         self.warnings.push(Warning::new("lexical_only", message));
     }
 
-    async fn dense_arm(&self, question: &str, choice: ArmChoice) -> Result<(Option<Vec<DenseHit>>, f64), DomainError> {
+    async fn dense_arm(&self, question: &str, choice: ArmChoice) -> Result<(Meaning, f64), DomainError> {
         let (true, Ok(queries)) = (choice != ArmChoice::LexicalOnly, &self.engine.queries) else {
-            return Ok((None, 0.0));
+            return Ok((Meaning::Unasked, 0.0));
         };
         let started = Instant::now();
         let embedded = timed(Work::Recall, "embed", queries.query_vector(question)).await?;
@@ -111,7 +137,7 @@ impl Run<'_> {
             },
             exact: false,
         };
-        Ok((Some(timed(Work::Recall, "meaning", self.store.dense(query)).await?), embed_ms))
+        Ok((self.near(query).await?.map_or(Meaning::Outdated, Meaning::Found), embed_ms))
     }
 
     async fn lexical_arm(&self, terms: &[String]) -> Result<LexicalHits, DomainError> {

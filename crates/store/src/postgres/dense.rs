@@ -8,7 +8,7 @@ use std::sync::{
 
 use aionis_core::{
     ids::NodeId,
-    ports::store::{DenseHit, DenseQuery, SeedRules, StoreError},
+    ports::store::{DenseHit, DenseQuery, HeldState, SeedRules, StoreError},
 };
 use pgvector::Vector;
 use sqlx::{AssertSqlSafe, Row};
@@ -20,7 +20,7 @@ use super::{
     rows::get,
     session::{ASKER, For, ask, begin, literal},
 };
-use crate::space::EmbeddingSpace;
+use crate::{purge::OPEN, space::EmbeddingSpace};
 use aionis_image::gate;
 
 /// Candidates the index is asked for beyond the limit: a quarter and so many, scored again in full precision.
@@ -87,40 +87,56 @@ pub(super) fn index_settings(candidates: usize) -> String {
 }
 
 impl Shared {
-    /// The nearest of some candidates, best first, ties by id. Tells of rows that were not where they had been seen.
+    /// The nearest of some candidates, best first, ties by id. Tells of rows that were not where they had been seen. None if
+    /// the scope is not in the state that was asked for, or nothing tells that it is.
     pub(crate) async fn rescore(
         &self,
         query: &DenseQuery,
         candidates: &[(NodeId, u64)],
+        held: Option<HeldState>,
         moved: impl Fn(NodeId, RowPlace),
-    ) -> Result<Vec<DenseHit>, StoreError> {
-        static SQL: LazyLock<String> = LazyLock::new(|| {
+    ) -> Result<Option<Vec<DenseHit>>, StoreError> {
+        static SQL: LazyLock<[String; 2]> = LazyLock::new(|| {
             let vector = at_place_or_by_key(
                 "1 - (embedding <=> $4) AS similarity",
                 "memory_vectors",
                 "scope_key = $1 AND tenant_id = asker.tenant AND node_id = q.id AND model = $3",
             );
-            format!(
-                "SELECT q.id, v.similarity, NULLIF(v.row_place, q.row_place) \
-                 FROM {ASKER} CROSS JOIN UNNEST($5::uuid[], $6::tid[]) AS q (id, row_place) CROSS JOIN LATERAL {vector} v"
-            )
+            // Of another state no row is read.
+            let unchanged = format!(
+                "CROSS JOIN LATERAL (SELECT FROM memory_scopes WHERE scope_key = $1 AND tenant_id = asker.tenant \
+                 AND change_no = $7 AND incarnation = $8 AND state = '{OPEN}' LIMIT 1) unchanged"
+            );
+            ["", &unchanged].map(|unchanged| {
+                format!(
+                    "SELECT q.id, v.similarity, NULLIF(v.row_place, q.row_place) FROM {ASKER} {unchanged} \
+                     CROSS JOIN UNNEST($5::uuid[], $6::tid[]) AS q (id, row_place) CROSS JOIN LATERAL {vector} v"
+                )
+            })
         });
         if candidates.is_empty() || query.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(held.is_none().then(Vec::new));
         }
         let vector = Vector::from(query.vector.clone());
         let (ids, places): (Vec<_>, Vec<_>) = candidates.iter().map(|(id, at)| (id.0, RowPlace(*at))).unzip();
         let question = || {
-            sqlx::query(AssertSqlSafe(SQL.as_str()))
+            let question = sqlx::query(AssertSqlSafe(SQL[usize::from(held.is_some())].as_str()))
                 .bind(query.scope.as_str())
                 .bind(query.scope.tenant())
                 .bind(&self.space.name)
                 .bind(&vector)
                 .bind(&ids)
-                .bind(&places)
+                .bind(&places);
+            match held {
+                Some(HeldState { change_no, incarnation }) => question.bind(change_no).bind(incarnation),
+                None => question,
+            }
         };
         let asked = ask(&self.pool, query.scope.tenant(), self.options.statement_timeout, question);
         let rows = self.patience.bounded(asked).await?;
+        if rows.is_empty() && held.is_some() {
+            return Ok(None);
+        }
         let hit = |row| {
             let id = NodeId(get(row, 0)?);
             if let Some(place) = get(row, 2)? {
@@ -128,7 +144,7 @@ impl Shared {
             }
             Ok(DenseHit { id, similarity: get(row, 1)? })
         };
-        Ok(best_first(rows.iter().map(hit).collect::<Result<_, StoreError>>()?, query.limit))
+        Ok(Some(best_first(rows.iter().map(hit).collect::<Result<_, StoreError>>()?, query.limit)))
     }
 
     /// The nearest vectors by the database alone, best first, ties by id.

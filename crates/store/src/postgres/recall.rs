@@ -12,11 +12,12 @@ use aionis_core::{
     model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
     operate::merged_slots,
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
+        DenseHit, DenseQuery, EdgeQuery, HeldState, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
         ScopeStatus, StoreError, SurroundingsQuery,
     },
     recall::{EdgeView, NodeVitals, Surroundings, bm25::LexicalHits, context::ContextRule},
 };
+use aionis_image::ScopeImage;
 use async_trait::async_trait;
 use hashbrown::HashMap;
 use pgvector::Vector;
@@ -43,6 +44,38 @@ impl PostgresStore {
         self.shared.images.get(&self.shared, scope, freshness).await
     }
 
+    fn status(image: &ScopeImage) -> ScopeStatus {
+        let (nodes, pending) = image.counts();
+        ScopeStatus { head_seq: image.head_seq, nodes, pending, oldest_pending: None }
+    }
+
+    /// The nearest vectors; none if they are asked for of a state that is no more, or may be no more.
+    async fn dense_of(&self, query: DenseQuery, held: Option<HeldState>) -> Result<Option<Vec<DenseHit>>, StoreError> {
+        let image = self.image(&query.scope, Freshness::Known).await?;
+        let limit = query.limit;
+        let reach = image.read(|image| image.reach(limit));
+        // In a small scope reading a few vectors more costs next to nothing.
+        let is_small = image.vectors() <= self.shared.options.exact_max;
+        let scored = if is_small || query.scored >= limit { reach } else { query.scored };
+        let query = Arc::new(DenseQuery { limit: reach, scored, ..query });
+        let hits = if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
+            if held.is_some() {
+                return Ok(None);
+            }
+            self.shared.nearest(&query, image.vectors()).await?
+        } else {
+            let found = image.candidates(&query).await?;
+            let moved = |id, place: RowPlace| image.read(|image| image.vector_moved(id, place.0));
+            let Some(mut hits) = self.shared.rescore(&query, &found.unscored, held, moved).await? else {
+                image.is_likely_outdated();
+                return Ok(None);
+            };
+            hits.extend(found.estimated);
+            hits
+        };
+        Ok(Some(best_first(image.read(|image| image.resolved(&query.filter, hits)), limit)))
+    }
+
     async fn begin_for(&self, scope: &ScopeKey) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
         begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
     }
@@ -53,29 +86,31 @@ impl RecallReader for PostgresStore {
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
         // Every recall begins here, and so every recall begins with an image that is up to date.
         let image = self.image(scope, Freshness::Now).await?;
-        let (head_seq, (nodes, pending)) = image.read(|image| (image.head_seq, image.counts()));
-        let oldest_pending = if pending > 0 { self.oldest_pending(scope).await? } else { None };
-        Ok(ScopeStatus { head_seq, nodes, pending, oldest_pending })
+        let status = image.read(Self::status);
+        let oldest_pending = if status.pending > 0 { self.oldest_pending(scope).await? } else { None };
+        Ok(ScopeStatus { oldest_pending, ..status })
+    }
+
+    async fn held_status(&self, scope: &ScopeKey) -> Result<Option<(ScopeStatus, HeldState)>, StoreError> {
+        let image = self.shared.images.held(scope).filter(|image| image.is_likely_current() && image.vectors() > 0);
+        let (Some(image), VectorSearch::Codes) = (image, self.shared.options.vector_search) else { return Ok(None) };
+        // The state before what is in it: what is newer than the state is not confirmed by it.
+        let Some(state) = image.state() else { return Ok(None) };
+        let status = image.read(Self::status);
+        // Since when the oldest vector is waited for has to be asked for, and the head may as well be.
+        Ok((status.pending == 0).then_some((status, state)))
+    }
+
+    async fn dense_if_unchanged(
+        &self,
+        query: DenseQuery,
+        held: HeldState,
+    ) -> Result<Option<Vec<DenseHit>>, StoreError> {
+        self.dense_of(query, Some(held)).await
     }
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
-        let image = self.image(&query.scope, Freshness::Known).await?;
-        let limit = query.limit;
-        let reach = image.read(|image| image.reach(limit));
-        // In a small scope reading a few vectors more costs next to nothing.
-        let is_small = image.vectors() <= self.shared.options.exact_max;
-        let scored = if is_small || query.scored >= limit { reach } else { query.scored };
-        let query = Arc::new(DenseQuery { limit: reach, scored, ..query });
-        let hits = if query.exact || self.shared.options.vector_search == VectorSearch::Hnsw {
-            self.shared.nearest(&query, image.vectors()).await?
-        } else {
-            let found = image.candidates(&query).await?;
-            let moved = |id, place: RowPlace| image.read(|image| image.vector_moved(id, place.0));
-            let mut hits = self.shared.rescore(&query, &found.unscored, moved).await?;
-            hits.extend(found.estimated);
-            hits
-        };
-        Ok(best_first(image.read(|image| image.resolved(&query.filter, hits)), limit))
+        Ok(self.dense_of(query, None).await?.unwrap_or_default())
     }
 
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {

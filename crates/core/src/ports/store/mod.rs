@@ -38,7 +38,7 @@ pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatu
 pub use purge::PurgeStore;
 pub use read::{FindPage, FindQuery, ReadStore, StoredErasure};
 pub use recall::{
-    DenseHit, DenseQuery, EdgeQuery, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
+    DenseHit, DenseQuery, EdgeQuery, HeldState, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
     ScopeStatus, SeedRules, SurroundingsQuery,
 };
 pub use reports::{ReportStore, RuleSignalQuery};

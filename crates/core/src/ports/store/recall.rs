@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::StoreError;
 use crate::{
@@ -21,6 +22,15 @@ pub struct ScopeStatus {
     pub pending: u64,
     /// Since when the oldest of them waits.
     pub oldest_pending: Option<Timestamp>,
+}
+
+/// Which state of a scope a look at what is held in memory was taken of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldState {
+    /// Number of the last change in it.
+    pub change_no: i64,
+    /// Which scope of its name it is: one that was purged and written again is another.
+    pub incarnation: Uuid,
 }
 
 /// Which nodes may be seeds.
@@ -192,6 +202,30 @@ pub trait RecallReader: Send + Sync {
     /// # Errors
     /// A failure of storage.
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError>;
+
+    /// The same from memory, without asking whether it is still so, where a change since is unlikely. What is then found holds
+    /// only if [`Self::dense_if_unchanged`] confirms that state. None if storage has to be asked.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn held_status(&self, scope: &ScopeKey) -> Result<Option<(ScopeStatus, HeldState)>, StoreError> {
+        let _ = scope;
+        Ok(None)
+    }
+
+    /// As [`Self::dense`], by a look at storage that also tells whether the scope is still in that state. None if it is not, or
+    /// if that cannot be told.
+    ///
+    /// # Errors
+    /// A failure of storage.
+    async fn dense_if_unchanged(
+        &self,
+        query: DenseQuery,
+        held: HeldState,
+    ) -> Result<Option<Vec<DenseHit>>, StoreError> {
+        let _ = (query, held);
+        Ok(None)
+    }
 
     /// The nearest vectors, best first, ties by id; never fewer than asked while matches exist.
     ///

@@ -9,13 +9,13 @@ mod together;
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
-    atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 use aionis_core::{
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
-    ports::store::{DenseQuery, StoreError},
+    ports::store::{DenseQuery, HeldState, StoreError},
 };
 use futures_util::TryStreamExt;
 use hashbrown::HashMap;
@@ -51,8 +51,8 @@ pub(crate) struct Entry {
     /// Held by the one who refreshes.
     refreshing: tokio::sync::Mutex<()>,
     loaded: AtomicBool,
-    /// Whether the last refresh found no change.
-    is_quiet: AtomicBool,
+    /// How many looks in a row, the last ones, found no change.
+    quiet_looks: AtomicU32,
     /// Change the image has seen.
     seen: AtomicI64,
     /// Newest change this process knows of.
@@ -85,6 +85,9 @@ enum Refreshed {
 
 /// Changed rows that are held at once: after many writes without a question there are as many as nodes.
 const ROWS_AT_ONCE: usize = 2_000;
+/// Looks in a row that found no change, after which none is expected: a look that is spared and found to have been needed
+/// costs a search.
+const LIKELY_QUIET_AFTER: u32 = 4;
 /// Nodes that room is made for before they come.
 const RESERVED_MAX: usize = 1 << 20;
 
@@ -160,9 +163,7 @@ impl Images {
         // A refresh that begins from now on will do.
         let arrived = entry.begun.load(Ordering::Acquire);
         let fresh_enough = |entry: &Entry| {
-            let known = entry.loaded.load(Ordering::Acquire)
-                && entry.seen.load(Ordering::Acquire) >= entry.known.load(Ordering::Acquire);
-            known && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
+            entry.has_seen_what_is_known() && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
         };
         if fresh_enough(entry) {
             looked_up("hit");
@@ -219,7 +220,7 @@ impl Entry {
             incarnation: Mutex::new(None),
             refreshing: tokio::sync::Mutex::new(()),
             loaded: AtomicBool::new(false),
-            is_quiet: AtomicBool::new(false),
+            quiet_looks: AtomicU32::new(0),
             seen: AtomicI64::new(0),
             known: AtomicI64::new(0),
             begun: AtomicU64::new(0),
@@ -247,6 +248,25 @@ impl Entry {
         self.seen.load(Ordering::Acquire)
     }
 
+    /// Whether it has seen every change this process knows of, and another one is unlikely.
+    pub(crate) fn is_likely_current(&self) -> bool {
+        self.quiet_looks.load(Ordering::Relaxed) >= LIKELY_QUIET_AFTER && self.has_seen_what_is_known()
+    }
+
+    /// The scope was not found in its state.
+    pub(crate) fn is_likely_outdated(&self) {
+        self.quiet_looks.store(0, Ordering::Relaxed);
+    }
+
+    fn has_seen_what_is_known(&self) -> bool {
+        self.loaded.load(Ordering::Acquire) && self.seen() >= self.known.load(Ordering::Acquire)
+    }
+
+    /// The state it is at least in; none if there is no scope of this name.
+    pub(crate) fn state(&self) -> Option<HeldState> {
+        Some(HeldState { change_no: self.seen(), incarnation: self.incarnation()? })
+    }
+
     fn incarnation(&self) -> Option<Uuid> {
         *self.incarnation.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -261,9 +281,10 @@ impl Entry {
         let seen = if self.loaded.load(Ordering::Acquire) { self.seen.load(Ordering::Acquire) } else { -1 };
         // Where the last refresh found changes the next one will likely too, and two round trips would be one too many.
         if seen >= 0
-            && self.is_quiet.load(Ordering::Relaxed)
+            && self.quiet_looks.load(Ordering::Relaxed) > 0
             && let Some(head) = self.unchanged(shared, scope, seen).await?
         {
+            self.quiet_looks.fetch_add(1, Ordering::Relaxed);
             self.refreshed(head, number);
             return Ok(Refreshed::Current);
         }
@@ -337,7 +358,7 @@ impl Entry {
         };
         // Nothing was changed: dropping the transaction ends it without waiting for the server.
         drop(tx);
-        self.is_quiet.store(seen < 0 || head.change_no == seen, Ordering::Relaxed);
+        self.quiet_looks.store(u32::from(seen < 0 || head.change_no == seen), Ordering::Relaxed);
         self.refreshed(head, number);
         Ok(Refreshed::Current)
     }
