@@ -151,12 +151,27 @@ impl Service {
     pub(crate) async fn on_postgres_with(change: impl FnOnce(&mut Setup)) -> Self {
         let mut setup = Setup::default();
         change(&mut setup);
-        let (database, clock) = (TempDatabase::new().await, FakeClock::new());
-        let mut options = PostgresOptions::new(database.url());
+        let database = TempDatabase::new().await;
+        let url = database.url();
+        Self::on_database(&url, FakeClock::new(), setup, Box::new(database)).await
+    }
+
+    /// Another process on the database of this one, which has to outlive it.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::on_database(&self.database().url(), Arc::clone(&self.clock), Setup::default(), Box::new(())).await
+    }
+
+    async fn on_database(
+        url: &str,
+        clock: Arc<FakeClock>,
+        setup: Setup,
+        home: Box<dyn std::any::Any + Send + Sync>,
+    ) -> Self {
+        let mut options = PostgresOptions::new(url);
         options.space = setup.space();
         options.connections_max = 8;
         let store = PostgresStore::open(&options, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
-        Self::over(Arc::new(store), clock, setup, Box::new(database))
+        Self::over(Arc::new(store), clock, setup, home)
     }
 
     fn over(

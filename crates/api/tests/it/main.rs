@@ -17,6 +17,7 @@ mod harness;
 mod health;
 mod isolation;
 mod limits;
+mod processes;
 mod protocol;
 mod reading;
 mod recall;

@@ -104,12 +104,12 @@ impl Shared {
             );
             // Of another state no row is read.
             let unchanged = format!(
-                "CROSS JOIN LATERAL (SELECT FROM memory_scopes WHERE scope_key = $1 AND tenant_id = asker.tenant \
+                " CROSS JOIN LATERAL (SELECT FROM memory_scopes WHERE scope_key = $1 AND tenant_id = asker.tenant \
                  AND change_no = $7 AND incarnation = $8 AND state = '{OPEN}' LIMIT 1) unchanged"
             );
             ["", &unchanged].map(|unchanged| {
                 format!(
-                    "SELECT q.id, v.similarity, NULLIF(v.row_place, q.row_place) FROM {ASKER} {unchanged} \
+                    "SELECT q.id, v.similarity, NULLIF(v.row_place, q.row_place) FROM {ASKER}{unchanged} \
                      CROSS JOIN UNNEST($5::uuid[], $6::tid[]) AS q (id, row_place) CROSS JOIN LATERAL {vector} v"
                 )
             })

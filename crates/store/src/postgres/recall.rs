@@ -12,8 +12,8 @@ use aionis_core::{
     model::{EmbeddingStatus, Lane, NodeType, RuleScope, RuleState, Tier, Viewer},
     operate::merged_slots,
     ports::store::{
-        DenseHit, DenseQuery, EdgeQuery, HeldState, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
-        ScopeStatus, StoreError, SurroundingsQuery,
+        DenseHit, DenseQuery, EdgeQuery, HeldState, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
+        RecallStore, ScopeStatus, StoreError, SurroundingsQuery,
     },
     recall::{EdgeView, NodeVitals, Surroundings, bm25::LexicalHits, context::ContextRule},
 };

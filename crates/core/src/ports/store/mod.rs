@@ -38,8 +38,8 @@ pub use outbox::{ClaimRequest, EmbeddedNode, FailedItem, OutboxItem, OutboxStatu
 pub use purge::PurgeStore;
 pub use read::{FindPage, FindQuery, ReadStore, StoredErasure};
 pub use recall::{
-    DenseHit, DenseQuery, EdgeQuery, HeldState, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader, RecallStore,
-    ScopeStatus, SeedRules, SurroundingsQuery,
+    DenseHit, DenseQuery, EdgeQuery, HeldState, LexicalQuery, NodeFilter, NodeRow, RecallAudit, RecallReader,
+    RecallStore, ScopeStatus, SeedRules, SurroundingsQuery,
 };
 pub use reports::{ReportStore, RuleSignalQuery};
 pub use retention::{ExpiredDecisions, RetentionStore};

@@ -163,7 +163,8 @@ impl Images {
         // A refresh that begins from now on will do.
         let arrived = entry.begun.load(Ordering::Acquire);
         let fresh_enough = |entry: &Entry| {
-            entry.has_seen_what_is_known() && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
+            entry.has_seen_what_is_known()
+                && (freshness == Freshness::Known || entry.succeeded.load(Ordering::Acquire) > arrived)
         };
         if fresh_enough(entry) {
             looked_up("hit");

@@ -160,10 +160,25 @@ async fn exercise(store: &PostgresStore) {
         store.record_recalls(vec![audit]).await.unwrap();
         derive(store, round == 0).await;
     }
+    recall_from_a_quiet_scope(store).await;
     super::consistency::exercise(store).await;
     read_and_forget(store).await;
     super::reports::exercise(store).await;
     purge(store).await;
+}
+
+/// Recalls from a scope nobody writes to, where one that searches by codes asks only with the vectors whether it has changed.
+async fn recall_from_a_quiet_scope(store: &PostgresStore) {
+    let s = scope("quiet");
+    store.write(WriteBuilder::new(&s).node("a", "a").vector(vec![1.0; DIM]).prepared()).await.unwrap();
+    for _ in 0..10 {
+        let filter = everything(anyone());
+        let query = DenseQuery { scope: s.clone(), filter, vector: vec![1.0; DIM], limit: 5, scored: 5, exact: false };
+        match store.held_status(&s).await.unwrap() {
+            Some((_, held)) => assert!(store.dense_if_unchanged(query, held).await.unwrap().is_some()),
+            None => assert_eq!(store.scope_status(&s).await.unwrap().head_seq, 1),
+        }
+    }
 }
 
 /// Purges scopes with rows in every table, and one whose rows take several steps.
@@ -344,7 +359,8 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("decision_put", "INSERT INTO memory_decisions"),
     ("dense_exact", "ORDER BY embedding <=> $2, node_id"),
     ("dense_index", "l2_normalize(embedding)::halfvec"),
-    ("dense_rescore", "AS similarity, ctid AS row_place FROM memory_vectors"),
+    ("dense_rescore", "AS asker CROSS JOIN UNNEST($5::uuid[], $6::tid[])"),
+    ("dense_rescore_unchanged", "unchanged CROSS JOIN UNNEST($5::uuid[], $6::tid[])"),
     ("erased", "FROM memory_erasures WHERE scope_key = $1 AND id = q.id"),
     ("extend", "SET lease_until = $4"),
     ("fail", "failed_reason = q.reason"),

@@ -29,12 +29,16 @@ async fn fill(store: &PostgresStore, scopes: &[&ScopeKey]) {
     }
 }
 
+/// A question for every vector of a scope.
+fn everything_of(s: &ScopeKey) -> DenseQuery {
+    let (scope, filter, vector) = (s.clone(), everything(anyone()), vec![1.0; DIM]);
+    DenseQuery { scope, filter, vector, limit: NODES, scored: NODES, exact: false }
+}
+
 /// What a recall reads of rows; the rows as they are told.
 async fn read(store: &PostgresStore, s: &ScopeKey) -> (Vec<DenseHit>, Vec<String>) {
     store.scope_status(s).await.unwrap();
-    let (scope, filter, vector) = (s.clone(), everything(anyone()), vec![1.0; DIM]);
-    let query = DenseQuery { scope, filter, vector, limit: NODES, scored: NODES, exact: false };
-    let hits = store.dense(query).await.unwrap();
+    let hits = store.dense(everything_of(s)).await.unwrap();
     let ids: Vec<NodeId> = (0..NODES).map(|n| node_id(s, &format!("n{n}"))).collect();
     (hits, store.rows(s, &ids).await.unwrap().iter().map(told).collect())
 }
@@ -123,6 +127,99 @@ async fn a_row_that_is_written_anew_is_read_as_it_is_now() {
     writes.write(write("yet another text")).await.unwrap();
     let rows = reads.rows(&s, &[node_id(&s, "n7")]).await.unwrap();
     assert_eq!(rows[0].text_summary.as_deref(), Some("yet another text"));
+}
+
+/// The nearest of a scope that has likely not changed, asked for as a recall does; none if they would be of another state.
+async fn read_quiet(store: &PostgresStore, s: &ScopeKey) -> Option<Vec<DenseHit>> {
+    let (status, held) = store.held_status(s).await.unwrap().expect("the scope is quiet");
+    assert_eq!(status.oldest_pending, None);
+    store.dense_if_unchanged(everything_of(s), held).await.unwrap()
+}
+
+/// Looks at a scope until no change is expected.
+async fn wait_until_quiet(store: &PostgresStore, s: &ScopeKey) {
+    for looked in 0.. {
+        if store.held_status(s).await.unwrap().is_some() {
+            return;
+        }
+        assert!(looked < 10, "never quiet");
+        store.scope_status(s).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_quiet_scope_it_is_asked_with_its_vectors_whether_it_has_changed() {
+    let database = TempDatabase::flat().await;
+    let s = scope("s");
+    let writes = open(&database).await;
+    fill(&writes, &[&s]).await;
+    let tap = Tap::before(&database.url()).await;
+    let reads = PostgresStore::open(&options(&tap.url), FakeClock::new()).await.unwrap();
+    assert!(reads.held_status(&s).await.unwrap().is_none(), "nothing is held yet");
+    wait_until_quiet(&reads, &s).await;
+    let found = read(&reads, &s).await.0;
+    let before = tap.heard().len();
+    assert_eq!(read_quiet(&reads, &s).await.as_ref(), Some(&found));
+    assert_eq!(tap.heard().len(), before + 1, "one look at the database");
+
+    // Another process writes.
+    let write = |n: usize| WriteBuilder::new(&s).node(&format!("new{n}"), "new").vector(vec![1.0; DIM]).prepared();
+    writes.write(write(0)).await.unwrap();
+    assert_eq!(read_quiet(&reads, &s).await, None);
+    assert!(reads.held_status(&s).await.unwrap().is_none(), "where there was a change another one is likely");
+    assert_eq!(read(&reads, &s).await.0[0].id, node_id(&s, "new0"));
+
+    // The image learns of a change from another request: what was seen before is no more.
+    wait_until_quiet(&reads, &s).await;
+    let (_, held) = reads.held_status(&s).await.unwrap().unwrap();
+    writes.write(write(1)).await.unwrap();
+    reads.scope_status(&s).await.unwrap();
+    assert_eq!(reads.dense_if_unchanged(everything_of(&s), held).await.unwrap(), None);
+
+    // This one knows of its own changes without asking.
+    wait_until_quiet(&reads, &s).await;
+    reads.write(write(2)).await.unwrap();
+    assert!(reads.held_status(&s).await.unwrap().is_none());
+
+    // While vectors are waited for, since when is asked.
+    writes.write(WriteBuilder::new(&s).deriving().node("pending", "text").prepared()).await.unwrap();
+    for _ in 0..10 {
+        reads.scope_status(&s).await.unwrap();
+        assert!(reads.held_status(&s).await.unwrap().is_none());
+    }
+}
+
+/// One that was purged and written again has as many changes as before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_was_purged_and_written_again_is_not_taken_for_the_former_one() {
+    let database = TempDatabase::flat().await;
+    let (mut owner, s) = (database.owner().await, scope("s"));
+    let (reads, writes) = (open(&database).await, open(&database).await);
+    fill(&writes, &[&s]).await;
+    wait_until_quiet(&reads, &s).await;
+    assert!(read_quiet(&reads, &s).await.is_some());
+    for sql in
+        ["UPDATE memory_scopes SET incarnation = gen_random_uuid()", "UPDATE memory_scopes SET state = 'purging'"]
+    {
+        wait_until_quiet(&reads, &s).await;
+        sqlx::raw_sql(sql).execute(&mut owner).await.unwrap();
+        assert_eq!(read_quiet(&reads, &s).await, None, "{sql}");
+    }
+    assert!(read(&reads, &s).await.0.is_empty(), "it is being purged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_vectors_that_may_be_seen_is_not_confirmed() {
+    let database = TempDatabase::flat().await;
+    let s = scope("s");
+    let store = open(&database).await;
+    let write = WriteBuilder::new(&s).node("a", "a").with(|node| {
+        node.memory_lane = Some(aionis_core::model::Lane::Private);
+        node.owner_agent_id = Some("ann".to_owned());
+    });
+    store.write(write.vector(vec![1.0; DIM]).prepared()).await.unwrap();
+    wait_until_quiet(&store, &s).await;
+    assert_eq!(read_quiet(&store, &s).await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
