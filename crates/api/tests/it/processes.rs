@@ -61,7 +61,10 @@ async fn a_question_that_finds_nothing_has_seen_it_too() {
         let mut more = with_vector(&format!("hidden{round}"), &format!("nor that, {round}"));
         (more["memory_lane"], more["owner_agent_id"]) = (json!("private"), json!("ann"));
         let written = writer.write(&writing(&[more])).await;
-        for body in [&body(RECALL_TEXT, "anything"), &blank] {
+        // Who asks first makes the others see it.
+        let mut asked = [&body(RECALL_TEXT, "anything"), &blank];
+        asked.rotate_left(round % 2);
+        for body in asked {
             let answer = reader.post(RECALL_TEXT, body).await.ok();
             assert_eq!(answer["as_of_commit"], written["commit_seq"], "{answer}");
             let blanks = warnings(&answer).iter().filter(|code| **code == "blank_query").count();
