@@ -4,6 +4,8 @@
 //! only as far as it looks ahead, which a dozen of instructions for each uses up.
 
 use prefetch_index::prefetch_index;
+#[cfg(target_arch = "x86_64")]
+use prefetch_index::prefetch_index_nta;
 
 /// How many entries ahead, where each takes a few dozen cycles.
 pub(super) const AHEAD: usize = 8;
@@ -30,6 +32,19 @@ pub(super) fn fetch_all<T>(of: &[T]) {
 pub(super) fn fetch_row<T>(of: &[T], row: usize, length: usize) {
     for at in (0..length).step_by((LINE / size_of::<T>()).max(1)) {
         prefetch_index(of, row * length + at);
+    }
+}
+
+/// Asks for all entries of a part of a list that is gone through from end to end, longer than the caches are large: it will have
+/// gone from them before it is read again, and should not have taken the place of what else is in them.
+#[inline(always)]
+pub(super) fn fetch_once<T>(of: &[T]) {
+    for at in (0..of.len()).step_by((LINE / size_of::<T>()).max(1)) {
+        // The crate knows the instruction for this kind of processor only.
+        #[cfg(target_arch = "x86_64")]
+        prefetch_index_nta(of, at);
+        #[cfg(not(target_arch = "x86_64"))]
+        prefetch_index(of, at);
     }
 }
 

@@ -146,7 +146,7 @@ impl ScopeImage {
             .map(|(_, slot)| LexicalDoc {
                 id: NodeId(self.nodes[*slot as usize].id),
                 len: self.gates.terms(*slot),
-                counts: vec![0; lists.len()],
+                counts: std::iter::repeat_n(0, lists.len()).collect(),
             })
             .collect();
         let mut by_slot: Vec<(Slot, usize)> = best.iter().enumerate().map(|(at, (_, slot))| (*slot, at)).collect();

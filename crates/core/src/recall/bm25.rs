@@ -1,6 +1,8 @@
 //! Okapi BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009), scored here from plain
 //! statistics so that every engine ranks alike.
 
+use smallvec::SmallVec;
+
 use crate::ids::NodeId;
 
 /// Term-frequency saturation. 0.9 and 0.4 are the values of the Anserini baselines; short texts like both low.
@@ -21,6 +23,9 @@ pub struct LexicalHits {
     pub docs: Vec<LexicalDoc>,
 }
 
+/// Terms of a question up to which a document's counts are no memory of their own: there are hundreds of documents.
+const TERMS_IN_PLACE: usize = 12;
+
 /// One document that holds at least one of the terms.
 #[derive(Clone, Debug)]
 pub struct LexicalDoc {
@@ -29,7 +34,7 @@ pub struct LexicalDoc {
     /// Length in terms.
     pub len: u32,
     /// Per question term: how often it occurs.
-    pub counts: Vec<u16>,
+    pub counts: SmallVec<[u16; TERMS_IN_PLACE]>,
 }
 
 /// Inverse document frequency, `ln(1 + (N - n + 0.5) / (n + 0.5))`: never negative.

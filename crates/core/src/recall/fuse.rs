@@ -292,7 +292,10 @@ mod tests {
             total_docs: 100,
             mean_len: 10.0,
             doc_freq: vec![3; terms],
-            docs: docs.iter().map(|(n, c)| LexicalDoc { id: id(*n), len: 10, counts: c.to_vec() }).collect(),
+            docs: docs
+                .iter()
+                .map(|(n, c)| LexicalDoc { id: id(*n), len: 10, counts: c.iter().copied().collect() })
+                .collect(),
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
     common::Moves,
     question::{BitQuestion, HALF, PLANES, Planes},
 };
-use crate::fetch::fetch_all;
+use crate::fetch::{fetch_all, fetch_once};
 
 /// Words of signs that are compared with all codes: a cache line of each.
 pub(super) const FIRST: usize = 8;
@@ -18,7 +18,8 @@ pub(super) const PAGE: usize = 64;
 /// Blocks of a page.
 const BLOCKS: usize = PAGE / BLOCK;
 /// How far ahead memory is asked for what will be read: at some hundred cycles from being asked to having it, the processor
-/// does not look ahead as far by itself. Pages of first signs, blocks of the others, picked codes.
+/// does not look ahead as far by itself. Pages of first signs, blocks of the others, picked codes. The first signs are kept in
+/// the caches from question to question if they fit there, the rest is too much for that.
 const PAGES_AHEAD: usize = 2;
 const BLOCKS_AHEAD: usize = 8;
 const CODES_AHEAD: usize = 8;
@@ -147,7 +148,7 @@ fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
                 of.blocks = left;
                 if let Some(ahead) = left.get(BLOCKS_AHEAD) {
                     let ahead = *ahead as usize;
-                    fetch_all(&pages[ahead / BLOCKS].others[ahead % BLOCKS * words..][..words]);
+                    fetch_once(&pages[ahead / BLOCKS].others[ahead % BLOCKS * words..][..words]);
                 }
                 let more = differing(&page.others[at % BLOCKS * words..][..words], of.planes);
                 let sums = &mut of.sums[at];
@@ -170,7 +171,7 @@ fn sum_others<'a>(pages: &[Page], asked: &mut [Adding<'a>]) {
 fn sum_rest(pages: &[Page], picked: &[u32], planes: &[[Rest; PLANES]], sums: &mut Vec<u32>) {
     for (number, at) in picked.iter().enumerate() {
         if let Some(ahead) = picked.get(number + CODES_AHEAD) {
-            fetch_all(rest_of(pages, *ahead as usize, planes.len()));
+            fetch_once(rest_of(pages, *ahead as usize, planes.len()));
         }
         // Sums per lane, so that a processor with wide registers adds them up only once at the end.
         let mut total = [0_u64; 2 * HALF];

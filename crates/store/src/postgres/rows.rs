@@ -48,6 +48,10 @@ pub(crate) fn choice<T>(row: &PgRow, at: usize, parse: impl Fn(&str) -> Option<T
 
 /// JSON from its text.
 pub(crate) fn json_of(text: &str) -> Result<serde_json::Value, StoreError> {
+    // What most nodes have of attributes.
+    if text == "{}" {
+        return Ok(serde_json::Value::Object(serde_json::Map::new()));
+    }
     serde_json::from_str(text).map_err(|e| inconsistent("memory", "json", "", e.to_string()))
 }
 
