@@ -67,7 +67,7 @@ impl PostgresStore {
             let found = image.candidates(&query).await?;
             let moved = |id, place: RowPlace| image.read(|image| image.vector_moved(id, place.0));
             let Some(mut hits) = self.shared.rescore(&query, &found.unscored, held, moved).await? else {
-                image.is_likely_outdated();
+                image.expect_changes();
                 return Ok(None);
             };
             hits.extend(found.estimated);

@@ -254,8 +254,8 @@ impl Entry {
         self.quiet_looks.load(Ordering::Relaxed) >= LIKELY_QUIET_AFTER && self.has_seen_what_is_known()
     }
 
-    /// The scope was not found in its state.
-    pub(crate) fn is_likely_outdated(&self) {
+    /// The scope was not found in its state: where something has changed more will.
+    pub(crate) fn expect_changes(&self) {
         self.quiet_looks.store(0, Ordering::Relaxed);
     }
 
