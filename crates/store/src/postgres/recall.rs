@@ -84,7 +84,7 @@ impl PostgresStore {
 #[async_trait]
 impl RecallReader for PostgresStore {
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
-        // Every recall begins here, and so every recall begins with an image that is up to date.
+        // A recall that does not begin with a state that is confirmed later begins here, with an image that is up to date.
         let image = self.image(scope, Freshness::Now).await?;
         let status = image.read(Self::status);
         let oldest_pending = if status.pending > 0 { self.oldest_pending(scope).await? } else { None };
@@ -110,7 +110,9 @@ impl RecallReader for PostgresStore {
     }
 
     async fn dense(&self, query: DenseQuery) -> Result<Vec<DenseHit>, StoreError> {
-        Ok(self.dense_of(query, None).await?.unwrap_or_default())
+        // None only comes of a state that was asked for; should it come here, that is no empty answer.
+        let unasked = || StoreError::Driver("vectors were not read, of a state nobody asked for".to_owned());
+        self.dense_of(query, None).await?.ok_or_else(unasked)
     }
 
     async fn lexical(&self, query: LexicalQuery) -> Result<LexicalHits, StoreError> {
