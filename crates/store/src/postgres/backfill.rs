@@ -14,7 +14,7 @@ use aionis_core::{
 use async_trait::async_trait;
 use hashbrown::HashSet;
 use pgvector::Vector;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     integrity::read_content,
     maintenance::{enqueue, set_status},
     rows::{choice, digest, get, signed},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 
 const LACKING: &str = "\
@@ -63,7 +63,7 @@ LEFT JOIN LATERAL (SELECT embedding FROM memory_vectors \
 ORDER BY n.id";
 
 impl PostgresStore {
-    async fn begin_backfill(&self, scope: &ScopeKey) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_backfill(&self, scope: &ScopeKey) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
     }
 }

@@ -12,7 +12,7 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 use sqlx::{
-    AssertSqlSafe, Postgres, Transaction,
+    AssertSqlSafe, Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -23,7 +23,7 @@ use super::{
     error::driver,
     patience::Patience,
     rows::{get, signed},
-    session::{FROZEN, For, begin},
+    session::{FROZEN, For, Transaction, begin},
 };
 use crate::consistency::{Dialect, Extra};
 
@@ -48,7 +48,7 @@ impl ConsistencyStore for PostgresStore {
 }
 
 struct Frozen {
-    tx: Transaction<'static, Postgres>,
+    tx: Transaction,
     patience: Arc<Patience>,
     target: Target,
 }

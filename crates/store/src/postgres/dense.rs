@@ -209,7 +209,7 @@ impl Shared {
                     return Ok(self.dense.estimate.load(Ordering::Relaxed));
                 }
                 let estimate: f32 = sqlx::query(ESTIMATE)
-                    .fetch_one(&*self.pool)
+                    .fetch_one(&mut *self.pool.acquire().await.map_err(driver)?)
                     .await
                     .and_then(|row| row.try_get(0))
                     .map_err(driver)?;

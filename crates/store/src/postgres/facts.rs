@@ -1,13 +1,13 @@
 //! What [`crate::facts`] reads of PostgreSQL.
 
 use aionis_core::ports::store::StoreError;
-use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, Row};
 
 use super::{
     PostgresStore,
     error::driver,
     rows::{get, unsigned},
-    session::{FROZEN, For, begin},
+    session::{FROZEN, For, Transaction, begin},
 };
 use crate::facts::{BUSY, DatabaseCounters, GROWN, HELD, LoadFacts, LoadWindows, OfTenant, StoreVersions, gathered};
 
@@ -57,11 +57,7 @@ pub(crate) async fn load_facts(store: &PostgresStore, windows: LoadWindows) -> R
     Ok(facts)
 }
 
-async fn of_tenants(
-    tx: &mut Transaction<'static, Postgres>,
-    sql: &str,
-    since: Option<i64>,
-) -> Result<Vec<OfTenant>, StoreError> {
+async fn of_tenants(tx: &mut Transaction, sql: &str, since: Option<i64>) -> Result<Vec<OfTenant>, StoreError> {
     let sql = sql.replace("{tenant}", "s.tenant_id");
     let mut query = sqlx::query(AssertSqlSafe(sql));
     if let Some(since) = since {

@@ -17,7 +17,7 @@ use aionis_core::{
     write::{edge_digest, node_digest},
 };
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -25,7 +25,7 @@ use super::{
     error::driver,
     purge::{self, unless_purging},
     rows::{choice, digest, digest_of, get, json, signed, unsigned},
-    session::{FROZEN, For, begin, literal},
+    session::{FROZEN, For, Transaction, begin, literal},
 };
 use crate::{consistency::leaps, content::StoredContent, operate::feedback_source};
 
@@ -105,7 +105,7 @@ struct Snapshot {
     /// What makes a transaction see it.
     sql: String,
     /// The transaction that holds it; it ends when this is dropped.
-    _held: Mutex<Transaction<'static, Postgres>>,
+    _held: Mutex<Transaction>,
 }
 
 impl Pages {

@@ -8,13 +8,13 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 use serde_json::Value;
-use sqlx::{Postgres, Transaction, postgres::PgRow};
+use sqlx::postgres::PgRow;
 
 use super::{
     PostgresStore,
     error::driver,
     rows::{choice, get, json_of, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 use crate::jobs::{left_open, not_begun};
 
@@ -54,7 +54,7 @@ const RUNS: &str = "SELECT scope_key, id, job, holder, dry_run, status, params::
                     ORDER BY started_at DESC, id DESC LIMIT $4";
 
 impl PostgresStore {
-    async fn begin_job(&self, target: &Target) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_job(&self, target: &Target) -> Result<Transaction, StoreError> {
         let whose = target.tenant().map_or(For::Everyone, For::Tenant);
         begin(&self.shared.pool, whose, self.shared.options.statement_timeout, "").await
     }

@@ -8,14 +8,14 @@ use aionis_core::{
     ports::store::{KeyStore, StoreError},
 };
 use async_trait::async_trait;
-use sqlx::{PgConnection, Postgres, Transaction, postgres::PgRow};
+use sqlx::{PgConnection, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     PostgresStore,
     error::driver,
     rows::{choice, digest, get, signed},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 use crate::keys::NOWHERE;
 
@@ -38,7 +38,7 @@ const REVOKE: &str = "UPDATE api_keys SET revoked_at = COALESCE(revoked_at, $2) 
 impl PostgresStore {
     /// Whose key it is is not known before it is found, and operators see all: row-level security keeps out who names a
     /// tenant, or none.
-    async fn begin_keys(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_keys(&self) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await
     }
 }

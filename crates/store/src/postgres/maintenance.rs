@@ -16,7 +16,7 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 use hashbrown::{HashMap, HashSet};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     error::driver,
     outbox::Derived,
     rows::{choice, digest, get, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
     space,
 };
 use crate::{maintenance::NODES_PER_ITEM, space::unstamped};
@@ -41,7 +41,7 @@ const WAIT: &str = "UPDATE memory_nodes SET embedding_status = 'pending', embedd
 pub(super) const TIMEOUT: Duration = Duration::from_secs(3_600);
 
 impl PostgresStore {
-    async fn begin_maintenance(&self, tenant: For<'_>) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_maintenance(&self, tenant: For<'_>) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, tenant, TIMEOUT, "").await
     }
 
@@ -259,7 +259,7 @@ impl MaintenanceStore for PostgresStore {
     }
 
     async fn present_generation(&self) -> Result<EmbeddingSpace, StoreError> {
-        let mut connection = self.shared.pool.acquire().await.map_err(driver)?;
+        let mut connection = self.connection().await?;
         Ok(space::stamped(&mut connection).await?.unwrap_or_else(|| self.shared.space.clone()))
     }
 

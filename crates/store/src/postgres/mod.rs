@@ -5,6 +5,7 @@
 //! for what has changed since its image was made. See `docs/adr/0013-postgresql-engine.md`.
 
 mod backfill;
+mod connections;
 mod consistency;
 mod consolidation;
 mod dense;
@@ -50,13 +51,14 @@ use sqlx::{
 
 pub(crate) use self::facts::{load_facts, versions};
 use self::{
+    connections::{Connection, Connections},
     dense::Dense,
     error::driver,
     groups::Groups,
     images::{Freshness, Images},
     layout::Layout,
     patience::Patience,
-    session::{Connections, For},
+    session::For,
     wake::Wake,
 };
 use crate::{deployment::not_prepared, migration::MigrationReport, space::EmbeddingSpace};
@@ -244,10 +246,10 @@ impl PostgresStore {
             .connect_with(connect)
             .await
             .map_err(driver)?;
-        let wake = Wake::start(pool.clone(), Arc::clone(&patience), layout);
+        let pool = Connections::new(pool, Arc::clone(&layout), Arc::clone(&patience), sets_by_function);
+        let wake = Wake::start(pool.clone(), layout);
         let images = Images::new(options.image_bytes_max);
         let dense = Dense::new(&space);
-        let pool = Connections { pool, patience: Arc::clone(&patience), sets_by_function };
         let shared = Arc::new(Shared { pool, space, images, dense, clock, wake, patience, options: options.clone() });
         let groups = Groups::new(Arc::clone(&shared));
         Ok(Self { shared, groups })
@@ -287,7 +289,11 @@ impl PostgresStore {
 
     /// Connections, and how many of them are idle.
     pub(crate) fn pool_size(&self) -> (u32, usize) {
-        (self.shared.pool.size(), self.shared.pool.num_idle())
+        self.shared.pool.size()
+    }
+
+    async fn connection(&self) -> Result<Connection, StoreError> {
+        self.shared.pool.acquire().await.map_err(driver)
     }
 
     /// Reads a fact about the store, or stores `fresh` for it when there is none.
@@ -296,10 +302,10 @@ impl PostgresStore {
     /// A failure of storage.
     pub async fn meta_or_insert(&self, key: &'static str, fresh: String) -> Result<String, StoreError> {
         let insert = "INSERT INTO aionis_meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
-        sqlx::query(insert).bind(key).bind(fresh).execute(&*self.shared.pool).await.map_err(driver)?;
+        sqlx::query(insert).bind(key).bind(fresh).execute(&mut *self.connection().await?).await.map_err(driver)?;
         sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
             .bind(key)
-            .fetch_one(&*self.shared.pool)
+            .fetch_one(&mut *self.connection().await?)
             .await
             .and_then(|row| row.try_get(0))
             .map_err(driver)
@@ -312,7 +318,7 @@ impl PostgresStore {
     pub async fn meta(&self, key: &'static str) -> Result<Option<String>, StoreError> {
         sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
             .bind(key)
-            .fetch_optional(&*self.shared.pool)
+            .fetch_optional(&mut *self.connection().await?)
             .await
             .and_then(|row| row.map(|row| row.try_get(0)).transpose())
             .map_err(driver)

@@ -10,14 +10,14 @@ use aionis_core::{
     ports::store::{PurgeStore, StoreError},
 };
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, postgres::PgRow};
 
 use super::{
     PostgresStore,
     error::driver,
     maintenance::TIMEOUT,
     rows::{digest, get, json_of, signed, unsigned},
-    session::{For, begin, literal},
+    session::{For, Transaction, begin, literal},
     write::lock_sql,
 };
 use crate::{
@@ -124,7 +124,7 @@ async fn own_partition(
 }
 
 impl PostgresStore {
-    async fn begin_purging(&self, scope: &ScopeKey, more: &str) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_purging(&self, scope: &ScopeKey, more: &str) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, For::Tenant(scope.tenant()), TIMEOUT, more).await
     }
 }

@@ -31,7 +31,7 @@ use super::{
     images::{Entry, Freshness},
     place::{RowPlace, at_place_or_by_key},
     rows::{choice, get, json, json_of, parsed, signed, unsigned},
-    session::{ASKER, For, ask, begin},
+    session::{ASKER, For, Transaction, ask, begin},
 };
 
 /// The audit may lose its last moments when the server crashes, as it may drop rows under load; nobody waits for its sync.
@@ -76,7 +76,7 @@ impl PostgresStore {
         Ok(Some(best_first(image.read(|image| image.resolved(&query.filter, hits)), limit)))
     }
 
-    async fn begin_for(&self, scope: &ScopeKey) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+    async fn begin_for(&self, scope: &ScopeKey) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
     }
 }

@@ -11,13 +11,13 @@ use aionis_core::{
     ports::store::{ReportStore, RuleSignalQuery, StoreError},
 };
 use async_trait::async_trait;
-use sqlx::{Postgres, Transaction, postgres::PgRow};
+use sqlx::postgres::PgRow;
 
 use super::{
     PostgresStore,
     error::driver,
     rows::{choice, get, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 
 /// Every part looks at one scope by its key and by nothing else, whatever the planner knows of the tables.
@@ -126,7 +126,7 @@ FROM ( \
 ) o";
 
 impl PostgresStore {
-    async fn begin_report(&self, scopes: &[ScopeKey]) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_report(&self, scopes: &[ScopeKey]) -> Result<Transaction, StoreError> {
         let alone = scopes.first().filter(|first| scopes.iter().all(|scope| scope.tenant() == first.tenant()));
         let whose = alone.map_or(For::Everyone, |scope| For::Tenant(scope.tenant()));
         begin(&self.shared.pool, whose, self.shared.options.statement_timeout, "").await

@@ -7,14 +7,13 @@ use aionis_core::{
     ports::store::{ExpiredDecisions, RetentionStore, StoreError},
 };
 use async_trait::async_trait;
-use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
 use super::{
     PostgresStore,
     error::driver,
     rows::{get, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 
 // Other processes do the same: each takes other rows.
@@ -63,7 +62,7 @@ LEFT JOIN LATERAL (SELECT true AS found FROM memory_rule_feedback \
 WHERE r.created_at < $1 AND r.commit_seq IS NULL AND f.found IS NULL";
 
 impl PostgresStore {
-    async fn begin_retention(&self, whose: For<'_>) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_retention(&self, whose: For<'_>) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, whose, self.shared.options.statement_timeout, "").await
     }
 

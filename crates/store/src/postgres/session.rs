@@ -2,22 +2,23 @@
 //! take. Both travel with BEGIN in one round trip. A question that is asked very often travels alone.
 
 use std::{
-    ops::Deref,
-    sync::Arc,
+    ops::{Deref, DerefMut},
     time::{Duration, Instant},
 };
 
 use aionis_core::{deadline, ports::store::StoreError};
+use scopeguard::ScopeGuard;
 use sqlx::{
-    AssertSqlSafe, PgPool, Postgres, Transaction,
-    postgres::{PgArguments, PgRow},
+    AssertSqlSafe, Error, PgConnection, Postgres, SqlSafeStr,
+    postgres::{PgArguments, PgRow, PgTransactionManager},
     query::Query,
     raw_sql,
 };
+use sqlx_core::transaction::TransactionManager;
 
 use super::{
+    connections::{Connection, Connections},
     error::{driver, is_disconnected, is_transient},
-    patience::Patience,
 };
 
 /// Closed connections that are passed over before a transaction is given up.
@@ -30,23 +31,6 @@ const HURRY: u32 = 8;
 pub(crate) const FROZEN: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
                                  SET LOCAL idle_in_transaction_session_timeout = 0";
 
-/// The connections of a store. Transactions on them are begun by [`begin`] alone, which sees to those that nobody waits for.
-#[derive(Clone)]
-pub(crate) struct Connections {
-    pub(crate) pool: PgPool,
-    pub(crate) patience: Arc<Patience>,
-    /// Whether settings made by `set_config` hold wherever a statement is executed. Citus hands on `SET LOCAL` alone.
-    pub(crate) sets_by_function: bool,
-}
-
-impl Deref for Connections {
-    type Target = PgPool;
-
-    fn deref(&self) -> &PgPool {
-        &self.pool
-    }
-}
-
 /// For whom a transaction works.
 #[derive(Clone, Copy)]
 pub(crate) enum For<'a> {
@@ -54,6 +38,52 @@ pub(crate) enum For<'a> {
     Tenant(&'a str),
     /// All of them: workers, verification, maintenance.
     Everyone,
+}
+
+/// A transaction, rolled back unless it is committed. Unlike the driver's, it keeps its connection when it ends well.
+pub(crate) struct Transaction(ScopeGuard<Connection, fn(Connection)>);
+
+impl Transaction {
+    async fn begin(connections: &Connections, sql: String) -> Result<Self, Error> {
+        let mut connection = connections.acquire().await?;
+        // If this fails or is given up it may have begun all the same, which the driver does not see: `Patience::beginning` does.
+        PgTransactionManager::begin(&mut connection, Some(AssertSqlSafe(sql).into_sql_str())).await?;
+        Ok(Self(scopeguard::guard(connection, |mut left| PgTransactionManager::start_rollback(&mut left))))
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// It is not known to be committed.
+    pub(crate) async fn commit(mut self) -> Result<(), Error> {
+        PgTransactionManager::commit(&mut self.0).await?;
+        ScopeGuard::into_inner(self.0).keep();
+        Ok(())
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// It is not known to be rolled back, as it will be.
+    pub(crate) async fn rollback(mut self) -> Result<(), Error> {
+        PgTransactionManager::rollback(&mut self.0).await?;
+        ScopeGuard::into_inner(self.0).keep();
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.0
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
 }
 
 /// A text as an SQL literal. Only for statements that take no parameters.
@@ -71,12 +101,12 @@ pub(crate) async fn begin(
     tenant: For<'_>,
     timeout: Duration,
     more: &str,
-) -> Result<Transaction<'static, Postgres>, StoreError> {
+) -> Result<Transaction, StoreError> {
     let sql = format!("BEGIN; {}", settings(tenant, timeout));
     let (mut tried, started) = (0, Instant::now());
     let mut tx = loop {
         tried += 1;
-        let begun = connections.pool.begin_with(AssertSqlSafe(sql.clone()));
+        let begun = Transaction::begin(connections, sql.clone());
         match connections.patience.beginning(begun).await {
             // A connection the server has closed since it was last used: the next one may be better.
             Err(error) if is_transient(&error) && tried < STALE_CONNECTIONS_MAX => {}
@@ -121,9 +151,13 @@ pub(crate) async fn ask<'q>(
         let mut connection = connections.acquire().await.map_err(driver)?;
         metrics::histogram!("aionis_pool_wait_seconds").record(started.elapsed());
         match question().fetch_all(&mut *connection).await {
+            Ok(rows) => {
+                connection.keep();
+                return Ok(rows);
+            }
             // A connection the server has closed since it was last used: the next one may be better.
             Err(error) if is_disconnected(&error) && tried < STALE_CONNECTIONS_MAX => {}
-            done => return done.map_err(driver),
+            Err(error) => return Err(driver(error)),
         }
     }
 }

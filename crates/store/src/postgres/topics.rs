@@ -19,7 +19,7 @@ use super::{
     images::Freshness,
     purge::unless_purging,
     rows::{choice, digest, get, json, json_of, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 use crate::topics::{MAY_BE_IN_A_TOPIC, Scan, Scanned, in_order};
 
@@ -155,7 +155,7 @@ fn source_node(row: &PgRow) -> Result<SourceNode, StoreError> {
 
 impl PostgresStore {
     /// A transaction that reads a scope; nothing is there while it is purged.
-    async fn begin_reading(&self, scope: &ScopeKey) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, StoreError> {
+    async fn begin_reading(&self, scope: &ScopeKey) -> Result<Transaction, StoreError> {
         let timeout = self.shared.options.statement_timeout;
         begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &unless_purging(scope)).await
     }

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use hashbrown::HashMap;
 use pgvector::Vector;
 use sqlx::{
-    AssertSqlSafe, PgConnection, Postgres, Transaction,
+    AssertSqlSafe, PgConnection, Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -24,7 +24,7 @@ use super::{
     error::{driver, inconsistent},
     integrity,
     rows::{choice, digest, get, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
     write::terms_text,
 };
 use crate::transfer::{
@@ -34,7 +34,7 @@ use crate::transfer::{
 use aionis_image::{Coding, gate_bits};
 
 /// One transaction that sees the database as it was when it began.
-struct Frozen(Transaction<'static, Postgres>);
+struct Frozen(Transaction);
 
 #[async_trait]
 impl Snapshot for Frozen {
@@ -122,7 +122,7 @@ fn read(row: &PgRow, table: Table) -> Result<Row, StoreError> {
 }
 
 impl PostgresStore {
-    async fn begin_import_of(&self, scope: &ScopeKey) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_import_of(&self, scope: &ScopeKey) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, For::Tenant(scope.tenant()), self.shared.options.statement_timeout, "").await
     }
 }
@@ -140,7 +140,7 @@ impl Transfer for PostgresStore {
     async fn progress(&self, scope: &ScopeKey) -> Result<Option<Progress>, StoreError> {
         let row = sqlx::query("SELECT value FROM aionis_meta WHERE key = $1")
             .bind(progress_key(scope))
-            .fetch_optional(&*self.shared.pool)
+            .fetch_optional(&mut *self.connection().await?)
             .await
             .map_err(driver)?;
         row.map(|row| read_progress(get(&row, 0)?)).transpose()

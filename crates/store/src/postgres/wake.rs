@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::{PgPool, postgres::PgListener};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
 };
 
-use super::{error::driver, layout::Layout, patience::Patience};
+use super::{connections::Connections, error::driver, layout::Layout};
 
 const CHANNEL: &str = "aionis_work";
 /// What is told when flat and partitioned tables were exchanged.
@@ -28,12 +27,12 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
-    pub(crate) fn start(pool: PgPool, patience: Arc<Patience>, layout: Arc<Layout>) -> Self {
+    pub(crate) fn start(connections: Connections, layout: Arc<Layout>) -> Self {
         let (work, hint) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let commits = watch::Sender::new(0);
         let tasks = vec![
-            tokio::spawn(tell(pool.clone(), patience, Arc::clone(&hint))),
-            tokio::spawn(listen(pool, Arc::clone(&work), commits.clone(), layout)),
+            tokio::spawn(tell(connections.clone(), Arc::clone(&hint))),
+            tokio::spawn(listen(connections, Arc::clone(&work), commits.clone(), layout)),
         ];
         Self { work, hint, commits, tasks }
     }
@@ -67,21 +66,26 @@ impl Drop for Wake {
 }
 
 /// Passes hints on to other processes; many at once become one.
-async fn tell(pool: PgPool, patience: Arc<Patience>, hint: Arc<Notify>) {
+async fn tell(connections: Connections, hint: Arc<Notify>) {
     loop {
         hint.notified().await;
-        let told = async { sqlx::query("SELECT pg_notify('aionis_work', '')").execute(&pool).await.map_err(driver) };
-        if let Err(e) = patience.bounded(told).await {
+        let told = async {
+            let mut connection = connections.acquire().await.map_err(driver)?;
+            sqlx::query("SELECT pg_notify('aionis_work', '')").execute(&mut *connection).await.map_err(driver)?;
+            connection.keep();
+            Ok(())
+        };
+        if let Err(e) = connections.patience.bounded(told).await {
             tracing::debug!(error = %e, "other processes could not be woken; they poll");
         }
         tokio::time::sleep(HINT_INTERVAL).await;
     }
 }
 
-async fn listen(pool: PgPool, work: Arc<Notify>, commits: watch::Sender<u64>, layout: Arc<Layout>) {
+async fn listen(connections: Connections, work: Arc<Notify>, commits: watch::Sender<u64>, layout: Arc<Layout>) {
     loop {
         let listened = async {
-            let mut listener = PgListener::connect_with(&pool).await?;
+            let (mut listener, _place) = connections.listener().await?;
             listener.listen(CHANNEL).await?;
             // What was said before anybody listened, or while the connection was lost, nobody has heard.
             layout.changed();

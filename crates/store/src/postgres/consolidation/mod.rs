@@ -15,7 +15,7 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 use hashbrown::HashSet;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction, postgres::PgRow};
+use sqlx::{AssertSqlSafe, PgConnection, Row, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     images::Freshness,
     purge::{beside_purge, is_purging, unless_purging},
     rows::{choice, digest, get, parsed, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
     write::lock_sql,
 };
 use crate::{
@@ -173,13 +173,13 @@ async fn merge(shared: &Shared, asked: &PreparedMerge) -> Result<MergeOutcome, S
 
 impl PostgresStore {
     /// A transaction that reads a scope; nothing is there while it is purged.
-    async fn begin_look(&self, scope: &ScopeKey) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_look(&self, scope: &ScopeKey) -> Result<Transaction, StoreError> {
         let timeout = self.shared.options.statement_timeout;
         begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &unless_purging(scope)).await
     }
 
     /// A transaction that changes the queue of a scope; refused while it is purged.
-    async fn begin_queue(&self, scope: &ScopeKey) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_queue(&self, scope: &ScopeKey) -> Result<Transaction, StoreError> {
         let timeout = self.shared.options.statement_timeout;
         let mut tx = begin(&self.shared.pool, For::Tenant(scope.tenant()), timeout, &beside_purge(scope)).await?;
         if is_purging(&mut tx, scope).await? {

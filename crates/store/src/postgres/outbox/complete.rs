@@ -12,7 +12,7 @@ use aionis_core::{
 };
 use hashbrown::{HashMap, HashSet};
 use pgvector::Vector;
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{HELD, columns};
@@ -20,7 +20,7 @@ use crate::postgres::{
     PostgresStore,
     error::driver,
     rows::{choice, get},
-    session::{For, begin},
+    session::{For, Transaction, begin},
 };
 use aionis_image::{Coding, gate_bits};
 
@@ -115,7 +115,7 @@ impl Derived {
     /// Stores the vectors, beside those of other spaces.
     pub(crate) async fn put(
         &self,
-        tx: &mut Transaction<'static, Postgres>,
+        tx: &mut Transaction,
         scope: &ScopeKey,
         space: &EmbeddingSpace,
         now: Timestamp,
@@ -215,7 +215,7 @@ impl PostgresStore {
     /// ready. Returns how many do.
     async fn settle(
         &self,
-        tx: &mut Transaction<'static, Postgres>,
+        tx: &mut Transaction,
         scope: &ScopeKey,
         derived: &Derived,
         (label, change_no): (&str, i64),
@@ -271,7 +271,7 @@ impl PostgresStore {
     /// Those of the nodes that still have the content a vector was derived from and want it: a vector that the caller
     /// brought meanwhile stays, unless deriving was forced.
     pub(crate) async fn targets(
-        tx: &mut Transaction<'static, Postgres>,
+        tx: &mut Transaction,
         scope: &ScopeKey,
         nodes: &[&EmbeddedNode],
         space: &EmbeddingSpace,

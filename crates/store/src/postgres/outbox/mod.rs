@@ -19,14 +19,14 @@ use aionis_core::{
 };
 use async_trait::async_trait;
 use hashbrown::HashMap;
-use sqlx::{PgConnection, Postgres, Transaction, postgres::PgRow};
+use sqlx::{PgConnection, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
     PostgresStore,
     error::driver,
     rows::{choice, digest, get, signed, unsigned},
-    session::{For, begin},
+    session::{For, Transaction, begin},
     space,
 };
 
@@ -65,7 +65,7 @@ impl PostgresStore {
         }
     }
 
-    async fn begin_all(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+    async fn begin_all(&self) -> Result<Transaction, StoreError> {
         begin(&self.shared.pool, For::Everyone, self.shared.options.statement_timeout, "").await
     }
 }

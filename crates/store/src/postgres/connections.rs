@@ -1,0 +1,218 @@
+//! The connections of a store.
+//!
+//! The driver's pool makes them, closes them when they are old, and asks the server when each is given back whether it still
+//! works: a round trip that nobody waits for, and that costs both processes as much as any other. One whose work has ended
+//! well has just shown that it works. It is kept here for whoever comes next, and goes back to the pool when nobody did for
+//! a while, or when it has not been there for a while.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use sqlx::{Error, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgListener};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+
+use super::{layout::Layout, patience::Patience};
+
+/// How long a connection is kept that nobody uses.
+const UNUSED_MAX: Duration = Duration::from_secs(10);
+/// How long a connection stays out of the pool, which sees to its age.
+const OUT_MAX: Duration = Duration::from_secs(60);
+
+/// The connections of a store. Transactions on them are begun by [`begin`](super::session::begin) alone, which sees to those
+/// that nobody waits for.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    shared: Arc<Shared>,
+    pub(crate) patience: Arc<Patience>,
+    /// Whether settings made by `set_config` hold wherever a statement is executed. Citus hands on `SET LOCAL` alone.
+    pub(crate) sets_by_function: bool,
+}
+
+struct Shared {
+    pool: PgPool,
+    /// One for each connection the pool may make, so that who has one finds a connection kept or may have one made: those
+    /// kept and those in use are never more than the permits that were ever in use at once.
+    permits: Arc<Semaphore>,
+    kept: Mutex<Kept>,
+    layout: Arc<Layout>,
+    acquire_timeout: Duration,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// Those used last come last, and are used again first.
+    connections: Vec<KeptConnection>,
+    /// Whether a task looks for those that nobody uses.
+    is_swept: bool,
+    is_closed: bool,
+}
+
+struct KeptConnection {
+    connection: PoolConnection<Postgres>,
+    taken_at: Instant,
+    kept_at: Instant,
+}
+
+/// A connection in use. It goes back to the pool, which tests it, unless it is [kept](Connection::keep).
+pub(crate) struct Connection {
+    connection: PoolConnection<Postgres>,
+    /// When it was taken from the pool.
+    taken_at: Instant,
+    of: Arc<Shared>,
+    // Given back after the connection.
+    permit: OwnedSemaphorePermit,
+}
+
+impl Connections {
+    /// `pool`: of `connections_max` connections, none of them in use. `layout`: tells which of them plan as they should.
+    pub(crate) fn new(pool: PgPool, layout: Arc<Layout>, patience: Arc<Patience>, sets_by_function: bool) -> Self {
+        let options = pool.options();
+        let permits = Arc::new(Semaphore::new(options.get_max_connections() as usize));
+        let acquire_timeout = options.get_acquire_timeout();
+        let shared = Shared { permits, kept: Mutex::default(), layout, acquire_timeout, pool };
+        Self { shared: Arc::new(shared), patience, sets_by_function }
+    }
+
+    /// A connection. Who waits for one is served in the order of coming.
+    ///
+    /// # Errors
+    /// None is to be had in time, or none can be made.
+    pub(crate) async fn acquire(&self) -> Result<Connection, Error> {
+        match Arc::clone(&self.shared.permits).try_acquire_owned() {
+            Ok(permit) => self.with(permit).await,
+            Err(TryAcquireError::Closed) => Err(Error::PoolClosed),
+            Err(TryAcquireError::NoPermits) => {
+                let waited = async { self.with(self.permit().await?).await };
+                tokio::time::timeout(self.shared.acquire_timeout, waited).await.unwrap_or(Err(Error::PoolTimedOut))
+            }
+        }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let closed = |_: AcquireError| Error::PoolClosed;
+        Arc::clone(&self.shared.permits).acquire_owned().await.map_err(closed)
+    }
+
+    async fn with(&self, permit: OwnedSemaphorePermit) -> Result<Connection, Error> {
+        let (connection, taken_at) = match self.shared.last_kept() {
+            Some(kept) => kept,
+            None => (self.shared.pool.acquire().await?, Instant::now()),
+        };
+        Ok(Connection { connection, taken_at, of: Arc::clone(&self.shared), permit })
+    }
+
+    /// A connection that listens, and the place it takes among the others for as long as it does.
+    ///
+    /// # Errors
+    /// As [`Connections::acquire`].
+    pub(crate) async fn listener(&self) -> Result<(PgListener, OwnedSemaphorePermit), Error> {
+        let permit = self.permit().await?;
+        // It is made by the pool, which may have no other place than that of one that is kept.
+        drop(self.shared.kept().connections.pop());
+        Ok((PgListener::connect_with(&self.shared.pool).await?, permit))
+    }
+
+    /// Connections, and how many of them nobody uses.
+    pub(crate) fn size(&self) -> (u32, usize) {
+        let kept = self.shared.kept().connections.len();
+        (self.shared.pool.size(), self.shared.pool.num_idle() + kept)
+    }
+
+    /// Closes all connections, those in use as they are given back.
+    pub(crate) async fn close(&self) {
+        self.shared.permits.close();
+        let kept = {
+            let mut kept = self.shared.kept();
+            kept.is_closed = true;
+            std::mem::take(&mut kept.connections)
+        };
+        drop(kept);
+        self.shared.pool.close().await;
+    }
+}
+
+impl Shared {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection used last, unless the pool has to see to it.
+    fn last_kept(&self) -> Option<(PoolConnection<Postgres>, Instant)> {
+        loop {
+            let KeptConnection { connection, taken_at, .. } = self.kept().connections.pop()?;
+            let out_for = taken_at.elapsed();
+            // When it was taken it was as it should be.
+            if out_for < OUT_MAX && self.layout.is_current(out_for) {
+                return Some((connection, taken_at));
+            }
+        }
+    }
+
+    fn keep(self: &Arc<Self>, connection: PoolConnection<Postgres>, taken_at: Instant) {
+        let mut kept = self.kept();
+        if kept.is_closed {
+            return;
+        }
+        kept.connections.push(KeptConnection { connection, taken_at, kept_at: Instant::now() });
+        if !std::mem::replace(&mut kept.is_swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Gives back to the pool what nobody has used for a while. Whether any are left.
+    fn give_back_unused(&self) -> bool {
+        let mut kept = self.kept();
+        // Those kept first come first.
+        let unused = kept.connections.partition_point(|kept| kept.kept_at.elapsed() >= UNUSED_MAX);
+        let unused: Vec<_> = kept.connections.drain(..unused).collect();
+        kept.is_swept = !kept.connections.is_empty();
+        let is_any_left = kept.is_swept;
+        drop(kept);
+        drop(unused);
+        is_any_left
+    }
+}
+
+async fn sweep(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(UNUSED_MAX).await;
+        if !shared.upgrade().is_some_and(|shared| shared.give_back_unused()) {
+            return;
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // The pool takes back connections by a task, which there may be nobody to run any more.
+        for kept in self.connections.drain(..) {
+            drop(kept.connection.detach());
+        }
+    }
+}
+
+impl Connection {
+    /// Gives it back after work that ended well: with everything read that was asked for, and no transaction open.
+    pub(crate) fn keep(self) {
+        let Self { connection, taken_at, of, permit } = self;
+        of.keep(connection, taken_at);
+        drop(permit);
+    }
+}
+
+impl Deref for Connection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
