@@ -1,10 +1,14 @@
 //! What is stored in the background: entries leave through a bounded queue, so that reading never waits for writing, and
 //! are taken in batches, so that a few requests a second cost one statement now and then and not one each.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::{Instant, timeout_at},
 };
 
@@ -19,12 +23,25 @@ enum Entry<T> {
 }
 
 /// The end that is written to.
-pub(crate) struct Queue<T>(mpsc::Sender<Entry<T>>);
+pub(crate) struct Queue<T>(Arc<Shared<T>>);
 
 /// The end that is read from.
-pub(crate) struct Batches<T> {
-    entries: mpsc::Receiver<Entry<T>>,
-    taken: Vec<Entry<T>>,
+pub(crate) struct Batches<T>(Arc<Shared<T>>);
+
+/// A channel would wake its reader for every entry, and with it another thread of the runtime, in the midst of a recall.
+/// The reader is woken when there is something to do: a first entry, a full batch, somebody who waits, the end.
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    wake: Notify,
+    max: usize,
+}
+
+struct State<T> {
+    entries: VecDeque<Entry<T>>,
+    /// How many of the entries are waited for.
+    flushes: usize,
+    /// Whether one of the ends is gone.
+    is_closed: bool,
 }
 
 /// Items that are stored together. Whoever waits for them is told when this is dropped.
@@ -34,25 +51,60 @@ pub(crate) struct Batch<T> {
     _waiting: Vec<oneshot::Sender<()>>,
 }
 
-/// A queue of so many entries.
+/// A queue of so many items.
 pub(crate) fn bounded<T>(max: usize) -> (Queue<T>, Batches<T>) {
-    let (queue, entries) = mpsc::channel(max.max(1));
-    (Queue(queue), Batches { entries, taken: Vec::with_capacity(BATCH_MAX) })
+    let state = Mutex::new(State { entries: VecDeque::new(), flushes: 0, is_closed: false });
+    let shared = Arc::new(Shared { state, wake: Notify::new(), max: max.max(1) });
+    (Queue(Arc::clone(&shared)), Batches(shared))
+}
+
+impl<T> Shared<T> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.state().is_closed = true;
+        self.wake.notify_one();
+    }
+}
+
+impl<T> State<T> {
+    fn is_urgent(&self) -> bool {
+        self.is_closed || self.flushes > 0 || self.entries.len() >= BATCH_MAX
+    }
 }
 
 impl<T> Queue<T> {
     /// Queues an item; says whether there was room.
     pub(crate) fn push(&self, item: T) -> bool {
-        self.0.try_send(Entry::Item(item)).is_ok()
+        let mut state = self.0.state();
+        if state.is_closed || state.entries.len() >= self.0.max {
+            return false;
+        }
+        state.entries.push_back(Entry::Item(item));
+        let count = state.entries.len();
+        drop(state);
+        if count == 1 || count == BATCH_MAX {
+            self.0.wake.notify_one();
+        }
+        true
     }
 
     /// Waits until everything queued before was dealt with.
     pub(crate) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
-        if self.0.send(Entry::Flush(done)).await.is_ok() {
-            // The sender is dropped once what came before is stored, or with the task: then there is nothing to wait for.
-            let _ = flushed.await;
+        {
+            let mut state = self.0.state();
+            if state.is_closed {
+                return;
+            }
+            state.entries.push_back(Entry::Flush(done));
+            state.flushes += 1;
         }
+        self.0.wake.notify_one();
+        // The sender is dropped once what came before is stored, or with the task: then there is nothing to wait for.
+        let _ = flushed.await;
     }
 }
 
@@ -60,30 +112,61 @@ impl<T> Batches<T> {
     /// The next batch: what comes within a moment of its first entry, at once when somebody waits for it or it is full. None
     /// when the queue is closed and empty.
     pub(crate) async fn next(&mut self) -> Option<Batch<T>> {
-        if self.entries.recv_many(&mut self.taken, BATCH_MAX).await == 0 {
-            return None;
+        loop {
+            {
+                let state = self.0.state();
+                if !state.entries.is_empty() {
+                    break;
+                }
+                if state.is_closed {
+                    return None;
+                }
+            }
+            self.0.wake.notified().await;
         }
         let until = Instant::now() + LINGER;
-        while self.taken.len() < BATCH_MAX && !self.taken.iter().any(|entry| matches!(entry, Entry::Flush(_))) {
-            let room = BATCH_MAX - self.taken.len();
-            match timeout_at(until, self.entries.recv_many(&mut self.taken, room)).await {
-                Ok(1..) => {}
-                Ok(0) | Err(_) => break,
+        while !self.0.state().is_urgent() {
+            if timeout_at(until, self.0.wake.notified()).await.is_err() {
+                break;
             }
         }
-        let (mut items, mut waiting) = (Vec::with_capacity(self.taken.len()), Vec::new());
-        for entry in self.taken.drain(..) {
+        let mut state = self.0.state();
+        let count = state.entries.len().min(BATCH_MAX);
+        let (mut items, mut waiting) = (Vec::with_capacity(count), Vec::new());
+        for entry in state.entries.drain(..count) {
             match entry {
                 Entry::Item(item) => items.push(item),
                 Entry::Flush(done) => waiting.push(done),
             }
         }
+        state.flushes -= waiting.len();
         Some(Batch { items, _waiting: waiting })
+    }
+}
+
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl<T> Drop for Batches<T> {
+    fn drop(&mut self) {
+        self.0.close();
+        // Nobody waits for what nobody will deal with.
+        let left = std::mem::take(&mut self.0.state().entries);
+        drop(left);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Context, Poll, Wake, Waker},
+    };
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -136,5 +219,61 @@ mod tests {
         assert!(queue.push(1) && !queue.push(2));
         drop(batches);
         queue.flush().await;
+        assert!(!queue.push(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_is_let_go_with_the_one_who_would_deal_with_it() {
+        let (queue, batches) = bounded(1);
+        assert!(queue.push(1));
+        let began = Instant::now();
+        tokio::join!(queue.flush(), async {
+            tokio::task::yield_now().await;
+            drop(batches);
+        });
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_is_waited_for_no_longer_than_what_is_left() {
+        let (queue, mut batches) = bounded(BATCH_MAX);
+        let began = Instant::now();
+        let read = async {
+            assert_eq!(batches.next().await.unwrap().items, [1]);
+            assert!(batches.next().await.is_none());
+            began.elapsed()
+        };
+        let written = async {
+            assert!(queue.push(1));
+            tokio::task::yield_now().await;
+            drop(queue);
+        };
+        assert_eq!(tokio::join!(read, written).0, Duration::ZERO);
+    }
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reader_sleeps_while_a_batch_fills() {
+        let (queue, mut batches) = bounded(2 * BATCH_MAX);
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut next = pin!(batches.next());
+        let mut poll = || next.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(poll().is_pending() && queue.push(0));
+        // It is to wait for the others.
+        assert!(woken.0.load(Ordering::Relaxed) == 1 && poll().is_pending());
+        for n in 1..BATCH_MAX {
+            assert_eq!(woken.0.load(Ordering::Relaxed), 1, "woken by entry {n}");
+            assert!(queue.push(n));
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+        assert!(matches!(poll(), Poll::Ready(Some(batch)) if batch.items.len() == BATCH_MAX));
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use aionis_core::{
     clock::Timestamp,
     ids::{NodeId, ScopeKey},
-    ports::store::Store,
+    ports::store::{NodeRow, Store},
 };
 
 use crate::queue::{Batches, Queue, bounded};
@@ -18,8 +18,19 @@ const QUEUE_MAX: usize = 1_024;
 const NODES_MAX: usize = 1_000;
 /// A node is noted at most once in this time, in microseconds: tiers and the pace of fading count in days.
 const ONCE_IN: i64 = 3_600_000_000;
-/// Nodes remembered as noted; when there are more, all are forgotten and storage decides.
-const NOTED_MAX: usize = 65_536;
+/// Nodes remembered as noted, until recalls read that they are; when there are more, all are forgotten and storage decides.
+const NOTED_MAX: usize = 4_096;
+
+/// Of the nodes a recall begins with those whose use has to be noted: what was just read of them says of most that they were
+/// used not long ago.
+pub(crate) fn due<'a>(seeds: impl Iterator<Item = &'a NodeRow>, now: Timestamp) -> Vec<NodeId> {
+    seeds.filter(|row| is_due(row.last_activated, now)).map(|row| row.id).collect()
+}
+
+/// Whether the use of a node has to be noted that was last used at a time, if ever.
+fn is_due(last_activated: Option<Timestamp>, now: Timestamp) -> bool {
+    last_activated.is_none_or(|at| now.0.saturating_sub(at.0) >= ONCE_IN)
+}
 
 /// The seeds of one recall.
 struct Used {
@@ -70,7 +81,7 @@ impl Noted {
     /// Whether a node has to be noted; it counts as noted from now on.
     fn is_new(&mut self, scope: &ScopeKey, id: NodeId, at: Timestamp) -> bool {
         let key = (scope.clone(), id);
-        if self.0.get(&key).is_some_and(|noted| at.0.saturating_sub(noted.0) < ONCE_IN) {
+        if !is_due(self.0.get(&key).copied(), at) {
             return false;
         }
         if self.0.len() >= NOTED_MAX {
@@ -106,7 +117,7 @@ async fn run(store: Arc<dyn Store>, mut batches: Batches<Used>) {
 mod tests {
     use aionis_core::{
         lifecycle::DAY,
-        ports::store::{IntegrityStore, RecallReader, WriteStore},
+        ports::store::{IntegrityStore, LifecycleStore, RecallReader, WriteStore},
     };
     use aionis_store::sqlite::{SqliteOptions, SqliteStore};
     use aionis_testkit::fixtures::{FakeClock, START, WriteBuilder, node_id, scope};
@@ -129,6 +140,19 @@ mod tests {
             assert_eq!((rows[1].last_activated, rows[0].updated_at), (None, START));
         }
         assert_eq!(store.scopes(None, None).await.unwrap()[0].head_seq, 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_used_within_the_hour_is_not_noted_again() {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), FakeClock::new());
+        let store = SqliteStore::open(&SqliteOptions::new(dir.path()), clock).unwrap();
+        let s = scope("s");
+        store.write(WriteBuilder::new(&s).node("a", "one").node("b", "two").prepared()).await.unwrap();
+        let (a, b) = (node_id(&s, "a"), node_id(&s, "b"));
+        store.record_use(&s, &[a], START, Timestamp(START.0 - ONCE_IN)).await.unwrap();
+        let rows = store.rows(&s, &[a, b]).await.unwrap();
+        assert_eq!(due(rows.iter(), Timestamp(START.0 + ONCE_IN - 1)), [b]);
+        assert_eq!(due(rows.iter(), Timestamp(START.0 + ONCE_IN)), [a, b]);
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 pub use self::answer::{DebugEmbedding, QueryInfo, RecallAnswer, Timings};
 use self::arms::Found;
 pub(crate) use self::commit_wait::CommitWaiters;
-use crate::{Engine, EvaluateRequest, stages};
+use crate::{Engine, EvaluateRequest, stages, usage};
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -238,9 +238,10 @@ impl Run<'_> {
         answer.warnings = std::mem::take(&mut self.warnings);
         answer.timings = self.timings;
         self.audit(&answer, &seeds, query_sha256);
-        if let (Some(usage), None) = (&self.engine.usage, self.request.as_of) {
-            let seeds = answer.seeds.iter().map(|seed| seed.id).collect();
-            usage.record(&self.request.scope, seeds, self.engine.clock.now());
+        if let (Some(writer), None) = (&self.engine.usage, self.request.as_of) {
+            let now = self.engine.clock.now();
+            let due = usage::due(answer.seeds.iter().filter_map(|seed| answer.rows.get(&seed.id)), now);
+            writer.record(&self.request.scope, due, now);
         }
         Ok(answer)
     }

@@ -142,13 +142,18 @@ impl Shared {
     /// The connection used last, unless the pool has to see to it.
     fn last_kept(&self) -> Option<(PoolConnection<Postgres>, Instant)> {
         loop {
-            let KeptConnection { connection, taken_at, .. } = self.kept().connections.pop()?;
-            let out_for = taken_at.elapsed();
-            // When it was taken it was as it should be.
-            if out_for < OUT_MAX && self.layout.is_current(out_for) {
-                return Some((connection, taken_at));
+            let mut kept = self.kept().connections.pop()?;
+            if self.is_outdated(&kept) {
+                kept.connection.close_on_drop();
+            } else if kept.taken_at.elapsed() < OUT_MAX {
+                return Some((kept.connection, kept.taken_at));
             }
         }
+    }
+
+    /// Whether the layout has changed since a connection was taken from the pool, which hands out none that is outdated.
+    fn is_outdated(&self, kept: &KeptConnection) -> bool {
+        !self.layout.is_current(kept.taken_at.elapsed())
     }
 
     fn keep(self: &Arc<Self>, connection: PoolConnection<Postgres>, taken_at: Instant) {
@@ -167,10 +172,11 @@ impl Shared {
         let mut kept = self.kept();
         // Those kept first come first.
         let unused = kept.connections.partition_point(|kept| kept.kept_at.elapsed() >= UNUSED_MAX);
-        let unused: Vec<_> = kept.connections.drain(..unused).collect();
+        let mut unused: Vec<_> = kept.connections.drain(..unused).collect();
         kept.is_swept = !kept.connections.is_empty();
         let is_any_left = kept.is_swept;
         drop(kept);
+        unused.iter_mut().filter(|kept| self.is_outdated(kept)).for_each(|kept| kept.connection.close_on_drop());
         drop(unused);
         is_any_left
     }
