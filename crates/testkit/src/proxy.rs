@@ -37,13 +37,19 @@ struct Mode {
     cuts: u64,
 }
 
+#[derive(Debug, Default)]
+struct Counts {
+    connections: AtomicUsize,
+    sent: AtomicUsize,
+}
+
 /// A proxy on loopback in front of one address. What a method asks for holds for every byte and every connection that
 /// arrives after it has returned. Dropping the proxy ends its connections.
 #[derive(Debug)]
 pub struct ChaosProxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    connections: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     /// A runtime of its own, so that tests without one can use the proxy; taken out when dropped.
     runtime: Option<Runtime>,
 }
@@ -73,9 +79,9 @@ impl ChaosProxy {
             TcpListener::from_std(listener).unwrap()
         };
         let mode = watch::Sender::new(Mode::default());
-        let connections = Arc::new(AtomicUsize::new(0));
-        runtime.spawn(take(listener, upstream, mode.subscribe(), Arc::clone(&connections), connections_max));
-        Self { address, mode, connections, runtime: Some(runtime) }
+        let counts = Arc::new(Counts::default());
+        runtime.spawn(take(listener, upstream, mode.subscribe(), Arc::clone(&counts), connections_max));
+        Self { address, mode, counts, runtime: Some(runtime) }
     }
 
     /// Where it listens.
@@ -111,7 +117,13 @@ impl ChaosProxy {
 
     /// Connections let in so far, those that have ended included; not the refused ones.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.counts.connections.load(Ordering::Relaxed)
+    }
+
+    /// How often clients have sent something so far. What is sent at once, in up to 16 KiB, counts once: a client that waits
+    /// for each answer has made so many round trips.
+    pub fn sent(&self) -> usize {
+        self.counts.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -129,7 +141,7 @@ async fn take(
     listener: TcpListener,
     upstream: SocketAddr,
     mode: watch::Receiver<Mode>,
-    connections: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     connections_max: usize,
 ) {
     let places = Arc::new(Semaphore::new(connections_max));
@@ -144,24 +156,30 @@ async fn take(
             // Dropping it closes it.
             continue;
         }
-        connections.fetch_add(1, Ordering::Relaxed);
-        let mode = mode.clone();
+        counts.connections.fetch_add(1, Ordering::Relaxed);
+        let (mode, counts) = (mode.clone(), Arc::clone(&counts));
         tokio::spawn(async move {
-            relay(client, upstream, mode, now.cuts).await;
+            relay(client, upstream, mode, now.cuts, &counts.sent).await;
             drop(place);
         });
     }
 }
 
 /// One connection from beginning to end. `cuts` tells how often all were cut before it was there.
-async fn relay(mut client: TcpStream, upstream: SocketAddr, mode: watch::Receiver<Mode>, cuts: u64) {
+async fn relay(
+    mut client: TcpStream,
+    upstream: SocketAddr,
+    mode: watch::Receiver<Mode>,
+    cuts: u64,
+    sent: &AtomicUsize,
+) {
     let Ok(mut server) = TcpStream::connect(upstream).await else { return };
     // A small message must not wait until the one before it is acknowledged.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let broken = tokio::select! {
         biased;
         () = cut(mode.clone(), cuts) => true,
-        ended = both_ways(&mut client, &mut server, &mode, cuts) => ended.is_err(),
+        ended = both_ways(&mut client, &mut server, &mode, cuts, sent) => ended.is_err(),
     };
     if broken {
         // Dropped like this, both are reset; otherwise each side would see an orderly end.
@@ -181,12 +199,13 @@ async fn both_ways(
     server: &mut TcpStream,
     mode: &watch::Receiver<Mode>,
     cuts: u64,
+    sent: &AtomicUsize,
 ) -> io::Result<()> {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::try_join!(
-        pass_on(from_client, to_server, mode.clone(), cuts),
-        pass_on(from_server, to_client, mode.clone(), cuts),
+        pass_on(from_client, to_server, mode.clone(), cuts, Some(sent)),
+        pass_on(from_server, to_client, mode.clone(), cuts, None),
     )?;
     Ok(())
 }
@@ -197,6 +216,7 @@ async fn pass_on(
     mut to: WriteHalf<'_>,
     mut mode: watch::Receiver<Mode>,
     cuts: u64,
+    sent: Option<&AtomicUsize>,
 ) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -210,6 +230,8 @@ async fn pass_on(
         if read == 0 {
             return to.shutdown().await;
         }
+        // Before it is passed on, so that whoever has an answer finds it counted.
+        sent.inspect(|sent| _ = sent.fetch_add(1, Ordering::Relaxed));
         to.write_all(&chunk[..read]).await?;
     }
 }

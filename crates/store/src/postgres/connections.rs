@@ -76,19 +76,31 @@ impl Connections {
         Self { shared: Arc::new(shared), patience, sets_by_function }
     }
 
-    /// A connection. Who waits for one is served in the order of coming.
+    /// A connection. Who waits for one is served in the order of coming. What seldom happens is done in a place of its own, so
+    /// that who asks carries no room for it.
     ///
     /// # Errors
     /// None is to be had in time, or none can be made.
     pub(crate) async fn acquire(&self) -> Result<Connection, Error> {
         match Arc::clone(&self.shared.permits).try_acquire_owned() {
-            Ok(permit) => self.with(permit).await,
+            Ok(permit) => match self.shared.last_kept() {
+                Some((connection, taken_at)) => Ok(self.in_use(connection, taken_at, permit)),
+                None => Box::pin(self.of_pool(permit)).await,
+            },
             Err(TryAcquireError::Closed) => Err(Error::PoolClosed),
-            Err(TryAcquireError::NoPermits) => {
-                let waited = async { self.with(self.permit().await?).await };
-                tokio::time::timeout(self.shared.acquire_timeout, waited).await.unwrap_or(Err(Error::PoolTimedOut))
-            }
+            Err(TryAcquireError::NoPermits) => Box::pin(self.wait()).await,
         }
+    }
+
+    async fn wait(&self) -> Result<Connection, Error> {
+        let waited = async {
+            let permit = self.permit().await?;
+            match self.shared.last_kept() {
+                Some((connection, taken_at)) => Ok(self.in_use(connection, taken_at, permit)),
+                None => self.of_pool(permit).await,
+            }
+        };
+        tokio::time::timeout(self.shared.acquire_timeout, waited).await.unwrap_or(Err(Error::PoolTimedOut))
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
@@ -96,12 +108,18 @@ impl Connections {
         Arc::clone(&self.shared.permits).acquire_owned().await.map_err(closed)
     }
 
-    async fn with(&self, permit: OwnedSemaphorePermit) -> Result<Connection, Error> {
-        let (connection, taken_at) = match self.shared.last_kept() {
-            Some(kept) => kept,
-            None => (self.shared.pool.acquire().await?, Instant::now()),
-        };
-        Ok(Connection { connection, taken_at, of: Arc::clone(&self.shared), permit })
+    async fn of_pool(&self, permit: OwnedSemaphorePermit) -> Result<Connection, Error> {
+        let connection = self.shared.pool.acquire().await?;
+        Ok(self.in_use(connection, Instant::now(), permit))
+    }
+
+    fn in_use(
+        &self,
+        connection: PoolConnection<Postgres>,
+        taken_at: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Connection {
+        Connection { connection, taken_at, of: Arc::clone(&self.shared), permit }
     }
 
     /// A connection that listens, and the place it takes among the others for as long as it does.
@@ -220,5 +238,95 @@ impl Deref for Connection {
 impl DerefMut for Connection {
     fn deref_mut(&mut self) -> &mut PgConnection {
         &mut self.connection
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aionis_testkit::postgres::TempDatabase;
+    use sqlx::postgres::PgPoolOptions;
+
+    use super::*;
+
+    async fn connections(database: &TempDatabase) -> Connections {
+        let pool = PgPoolOptions::new().max_connections(2).connect(&database.url()).await.unwrap();
+        let patience = Arc::new(Patience::new(Duration::from_secs(10)));
+        Connections::new(pool, Arc::new(Layout::default()), patience, true)
+    }
+
+    async fn process(connection: &mut Connection) -> i32 {
+        sqlx::query_scalar("SELECT pg_backend_pid()").fetch_all(&mut **connection).await.unwrap()[0]
+    }
+
+    /// Takes a connection and keeps it; says which.
+    async fn used(connections: &Connections) -> i32 {
+        let mut connection = connections.acquire().await.unwrap();
+        let process = process(&mut connection).await;
+        connection.keep();
+        process
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_is_used_again_and_what_is_not_goes_back_to_the_pool() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        let first = used(&connections).await;
+        assert_eq!((connections.shared.kept().connections.len(), connections.shared.pool.num_idle()), (1, 0));
+        assert_eq!(connections.size(), (1, 1));
+        assert_eq!(used(&connections).await, first);
+        drop(connections.acquire().await.unwrap());
+        while connections.shared.pool.num_idle() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(connections.shared.kept().connections.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_uses_goes_back_to_the_pool() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        let (one, other) = (connections.acquire().await.unwrap(), connections.acquire().await.unwrap());
+        one.keep();
+        other.keep();
+        assert!(connections.shared.kept().is_swept && connections.shared.give_back_unused());
+        assert_eq!(connections.shared.kept().connections.len(), 2, "they were used a moment ago");
+        connections.shared.kept().connections[0].kept_at -= UNUSED_MAX;
+        assert!(connections.shared.give_back_unused());
+        assert_eq!(connections.shared.kept().connections.len(), 1);
+        connections.shared.kept().connections[0].kept_at -= UNUSED_MAX;
+        assert!(!connections.shared.give_back_unused() && !connections.shared.kept().is_swept);
+        while connections.shared.pool.num_idle() < 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pool_sees_every_connection_now_and_then() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        used(&connections).await;
+        let long_ago = Instant::now().checked_sub(OUT_MAX).unwrap();
+        connections.shared.kept().connections[0].taken_at = long_ago;
+        let mut connection = connections.acquire().await.unwrap();
+        assert!(connection.taken_at > long_ago, "it came from the pool");
+        let kept = process(&mut connection).await;
+        connection.keep();
+        // Of another layout it is closed.
+        connections.shared.layout.changed();
+        assert_ne!(used(&connections).await, kept);
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_what_is_kept() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        let (one, other) = (connections.acquire().await.unwrap(), connections.acquire().await.unwrap());
+        let taken_at = other.taken_at;
+        let (next, ()) = tokio::join!(connections.acquire(), async {
+            tokio::task::yield_now().await;
+            other.keep();
+        });
+        assert_eq!(next.unwrap().taken_at, taken_at);
+        drop(one);
     }
 }

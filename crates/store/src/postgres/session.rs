@@ -47,7 +47,7 @@ impl Transaction {
     async fn begin(connections: &Connections, sql: String) -> Result<Self, Error> {
         let mut connection = connections.acquire().await?;
         // If this fails or is given up it may have begun all the same, which the driver does not see: `Patience::beginning` does.
-        PgTransactionManager::begin(&mut connection, Some(AssertSqlSafe(sql).into_sql_str())).await?;
+        Box::pin(PgTransactionManager::begin(&mut connection, Some(AssertSqlSafe(sql).into_sql_str()))).await?;
         Ok(Self(scopeguard::guard(connection, |mut left| PgTransactionManager::start_rollback(&mut left))))
     }
 

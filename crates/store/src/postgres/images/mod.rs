@@ -175,7 +175,8 @@ impl Images {
         looked_up(if is_loaded { "hit" } else { "load" });
         if !fresh_enough(entry) {
             let before = is_loaded.then(|| entry.seen());
-            let refreshed = shared.patience.bounded(entry.refresh(shared, scope)).await?;
+            // In a place of its own, so that those who find the image fresh, nearly all, carry no room for it.
+            let refreshed = shared.patience.bounded(Box::pin(entry.refresh(shared, scope))).await?;
             if refreshed == Refreshed::Replaced {
                 return Ok(refreshed);
             }

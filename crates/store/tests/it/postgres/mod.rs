@@ -1,5 +1,6 @@
 //! What only the PostgreSQL engine has: tenants apart by row-level security, many processes, plans, a server that goes away.
 
+mod connections;
 mod consistency;
 mod consolidation;
 mod deadline;
