@@ -249,7 +249,8 @@ mod tests {
     use super::*;
 
     async fn connections(database: &TempDatabase) -> Connections {
-        let pool = PgPoolOptions::new().max_connections(2).connect(&database.url()).await.unwrap();
+        let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5));
+        let pool = options.connect(&database.url()).await.unwrap();
         let patience = Arc::new(Patience::new(Duration::from_secs(10)));
         Connections::new(pool, Arc::new(Layout::default()), patience, true)
     }
@@ -328,5 +329,30 @@ mod tests {
         });
         assert_eq!(next.unwrap().taken_at, taken_at);
         drop(one);
+    }
+
+    #[tokio::test]
+    async fn who_listens_gets_the_place_of_one_that_is_kept() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        let (one, other) = (connections.acquire().await.unwrap(), connections.acquire().await.unwrap());
+        one.keep();
+        other.keep();
+        let (_listener, _place) = connections.listener().await.unwrap();
+        used(&connections).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_while_all_are_closed_is_closed() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        let one = connections.acquire().await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(5), connections.close());
+        let (closed, ()) = tokio::join!(closed, async {
+            tokio::task::yield_now().await;
+            one.keep();
+        });
+        closed.expect("nobody has a connection any more");
+        assert!(matches!(connections.acquire().await, Err(Error::PoolClosed)));
     }
 }

@@ -42,16 +42,20 @@ async fn a_question_is_one_round_trip_and_a_transaction_its_statements() {
     let ids = [node_id(&s, "a")];
     let (mut questions, mut transactions) = (usize::MAX, usize::MAX);
     // What is done for the first time is prepared, and others are told of the write: the fewest count.
-    for _ in 0..10 {
+    for _ in 0..5 {
         let before = proxy.sent();
-        assert_eq!(store.rows(&s, &ids).await.unwrap().len(), 1);
-        let asked = proxy.sent();
-        store.record_use(&s, &ids, START, Timestamp(START.0 - 1)).await.unwrap();
-        questions = questions.min(asked - before);
-        transactions = transactions.min(proxy.sent() - asked);
+        for _ in 0..10 {
+            assert_eq!(store.rows(&s, &ids).await.unwrap().len(), 1);
+        }
+        questions = questions.min(proxy.sent() - before);
+        let before = proxy.sent();
+        for _ in 0..10 {
+            store.record_use(&s, &ids, START, Timestamp(START.0 - 1)).await.unwrap();
+        }
+        transactions = transactions.min(proxy.sent() - before);
     }
     // Begun, set, worked in, committed.
-    assert_eq!((questions, transactions), (1, 4));
+    assert_eq!((questions, transactions), (10, 40));
     store.close().await;
 }
 
