@@ -242,13 +242,14 @@ impl DerefMut for Connection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use aionis_testkit::postgres::TempDatabase;
     use sqlx::postgres::PgPoolOptions;
 
     use super::*;
 
-    async fn connections(database: &TempDatabase) -> Connections {
+    /// Two of them.
+    pub(in super::super) async fn connections(database: &TempDatabase) -> Connections {
         let options = PgPoolOptions::new().max_connections(2).acquire_timeout(Duration::from_secs(5));
         let pool = options.connect(&database.url()).await.unwrap();
         let patience = Arc::new(Patience::new(Duration::from_secs(10)));

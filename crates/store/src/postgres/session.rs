@@ -175,10 +175,37 @@ fn settings(tenant: For<'_>, timeout: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::literal;
+    use std::time::Duration;
+
+    use aionis_testkit::postgres::TempDatabase;
+    use sqlx::PgConnection;
+
+    use super::{For, begin, literal};
+    use crate::postgres::connections::tests::connections;
 
     #[test]
     fn quotes_are_doubled() {
         assert_eq!(literal("a'b''c\\"), "'a''b''''c\\'");
+    }
+
+    async fn locks(connection: &mut PgConnection) -> bool {
+        sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(7)").fetch_all(connection).await.unwrap()[0]
+    }
+
+    #[tokio::test]
+    async fn what_is_left_of_a_transaction_is_rolled_back() {
+        let database = TempDatabase::new().await;
+        let connections = connections(&database).await;
+        let begun = async || begin(&connections, For::Everyone, Duration::from_secs(10), "").await.unwrap();
+        let mut left = begun().await;
+        assert!(locks(&mut left).await);
+        let mut other = begun().await;
+        assert!(!locks(&mut other).await);
+        drop(left);
+        let free = async { while !locks(&mut other).await {} };
+        tokio::time::timeout(Duration::from_secs(20), free).await.expect("it was rolled back");
+        other.rollback().await.unwrap();
+        let mut next = begun().await;
+        assert!(locks(&mut next).await);
     }
 }
