@@ -59,9 +59,9 @@ async fn a_question_is_one_round_trip_and_a_transaction_its_statements() {
     store.close().await;
 }
 
-/// Where all connections are kept, who listens gets the place of one of them, as it does at first.
+/// Who listens and loses the connection gets another one, with few connections that others ask for all the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn listening_begins_again_while_all_connections_are_kept() {
+async fn listening_begins_again_while_few_connections_are_in_use() {
     let database = TempDatabase::new().await;
     let mut few = options(&database.url());
     few.connections_max = 3;
@@ -80,7 +80,7 @@ async fn listening_begins_again_while_all_connections_are_kept() {
                     before = now;
                     break;
                 }
-                // All that are left are in use at once, and kept.
+                // All that are left are in use at once, waited for, and kept.
                 for row in join_all((0..8).map(|_| store.rows(&s, &ids))).await {
                     assert_eq!(row.unwrap().len(), 1);
                 }
