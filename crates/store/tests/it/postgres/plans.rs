@@ -1,7 +1,7 @@
 //! No statement of a request reads a whole table, and how each is planned is kept in files, so that a change is seen.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -465,7 +465,7 @@ async fn the_plans_are_the_kept_ones() {
         let mut owner = database.owner().await;
         let sql = "SELECT current_setting('server_version_num')::int / 10000";
         version = sqlx::query(sql).fetch_one(&mut owner).await.unwrap().get(0);
-        for sent in tap.heard() {
+        for sent in tap.told() {
             let name = name_of(&sent.sql);
             if !plans.contains_key(name) {
                 let types = match &sent.types {
@@ -558,7 +558,15 @@ pub(super) struct Sent {
 /// them in a test would not notice when they change.
 pub(super) struct Tap {
     pub(super) url: String,
-    heard: Arc<Mutex<Vec<Sent>>>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// Each time a connection was told a statement.
+    told: Vec<Sent>,
+    /// Statements with parameters, each time they were executed.
+    executed: Vec<String>,
 }
 
 impl Tap {
@@ -569,7 +577,7 @@ impl Tap {
         let port = listener.local_addr().unwrap().port();
         // What is encrypted cannot be listened to.
         let url = server.host("127.0.0.1").port(port).ssl_mode(PgSslMode::Disable).to_url_lossy().to_string();
-        let heard = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(Mutex::new(Heard::default()));
         let notes = Arc::clone(&heard);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -585,17 +593,23 @@ impl Tap {
         Self { url, heard }
     }
 
-    pub(super) fn heard(&self) -> Vec<Sent> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The statements about memories. What is prepared is told once for each connection.
+    pub(super) fn told(&self) -> Vec<Sent> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).told.clone()
+    }
+
+    /// How often statements that contain a text were executed, on whatever connection.
+    pub(super) fn executed(&self, part: &str) -> usize {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.executed.iter().filter(|sql| sql.contains(part)).count()
     }
 }
 
-async fn pass_on(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, notes: Arc<Mutex<Vec<Sent>>>) {
+async fn pass_on(mut client: OwnedReadHalf, mut server: OwnedWriteHalf, notes: Arc<Mutex<Heard>>) {
     let mut conversation = Conversation::default();
     let mut chunk = vec![0; 1 << 16];
     while let Ok(length @ 1..) = client.read(&mut chunk).await {
-        let said = conversation.listen(&chunk[..length]);
-        notes.lock().unwrap_or_else(PoisonError::into_inner).extend(said);
+        conversation.listen(&chunk[..length], &mut notes.lock().unwrap_or_else(PoisonError::into_inner));
         if server.write_all(&chunk[..length]).await.is_err() {
             return;
         }
@@ -611,20 +625,28 @@ struct Conversation {
     has_begun: bool,
     session: Vec<String>,
     transaction: Vec<String>,
+    /// Statements by the names they were given.
+    prepared: HashMap<String, String>,
 }
 
 impl Conversation {
-    /// Takes bytes in; returns the statements about memories that they complete.
-    fn listen(&mut self, bytes: &[u8]) -> Vec<Sent> {
+    /// Takes bytes in, and notes what they complete.
+    fn listen(&mut self, bytes: &[u8], heard: &mut Heard) {
         self.bytes.extend(bytes);
         let mut said = Vec::new();
         while let Some((kind, body)) = self.message() {
             match kind {
                 b'Q' => self.simple(text(&body).0, &mut said),
                 b'P' => {
-                    let (sql, types) = text(text(&body).1);
+                    let (name, rest) = text(&body);
+                    let (sql, types) = text(rest);
                     let types = types[2..].as_chunks::<4>().0.iter().map(|oid| u32::from_be_bytes(*oid)).collect();
                     said.push(self.sent(sql, Some(types)));
+                    self.prepared.insert(name.to_owned(), sql.to_owned());
+                }
+                b'B' => {
+                    let (statement, _) = text(text(&body).1);
+                    heard.executed.push(self.prepared[statement].clone());
                 }
                 _ => {}
             }
@@ -632,7 +654,7 @@ impl Conversation {
         // What is done before is the owner's business: there the schema is made and the vectors' space settled.
         let as_runtime = self.session.iter().any(|setting| setting.contains("aionis_runtime"));
         said.retain(|sent| as_runtime && (sent.sql.contains("memory_") || sent.sql.contains("api_keys")));
-        said
+        heard.told.extend(said);
     }
 
     fn message(&mut self) -> Option<(u8, Vec<u8>)> {

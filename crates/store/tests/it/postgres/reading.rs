@@ -17,6 +17,8 @@ use super::plans::{Tap, alone};
 
 /// Nodes of a scope.
 const NODES: usize = 60;
+/// What every question of a recall contains.
+const QUESTION: &str = "asker";
 
 /// Fills scopes in turn, so that their rows lie among each other.
 async fn fill(store: &PostgresStore, scopes: &[&ScopeKey]) {
@@ -158,9 +160,12 @@ async fn of_a_quiet_scope_it_is_asked_with_its_vectors_whether_it_has_changed() 
     assert!(reads.held_status(&s).await.unwrap().is_none(), "nothing is held yet");
     wait_until_quiet(&reads, &s).await;
     let found = read(&reads, &s).await.0;
-    let before = tap.heard().len();
+    // Connections are made meanwhile, as for hints of others, and what they are set up by is no question.
+    let before = tap.executed(QUESTION);
     assert_eq!(read_quiet(&reads, &s).await.as_ref(), Some(&found));
-    assert_eq!(tap.heard().len(), before + 1, "one look at the database");
+    assert_eq!(tap.executed(QUESTION), before + 1, "one look at the database");
+    reads.scope_status(&s).await.unwrap();
+    assert_eq!(tap.executed(QUESTION), before + 2, "a look is heard that was prepared before");
 
     // Another process writes.
     let write = |n: usize| WriteBuilder::new(&s).node(&format!("new{n}"), "new").vector(vec![1.0; DIM]).prepared();
@@ -255,7 +260,7 @@ async fn questions_are_asked_in_transactions_where_the_database_is_distributed()
         for _ in 0..2 {
             assert_eq!(read(&store, &s).await.1.len(), NODES);
         }
-        let questions: Vec<_> = tap.heard().into_iter().filter(|sent| sent.sql.contains("asker")).collect();
+        let questions: Vec<_> = tap.told().into_iter().filter(|sent| sent.sql.contains(QUESTION)).collect();
         assert!(questions.len() >= 3, "the head, the vectors, the rows: {}", questions.len());
         for sent in questions {
             let is_said = sent.settings.iter().any(|setting| setting.contains("SET LOCAL aionis.tenant = 'default'"));
