@@ -68,6 +68,8 @@ pub struct ScopeImage {
     pub scope_no: Option<i64>,
     /// Number of the newest commit it has seen.
     pub head_seq: u64,
+    /// Since when the oldest of the vectors it counts as pending is waited for, where the engine tells.
+    pub oldest_pending: Option<Timestamp>,
     nodes: Vec<NodeImage>,
     gates: Gates,
     /// Per node, where rows have numbers; else empty.
@@ -202,6 +204,7 @@ impl ScopeImage {
         Self {
             scope_no: None,
             head_seq: 0,
+            oldest_pending: None,
             nodes: Vec::new(),
             gates: Gates::default(),
             rows: Vec::new(),

@@ -21,7 +21,7 @@ use aionis_image::ScopeImage;
 use async_trait::async_trait;
 use hashbrown::HashMap;
 use pgvector::Vector;
-use sqlx::{AssertSqlSafe, Row, postgres::PgRow};
+use sqlx::{AssertSqlSafe, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -46,7 +46,7 @@ impl PostgresStore {
 
     fn status(image: &ScopeImage) -> ScopeStatus {
         let (nodes, pending) = image.counts();
-        ScopeStatus { head_seq: image.head_seq, nodes, pending, oldest_pending: None }
+        ScopeStatus { head_seq: image.head_seq, nodes, pending, oldest_pending: image.oldest_pending }
     }
 
     /// The nearest vectors; none if they are asked for of a state that is no more, or may be no more.
@@ -86,9 +86,7 @@ impl RecallReader for PostgresStore {
     async fn scope_status(&self, scope: &ScopeKey) -> Result<ScopeStatus, StoreError> {
         // A recall that does not begin with a state that is confirmed later begins here, with an image that is up to date.
         let image = self.image(scope, Freshness::Now).await?;
-        let status = image.read(Self::status);
-        let oldest_pending = if status.pending > 0 { self.oldest_pending(scope).await? } else { None };
-        Ok(ScopeStatus { oldest_pending, ..status })
+        Ok(image.read(Self::status))
     }
 
     async fn held_status(&self, scope: &ScopeKey) -> Result<Option<(ScopeStatus, HeldState)>, StoreError> {
@@ -96,9 +94,7 @@ impl RecallReader for PostgresStore {
         let (Some(image), VectorSearch::Codes) = (image, self.shared.options.vector_search) else { return Ok(None) };
         // The state before what is in it: what is newer than the state is not confirmed by it.
         let Some(state) = image.state() else { return Ok(None) };
-        let status = image.read(Self::status);
-        // Since when the oldest vector is waited for has to be asked for, and the head may as well be.
-        Ok((status.pending == 0).then_some((status, state)))
+        Ok(Some((image.read(Self::status), state)))
     }
 
     async fn dense_if_unchanged(
@@ -273,19 +269,6 @@ impl RecallStore for PostgresStore {
             .await
             .map_err(driver)?;
         tx.commit().await.map_err(driver)
-        }).await
-    }
-}
-
-impl PostgresStore {
-    async fn oldest_pending(&self, scope: &ScopeKey) -> Result<Option<Timestamp>, StoreError> {
-        self.shared.patience.bounded(async {
-        let mut tx = self.begin_for(scope).await?;
-        let sql = "SELECT embedding_pending_at FROM memory_nodes WHERE scope_key = $1 AND embedding_status = 'pending' \
-                   ORDER BY embedding_pending_at LIMIT 1";
-        let found = sqlx::query(sql).bind(scope.as_str()).fetch_optional(&mut *tx).await.map_err(driver)?;
-        let since: Option<Option<i64>> = found.map(|row| row.try_get(0)).transpose().map_err(driver)?;
-        Ok(since.flatten().map(Timestamp))
         }).await
     }
 }

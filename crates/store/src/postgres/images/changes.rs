@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use aionis_core::{
+    clock::Timestamp,
     ids::{EdgeId, NodeId, ScopeKey},
     model::{EdgeType, Lane, NodeType, RuleState, Tier},
     ports::store::StoreError,
@@ -25,6 +26,8 @@ use crate::{
 };
 use aionis_image::{NodeFacts, ScopeImage};
 
+/// Kind of the row that tells since when the oldest vector is waited for.
+const WAITING: i16 = 5;
 /// Kind of the rows that name forgotten nodes.
 const ERASED: i16 = 3;
 /// Kind of the rows that name edges a job removed. They come before the edges that are there, some of them put back.
@@ -36,13 +39,18 @@ SELECT 0::int2, s.incarnation, NULL::uuid, NULL::uuid, s.head_seq, s.change_no, 
        NULL::float8, NULL::int2, NULL::int4, s.state \
 FROM {asker} CROSS JOIN LATERAL (SELECT * FROM memory_scopes WHERE scope_key = $1 AND tenant_id = asker.tenant LIMIT 1) s";
 
-/// Head, then forgotten nodes, then changed nodes, then removed edges, then changed edges, in one shape. Changes are found by the number made of the scope; its key
+/// Head, then since when the oldest vector is waited for, if one is, then forgotten nodes, then changed nodes, then removed edges, then changed edges, in one shape. Changes are found by the number made of the scope; its key
 /// is compared so that no other index can be taken for them.
 const REFRESH: &str = "\
 SELECT 0::int2, incarnation, NULL::uuid, NULL::uuid, head_seq, change_no, node_count, vector_count, NULL::float8, \
        NULL::float8, NULL::int2, NULL::int4, state, NULL::text, NULL::text, NULL::text, NULL::text, NULL::text, \
        NULL::text, NULL::text, NULL::text, NULL::text, NULL::bytea, NULL::text, NULL::text, NULL::text, NULL::tid, NULL::tid \
 FROM memory_scopes WHERE scope_key = $1 \
+UNION ALL \
+SELECT 5::int2, NULL, NULL, NULL, p.embedding_pending_at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
+FROM (SELECT embedding_pending_at FROM memory_nodes WHERE scope_key = $1 AND embedding_status = 'pending' \
+      ORDER BY embedding_pending_at LIMIT 1) p \
 UNION ALL \
 SELECT 3::int2, g.id, NULL, NULL, g.commit_seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
@@ -131,6 +139,7 @@ pub(super) fn incarnation(rows: &[PgRow]) -> Result<Option<Uuid>, StoreError> {
 #[derive(Default)]
 pub(super) struct Fresh {
     pub(super) head: Head,
+    oldest_pending: Option<Timestamp>,
     /// Edges that came before their nodes.
     pub(super) waiting: Vec<EdgeView>,
 }
@@ -158,6 +167,7 @@ impl Fresh {
     pub(super) fn take(&mut self, image: &mut ScopeImage, row: &PgRow) -> Result<(), StoreError> {
         match get::<i16>(row, 0)? {
             0 => self.head = Head::read(row)?,
+            WAITING => self.oldest_pending = get::<Option<i64>>(row, 4)?.map(Timestamp),
             1 => {
                 let rule_state: Option<&str> = get(row, 21)?;
                 let status: &str = get(row, 15)?;
@@ -216,6 +226,7 @@ impl Fresh {
     pub(super) fn finish(self, image: &mut ScopeImage) -> Head {
         self.waiting.into_iter().for_each(|edge| image.put_edge(edge));
         image.head_seq = self.head.seq;
+        image.oldest_pending = self.oldest_pending;
         self.head
     }
 }

@@ -378,7 +378,6 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("forget_requests", "DELETE FROM memory_requests r USING"),
     ("history", ") earlier"),
     ("layout", "'force_custom_plan'"),
-    ("oldest_pending", "ORDER BY embedding_pending_at LIMIT 1"),
     ("operate_apply", "WITH commits AS"),
     ("operate_read", "AS q (decision_id)"),
     ("outbox_status", "(SELECT MIN(created_at) FROM memory_outbox"),

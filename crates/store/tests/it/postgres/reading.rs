@@ -1,8 +1,9 @@
 //! What recall reads of the tables: where a row was seen last, or by its key, in one round trip on whatever connection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aionis_core::{
+    clock::Clock,
     ids::{NodeId, ScopeKey},
     ports::store::{DenseHit, DenseQuery, NodeRow, RecallReader, WriteStore},
 };
@@ -185,12 +186,36 @@ async fn of_a_quiet_scope_it_is_asked_with_its_vectors_whether_it_has_changed() 
     wait_until_quiet(&reads, &s).await;
     reads.write(write(2)).await.unwrap();
     assert!(reads.held_status(&s).await.unwrap().is_none());
+}
 
-    // While vectors are waited for, since when is asked.
-    writes.write(WriteBuilder::new(&s).deriving().node("pending", "text").prepared()).await.unwrap();
-    for _ in 0..10 {
-        reads.scope_status(&s).await.unwrap();
-        assert!(reads.held_status(&s).await.unwrap().is_none());
+/// Since when vectors are waited for changes with the scope alone: what was read of it tells as long as that is confirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_whose_vectors_are_waited_for_may_be_quiet_as_well() {
+    let (database, s, clock) = (TempDatabase::flat().await, scope("s"), FakeClock::new());
+    let store = async |url: &str| PostgresStore::open(&options(url), Arc::<FakeClock>::clone(&clock)).await.unwrap();
+    let tap = Tap::before(&database.url()).await;
+    let (reads, writes) = (store(&tap.url).await, store(&database.url()).await);
+    fill(&writes, &[&s]).await;
+    let write = |name: &str| WriteBuilder::new(&s).deriving().node(name, name);
+    let mut since = Vec::new();
+    for name in ["first", "second"] {
+        writes.write(write(name).prepared()).await.unwrap();
+        since.push(clock.now());
+        clock.advance(Duration::from_secs(60));
+    }
+    for (left, oldest, brought) in
+        [(2, Some(since[0]), Some("first")), (1, Some(since[1]), Some("second")), (0, None, None)]
+    {
+        wait_until_quiet(&reads, &s).await;
+        let before = tap.executed(QUESTION);
+        let (status, held) = reads.held_status(&s).await.unwrap().unwrap();
+        assert_eq!((status.pending, status.oldest_pending), (left, oldest));
+        assert!(reads.dense_if_unchanged(everything_of(&s), held).await.unwrap().is_some());
+        assert_eq!(tap.executed(QUESTION), before + 1, "one look at the database");
+        if let Some(name) = brought {
+            writes.write(write(name).vector(vec![1.0; DIM]).prepared()).await.unwrap();
+            assert_eq!(reads.dense_if_unchanged(everything_of(&s), held).await.unwrap(), None, "it has come since");
+        }
     }
 }
 
