@@ -196,6 +196,9 @@ async fn a_scope_whose_vectors_are_waited_for_may_be_quiet_as_well() {
     let tap = Tap::before(&database.url()).await;
     let (reads, writes) = (store(&tap.url).await, store(&database.url()).await);
     fill(&writes, &[&s]).await;
+    // Another scope of the tenant waits for longer.
+    writes.write(WriteBuilder::new(&scope("t")).deriving().node("earlier", "earlier").prepared()).await.unwrap();
+    clock.advance(Duration::from_secs(60));
     let write = |name: &str| WriteBuilder::new(&s).deriving().node(name, name);
     let mut since = Vec::new();
     for name in ["first", "second"] {
